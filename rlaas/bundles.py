@@ -1,0 +1,314 @@
+"""Bundles: the folder in which a policy leaves the trainer, and the runtime that executes it.
+
+A bundle holds ``policy.onnx`` (preprocessing, network and distribution parameters), ``policy.safetensors`` (the
+weights) and ``bundle.json`` (schema version, sha256 of each file, spaces, objectives, golden batch). Nothing in it
+is executable by unpickling.
+
+ONNX interface: inputs ``observation`` float32 [n, n_features] and, where ``preference_conditioned``, ``preference``
+float32 [n, n_objectives]. Outputs: a box policy gives ``mean`` and ``log_std`` float32 [n, n_actions] of the
+Gaussian before the tanh; a discrete policy gives ``logits`` float32 [n, n_choices].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlaas.errors import BundleError, InvalidInputError
+from rlaas.objectives import Objective, Preference
+
+__all__ = [
+    "BoxAction",
+    "BundleManifest",
+    "BundlePolicy",
+    "DiscreteAction",
+    "GoldenBatch",
+    "ObservationSpec",
+    "load_bundle",
+    "sha256_of",
+    "write_manifest",
+]
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+MODEL = "policy.onnx"
+WEIGHTS = "policy.safetensors"
+GOLDEN_TOLERANCE = 1e-5
+
+Float32 = NDArray[np.float32]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ObservationSpec(_Document):
+    """Feature names and bounds, one each; infinite bounds are written as null."""
+
+    names: tuple[str, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+class BoxAction(_Document):
+    """A continuous action: each component between ``low`` and ``high`` in its own unit."""
+
+    kind: Literal["box"] = "box"
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class DiscreteAction(_Document):
+    """One of ``n`` choices."""
+
+    kind: Literal["discrete"] = "discrete"
+    n: int = Field(ge=1)
+
+
+class GoldenBatch(_Document):
+    """Inputs and the outputs they must give, within 1e-5; checked at every load."""
+
+    observations: tuple[tuple[float, ...], ...]
+    preferences: tuple[tuple[float, ...], ...] | None
+    outputs: dict[str, tuple[tuple[float, ...], ...]]
+
+
+class BundleManifest(_Document):
+    """The content of ``bundle.json``."""
+
+    schema_version: Literal[1] = 1
+    scenario: str
+    algorithm: str
+    created: str = Field(description="UTC, ISO 8601")
+    observation: ObservationSpec
+    action: Annotated[BoxAction | DiscreteAction, Field(discriminator="kind")]
+    objectives: tuple[dict[str, Any], ...]
+    measures: tuple[str, ...] = Field(default=(), description="further fields an outcome may carry")
+    modes: dict[str, dict[str, float]] = Field(default_factory=dict, description="preference of each mode")
+    preference_conditioned: bool
+    deterministic: bool = Field(default=False, description="has no distribution to sample from")
+    golden: GoldenBatch
+    files: dict[str, str] = Field(description="sha256 of each other file")
+    lineage: dict[str, Any] = Field(default_factory=dict)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: BundleManifest) -> None:
+    """Write ``bundle.json`` last, atomically: a folder without it is no bundle."""
+    target = folder / MANIFEST
+    partial = folder / f".{MANIFEST}.partial"
+    partial.write_text(manifest.model_dump_json(indent=1) + "\n")
+    partial.replace(target)
+
+
+def load_bundle(folder: Path | str) -> BundlePolicy:
+    """Load a bundle, check every digest and replay its golden batch.
+
+    Raises:
+        BundleError: a file is missing or changed, the document is malformed, or the golden batch disagrees.
+    """
+    folder = Path(folder)
+    try:
+        manifest = BundleManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
+    except OSError as problem:
+        raise BundleError(f"{folder.name}: {MANIFEST} cannot be read: {problem.strerror}", field=MANIFEST) from problem
+    except (ValidationError, json.JSONDecodeError) as problem:
+        first = str(problem).splitlines()[0]
+        raise BundleError(f"{folder.name}: {MANIFEST} is malformed: {first}", field=MANIFEST) from problem
+    if MODEL not in manifest.files:
+        raise BundleError(f"{folder.name}: {MANIFEST} lists no {MODEL}", field=MODEL)
+    for name, digest in manifest.files.items():
+        if "/" in name or not (folder / name).is_file():
+            raise BundleError(f"{folder.name}: {name} is missing", field=name)
+        if sha256_of(folder / name) != digest:
+            raise BundleError(f"{folder.name}: {name} does not match its sha256", field=name)
+    policy = BundlePolicy(manifest, (folder / MODEL).read_bytes())
+    policy.check_golden()
+    return policy
+
+
+class BundlePolicy:
+    """A loaded bundle: observations (and preferences) in, actions and propensities out."""
+
+    def __init__(self, manifest: BundleManifest, model: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        # One small network per replica: threads of its own would fight the replicas for cores.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as problem:  # onnxruntime raises a family of C++ errors without a common base
+            first = str(problem).splitlines()[0]
+            raise BundleError(f"{MODEL} cannot be loaded: {first}", field=MODEL) from problem
+        self.manifest = manifest
+        self.objectives = tuple(Objective(**o) for o in manifest.objectives)
+        self._outputs = [o.name for o in self._session.get_outputs()]
+        self._low = np.array([-np.inf if v is None else v for v in manifest.observation.low], dtype=np.float64)
+        self._high = np.array([np.inf if v is None else v for v in manifest.observation.high], dtype=np.float64)
+        if isinstance(manifest.action, BoxAction):
+            self._action_low = np.array(manifest.action.low, dtype=np.float64)
+            self._action_span = np.array(manifest.action.high, dtype=np.float64) - self._action_low
+
+    @property
+    def n_features(self) -> int:
+        """Length of one observation."""
+        return len(self.manifest.observation.names)
+
+    @property
+    def outcome_fields(self) -> tuple[str, ...]:
+        """What an outcome for this policy may carry: objectives and measures."""
+        return (*(o.name for o in self.objectives), *self.manifest.measures)
+
+    def check_observations(self, observations: object, *, field: str = "observations") -> Float32:
+        """Turn rows of numbers into float32 [n, n_features].
+
+        Raises:
+            InvalidInputError: not numbers, wrong shape, or NaN/Inf; names the row and the feature.
+        """
+        try:
+            array = np.asarray(observations, dtype=np.float64) if _numeric(observations) else None
+        except (TypeError, ValueError):
+            array = None
+        if array is None:
+            raise InvalidInputError(
+                f"{field} must hold rows of {self.n_features} numbers of equal length", field=field
+            )
+        if array.ndim != 2 or array.shape[1] != self.n_features or array.shape[0] == 0:
+            raise InvalidInputError(
+                f"{field} has shape {list(array.shape)}; expected [n, {self.n_features}] with n >= 1", field=field
+            )
+        with np.errstate(over="ignore"):
+            rows = array.astype(np.float32)
+        finite = np.isfinite(rows)
+        if not finite.all():
+            row, column = (int(i) for i in np.argwhere(~finite)[0])
+            name = self.manifest.observation.names[column]
+            raise InvalidInputError(
+                f"{field}[{row}] feature {name!r} is {array[row, column]}; only finite float32 numbers are allowed",
+                field=f"{field}[{row}].{name}",
+            )
+        return rows
+
+    def preference(self, weights: Mapping[str, float], *, field: str = "preference") -> Float32:
+        """Checked weights float32 [n_objectives].
+
+        Raises:
+            InvalidInputError: see :meth:`rlaas.objectives.Preference.of`.
+        """
+        return Preference.of(self.objectives, weights, field=field).array().astype(np.float32)
+
+    def forward(self, observations: Float32, preferences: Float32 | None = None) -> dict[str, Float32]:
+        """Raw outputs of the network by name, each [n, ...].
+
+        Args:
+            observations: float32 [n, n_features].
+            preferences: float32 [n, n_objectives] or [n_objectives]; ignored by an unconditioned policy.
+
+        Raises:
+            InvalidInputError: the policy is preference-conditioned and no preference was given.
+        """
+        feed: dict[str, Float32] = {"observation": observations}
+        if self.manifest.preference_conditioned:
+            if preferences is None:
+                raise InvalidInputError("this policy needs a preference or a mode", field="preference")
+            feed["preference"] = np.ascontiguousarray(
+                np.broadcast_to(preferences, (len(observations), len(self.objectives))), dtype=np.float32
+            )
+        return dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+
+    def act(
+        self,
+        observations: Float32,
+        preferences: Float32 | None = None,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """Actions and their propensities.
+
+        Args:
+            observations: float32 [n, n_features].
+            preferences: float32 [n, n_objectives] or [n_objectives].
+            rng: samples from the policy's distribution; without it the mode of the distribution is taken.
+
+        Returns:
+            Actions ([n, n_actions] float64 within the bounds, or [n] int64) and propensities [n]: the probability of
+            a discrete action, the log-density of a box action in the normalised box [-1, 1] with the tanh Jacobian,
+            or None where the choice was deterministic.
+        """
+        out = self.forward(observations, preferences)
+        sample = rng is not None and not self.manifest.deterministic
+        if isinstance(self.manifest.action, DiscreteAction):
+            logits = out["logits"].astype(np.float64)
+            if not sample:
+                return logits.argmax(axis=1), None
+            assert rng is not None
+            logits -= logits.max(axis=1, keepdims=True)
+            probability = np.exp(logits)
+            probability /= probability.sum(axis=1, keepdims=True)
+            draw = rng.random(len(logits))[:, None]
+            choice = np.minimum((probability.cumsum(axis=1) < draw).sum(axis=1), probability.shape[1] - 1)
+            return choice, probability[np.arange(len(choice)), choice]
+        mean, log_std = out["mean"].astype(np.float64), out["log_std"].astype(np.float64)
+        if not sample:
+            return self._scale(np.tanh(mean)), None
+        assert rng is not None
+        noise = rng.standard_normal(mean.shape)
+        before = mean + np.exp(log_std) * noise
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), stable for large |u| (Haarnoja et al. 2018, appendix C).
+        jacobian = 2.0 * (math.log(2.0) - before - np.logaddexp(0.0, -2.0 * before))
+        log_density = (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jacobian).sum(axis=1)
+        return self._scale(np.tanh(before)), log_density
+
+    def _scale(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self._action_low + (unit + 1.0) * 0.5 * self._action_span)
+
+    def check_golden(self) -> None:
+        """Replay the golden batch.
+
+        Raises:
+            BundleError: an output is missing, not finite, or off by more than 1e-5 (relative to max(1, |value|)).
+        """
+        golden = self.manifest.golden
+        preferences = None if golden.preferences is None else np.array(golden.preferences, dtype=np.float32)
+        try:
+            out = self.forward(np.array(golden.observations, dtype=np.float32), preferences)
+        except Exception as problem:  # any failure of the runtime means that the bundle cannot be served
+            first = str(problem).splitlines()[0]
+            raise BundleError(f"the golden batch cannot be run: {first}", field="golden") from problem
+        for name, expected in golden.outputs.items():
+            if name not in out:
+                raise BundleError(f"{MODEL} has no output {name!r}", field=f"golden.{name}")
+            want, got = np.array(expected, dtype=np.float64), out[name].astype(np.float64)
+            if want.shape != got.shape:
+                raise BundleError(
+                    f"golden batch: {name} has shape {got.shape}, expected {want.shape}", field=f"golden.{name}"
+                )
+            error = float(np.max(np.abs(got - want) / np.maximum(1.0, np.abs(want)), initial=0.0))
+            if not error <= GOLDEN_TOLERANCE:
+                raise BundleError(
+                    f"golden batch: {name} is off by {error:.2e} (at most {GOLDEN_TOLERANCE:g} is allowed)",
+                    field=f"golden.{name}",
+                )
+
+
+def _numeric(value: object) -> bool:
+    """True for nested lists of real numbers; JSON strings, booleans and nulls are not numbers."""
+    if isinstance(value, np.ndarray):
+        return bool(np.issubdtype(value.dtype, np.floating) or np.issubdtype(value.dtype, np.integer))
+    if isinstance(value, list | tuple):
+        return all(_numeric(item) for item in value)
+    return isinstance(value, int | float) and not isinstance(value, bool)

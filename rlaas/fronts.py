@@ -1,0 +1,178 @@
+"""Candidates and fronts: what searches and trainers produce and resolvers choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaas.errors import InvalidInputError, check_choice
+from rlaas.objectives import Objective, to_minimisation
+
+__all__ = ["Candidate", "CandidateKind", "Front", "non_dominated"]
+
+CandidateKind = Literal["policy", "configuration"]
+FloatArray = NDArray[np.float64]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One member of a front: a policy at one preference, or a configuration.
+
+    Attributes:
+        name: unique within its front.
+        kind: ``policy`` or ``configuration``.
+        mean: objective values in their units [n_objectives], averaged over seeds.
+        half_width: half width of the 95 % confidence interval of ``mean`` [n_objectives].
+        seeds: evaluation seeds behind ``mean``.
+        parameters: what reproduces it: a preference by objective, or a configuration by name and values.
+    """
+
+    name: str
+    kind: CandidateKind
+    mean: tuple[float, ...]
+    half_width: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice(self.kind, ("policy", "configuration"), field="candidate kind")
+        if len(self.mean) != len(self.half_width):
+            raise InvalidInputError(
+                f"candidate {self.name!r}: {len(self.mean)} means but {len(self.half_width)} half widths",
+                field="half_width",
+            )
+        if not np.isfinite(self.mean).all():
+            raise InvalidInputError(f"candidate {self.name!r} has a non-finite objective: {self.mean}", field="mean")
+
+    def objectives(self, names: Sequence[str]) -> dict[str, float]:
+        """Mean values by objective name."""
+        return dict(zip(names, self.mean, strict=True))
+
+
+def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
+    """Mask [n] of the points [n, m] (smaller is better) that no other point dominates.
+
+    Of exact duplicates the first is kept. One vectorised pass per point: fronts here have at most some thousand
+    members, where that is a matter of milliseconds.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    keep = np.ones(len(points), dtype=bool)
+    for i, point in enumerate(points):
+        weakly = (points <= point).all(axis=1)
+        strictly = (points < point).any(axis=1)
+        duplicate_before = (points[:i] == point).all(axis=1).any()
+        keep[i] = not (weakly & strictly).any() and not duplicate_before
+    return keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """The non-dominated candidates of a scenario.
+
+    Build it with :meth:`of`, which drops dominated candidates.
+    """
+
+    scenario: str
+    objectives: tuple[Objective, ...]
+    candidates: tuple[Candidate, ...]
+    reference_hash: str = ""
+
+    @classmethod
+    def of(
+        cls, scenario: str, objectives: Sequence[Objective], candidates: Iterable[Candidate], reference_hash: str = ""
+    ) -> Front:
+        """The front of ``candidates`` by their means.
+
+        Raises:
+            InvalidInputError: no candidate, or one with a wrong number of objectives or a repeated name.
+        """
+        members = tuple(candidates)
+        if not members:
+            raise InvalidInputError("a front needs at least one candidate", field="candidates")
+        seen: set[str] = set()
+        for member in members:
+            if len(member.mean) != len(objectives):
+                raise InvalidInputError(
+                    f"candidate {member.name!r} has {len(member.mean)} objectives; expected {len(objectives)}",
+                    field="mean",
+                )
+            if member.name in seen:
+                raise InvalidInputError(f"candidate name {member.name!r} occurs twice", field="name")
+            seen.add(member.name)
+        keep = non_dominated(to_minimisation(objectives, [m.mean for m in members]))
+        return cls(
+            scenario=scenario,
+            objectives=tuple(objectives),
+            candidates=tuple(m for m, kept in zip(members, keep, strict=True) if kept),
+            reference_hash=reference_hash,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Objective names in column order."""
+        return tuple(o.name for o in self.objectives)
+
+    def values(self) -> FloatArray:
+        """Means [n_candidates, n_objectives] in the objectives' units."""
+        return np.array([c.mean for c in self.candidates], dtype=np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The front as plain JSON types, with its schema version."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "scenario": self.scenario,
+            "reference_hash": self.reference_hash,
+            "objectives": [o.to_dict() for o in self.objectives],
+            "candidates": [
+                {
+                    "name": c.name,
+                    "kind": c.kind,
+                    "mean": list(c.mean),
+                    "half_width": list(c.half_width),
+                    "seeds": list(c.seeds),
+                    "parameters": dict(c.parameters),
+                }
+                for c in self.candidates
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Front:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InvalidInputError: a missing or malformed part, named.
+        """
+        try:
+            if document["schema_version"] != SCHEMA_VERSION:
+                raise InvalidInputError(
+                    f"front schema_version {document['schema_version']!r} is not supported; "
+                    f"expected {SCHEMA_VERSION}",
+                    field="schema_version",
+                )
+            return cls(
+                scenario=document["scenario"],
+                reference_hash=document.get("reference_hash", ""),
+                objectives=tuple(Objective(**o) for o in document["objectives"]),
+                candidates=tuple(
+                    Candidate(
+                        name=c["name"],
+                        kind=c["kind"],
+                        mean=tuple(c["mean"]),
+                        half_width=tuple(c["half_width"]),
+                        seeds=tuple(c["seeds"]),
+                        parameters=c["parameters"],
+                    )
+                    for c in document["candidates"]
+                ),
+            )
+        except KeyError as missing:
+            raise InvalidInputError(f"front document lacks {missing}", field=str(missing)) from missing
+        except TypeError as problem:
+            raise InvalidInputError(f"front document is malformed: {problem}", field="front") from problem
