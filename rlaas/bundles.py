@@ -184,9 +184,7 @@ class BundlePolicy:
         except (TypeError, ValueError):
             array = None
         if array is None:
-            raise InvalidInputError(
-                f"{field} must hold rows of {self.n_features} numbers of equal length", field=field
-            )
+            raise InvalidInputError(f"{field} must hold rows of {self.n_features} numbers of equal length", field=field)
         if array.ndim != 2 or array.shape[1] != self.n_features or array.shape[0] == 0:
             raise InvalidInputError(
                 f"{field} has shape {list(array.shape)}; expected [n, {self.n_features}] with n >= 1", field=field

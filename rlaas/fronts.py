@@ -152,8 +152,7 @@ class Front:
         try:
             if document["schema_version"] != SCHEMA_VERSION:
                 raise InvalidInputError(
-                    f"front schema_version {document['schema_version']!r} is not supported; "
-                    f"expected {SCHEMA_VERSION}",
+                    f"front schema_version {document['schema_version']!r} is not supported; expected {SCHEMA_VERSION}",
                     field="schema_version",
                 )
             return cls(

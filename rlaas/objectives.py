@@ -78,12 +78,12 @@ def normalise(objectives: Sequence[Objective], values: ArrayLike) -> FloatArray:
     high = np.array([o.high for o in objectives])
     up = np.array([o.direction == "maximize" for o in objectives])
     share = (array - low) / (high - low)
-    return np.where(up, share, 1.0 - share)
+    return np.asarray(np.where(up, share, 1.0 - share))
 
 
 def to_minimisation(objectives: Sequence[Objective], values: ArrayLike) -> FloatArray:
     """Objective values [..., n_objectives] with maximised columns negated, so that smaller is better everywhere."""
-    return np.asarray(values, dtype=np.float64) * np.array([-o.sign for o in objectives])
+    return np.asarray(np.asarray(values, dtype=np.float64) * np.array([-o.sign for o in objectives]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     lake_url: str | None = Field(default=None, description="Delta root; default home/lake")
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; default SQLite in home")
     artifact_url: str | None = Field(default=None, description="MLflow artifact root; default home/artifacts")
-    state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state database; default SQLite in home")
+    state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default SQLite in home")
     secret: SecretStr | None = Field(default=None, description="key that signs decision ids; default a file in home")
     durability: Literal["process"] = Field(default="process", description="what an acknowledgement survives")
 

@@ -4,19 +4,24 @@ from rlaas.scenarios.base import (
     Baseline,
     ConstantController,
     Controller,
+    EvaluationProtocol,
     Scenario,
     Target,
     Tunable,
     VectorScenarioEnv,
+    seed_list,
 )
+from rlaas.scenarios.configuration import ConfigurationProblem
 from rlaas.scenarios.evaluation import Evaluation, evaluate
 from rlaas.scenarios.registry import available, load
 
 __all__ = [
     "Baseline",
+    "ConfigurationProblem",
     "ConstantController",
     "Controller",
     "Evaluation",
+    "EvaluationProtocol",
     "Scenario",
     "Target",
     "Tunable",
@@ -24,4 +29,5 @@ __all__ = [
     "available",
     "evaluate",
     "load",
+    "seed_list",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,23 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
 from rlaas.objectives import Mode, Objective
 
-__all__ = ["Baseline", "ConstantController", "Controller", "FloatArray", "Scenario", "Tunable", "VectorScenarioEnv"]
+__all__ = [
+    "Baseline",
+    "ConstantController",
+    "Controller",
+    "EvaluationProtocol",
+    "FloatArray",
+    "Scenario",
+    "Tunable",
+    "VectorScenarioEnv",
+    "seed_list",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -120,13 +132,91 @@ class VectorScenarioEnv(gymnasium.vector.VectorEnv):  # type: ignore[type-arg]
     reward_space: spaces.Box
     rows_per_env: int
 
-    @abstractmethod
-    def get_state(self) -> dict[str, Any]:
-        """Everything the next steps depend on, random generators included; arrays are copies."""
+    _FIXED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "metadata",
+            "num_envs",
+            "rows_per_env",
+            "scenario",
+            "single_observation_space",
+            "single_action_space",
+            "observation_space",
+            "action_space",
+            "reward_space",
+        }
+    )
+
+    def __init__(self, scenario: Scenario, environments: int, rows_per_env: int = 1) -> None:
+        if environments < 1:
+            raise InvalidInputError(f"num_envs must be at least 1, got {environments}", field="num_envs")
+        self.scenario = scenario
+        self.rows_per_env = rows_per_env
+        self.num_envs = environments * rows_per_env
+        self.metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}
+        self.single_observation_space = scenario.single_observation_space
+        self.single_action_space = scenario.single_action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.reward_space = spaces.Box(-np.inf, np.inf, (len(scenario.objectives),), np.float64)
 
     @abstractmethod
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start every environment anew; a sequence of seeds gives each environment its own."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything the next steps depend on, random generators included; arrays are copies."""
+        return copy.deepcopy({name: value for name, value in vars(self).items() if name not in self._FIXED})
+
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state` as if nothing had happened in between."""
+        vars(self).update(copy.deepcopy(dict(state)))
+
+
+def seed_list(seed: int | Sequence[int] | None, environments: int) -> list[int]:
+    """One seed per environment: a sequence as it stands, an integer spread so that environment i is always the same.
+
+    Raises:
+        InvalidInputError: a sequence of another length, or a negative seed.
+    """
+    if isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim == 1):
+        seeds = [int(s) for s in seed]
+        if len(seeds) != environments:
+            raise InvalidInputError(f"seed has {len(seeds)} entries; expected {environments}", field="seed")
+    else:
+        root = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        if root < 0:
+            raise InvalidInputError(f"seed must be >= 0, got {root}", field="seed")
+        # Environment 0 keeps the seed itself, so that a single environment and a batch's first agree.
+        seeds = [root, *(int(c.generate_state(1)[0]) for c in np.random.SeedSequence(root).spawn(environments)[1:])]
+    if min(seeds) < 0:
+        raise InvalidInputError(f"seed must be >= 0, got {min(seeds)}", field="seed")
+    return seeds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationProtocol:
+    """How much is simulated for one evaluation.
+
+    Attributes:
+        name: ``short`` or ``full``; stands beside every figure made with it.
+        seeds: number of evaluation seeds.
+        warmup: steps run first and not counted.
+        steps: counted steps.
+        replicas: environments per seed, pooled.
+    """
+
+    name: str
+    seeds: int
+    warmup: int
+    steps: int
+    replicas: int = 1
+
+    def describe(self) -> str:
+        """One line for a table's caption."""
+        pooled = f" x {self.replicas} environments" if self.replicas > 1 else ""
+        return f"{self.name} protocol: {self.seeds} seeds{pooled}, {self.warmup} warm-up + {self.steps} counted steps"
 
 
 class Scenario(ABC):
@@ -138,6 +228,9 @@ class Scenario(ABC):
         experiment_design: ``switchback`` where units interfere, ``user`` where users are independent.
         targets: wanted relative change against the default by objective, or an absolute share; see :attr:`targets`.
         reference_hash: sha256 (first 16 hex digits) of the frozen reference behind every result.
+        env_class: what :meth:`vector_env` builds, where a scenario does not override that method.
+        protocols: how it is evaluated: ``full`` for quoted figures, ``short`` for a demonstration.
+        training_defaults: fields of the training configuration that suit it, where they differ from the algorithm's.
     """
 
     name: ClassVar[str]
@@ -153,18 +246,30 @@ class Scenario(ABC):
     part_names: tuple[str, ...]
     observation_names: tuple[str, ...]
     single_observation_space: spaces.Box
-    single_action_space: spaces.Box | spaces.Discrete
-    targets: Mapping[str, Target]
-    reference_hash: str
-    options: Mapping[str, Any]
+    single_action_space: spaces.Box | spaces.Discrete  # type: ignore[type-arg]
+    targets: Mapping[str, Target] = {}
+    reference_hash: str = ""
+    options: Mapping[str, Any] = {}
+    env_class: ClassVar[type[VectorScenarioEnv]]
+    protocols: ClassVar[Mapping[str, EvaluationProtocol]] = {
+        "short": EvaluationProtocol(name="short", seeds=8, warmup=20, steps=100),
+        "full": EvaluationProtocol(name="full", seeds=30, warmup=100, steps=600),
+    }
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
 
-    @abstractmethod
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
-        """``num_envs`` environments; a sequence gives each its own seed."""
+        """``num_envs`` environments of ``env_class``, reset; a sequence gives each its own seed."""
+        env = self.env_class(self, num_envs)
+        env.reset(seed=seed)
+        return env
 
-    @abstractmethod
     def objective_values(self, numerators: FloatArray, denominators: FloatArray) -> FloatArray:
-        """Objectives [..., n_objectives] from summed parts [..., n_parts]; NaN where a denominator is 0."""
+        """Objectives [..., n_objectives] from summed parts [..., n_parts]; NaN where a denominator is 0.
+
+        As it stands, for scenarios with one part per objective: the ratio of its sums.
+        """
+        top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+        return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
     def guards(self, numerators: FloatArray, denominators: FloatArray) -> Mapping[str, FloatArray]:
         """Guarded quantities [...] by name, each to be at least its guard's share of the default's."""

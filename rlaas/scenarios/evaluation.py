@@ -49,6 +49,24 @@ class Evaluation:
         spread = self.values.std(axis=0, ddof=1) / np.sqrt(n)
         return np.asarray(stats.t.ppf(0.5 + confidence / 2, n - 1) * spread)
 
+    def on_seeds(self, seeds: Sequence[int]) -> Evaluation:
+        """The part of this evaluation that belongs to ``seeds``, in their order.
+
+        Raises:
+            InvalidInputError: a seed that was not evaluated.
+        """
+        missing = set(seeds) - set(self.seeds)
+        if missing:
+            raise InvalidInputError(f"seeds {sorted(missing)} were not evaluated", field="seeds")
+        index = [self.seeds.index(seed) for seed in seeds]
+        return Evaluation(
+            seeds=tuple(seeds),
+            values=self.values[index],
+            numerators=self.numerators[index],
+            denominators=self.denominators[index],
+            seconds=self.seconds,
+        )
+
     def candidate(self, name: str, kind: CandidateKind, parameters: Mapping[str, Any]) -> Candidate:
         """The evaluated controller as a candidate of a front."""
         return Candidate(

@@ -42,7 +42,9 @@ def load(name: str, **options: Any) -> Scenario:
             check_choice(option, parameters, field=f"option of scenario {name}")
     scenario = factory(**options)
     if not isinstance(scenario, Scenario):
-        raise ConfigurationError(f"scenario {name!r} gave a {type(scenario).__name__}, not a Scenario", field="scenario")
+        raise ConfigurationError(
+            f"scenario {name!r} gave a {type(scenario).__name__}, not a Scenario", field="scenario"
+        )
     return scenario
 
 

@@ -1,0 +1,94 @@
+"""The same work as Ray jobs: what ``python -m ray_apps.train`` and its siblings run on any cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlaas.cli.main import run
+from rlaas.cli.output import print_json
+
+__all__ = ["optimize_job", "pipeline_job", "train_job"]
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")]
+
+
+def _connect() -> None:
+    """Join the cluster that runs this job (RAY_ADDRESS), or start a local one when there is none."""
+    import ray
+
+    ray.init(logging_level="warning", ignore_reinit_error=True)
+
+
+def _log_progress(what: str) -> Callable[..., None]:
+    """Progress for a job's log: a line at each tenth, since a log draws no bars."""
+    last = -1
+
+    def advance(done: int, total: int, metrics: Any = None) -> None:
+        nonlocal last
+        tenth = 10 * done // max(1, total)
+        if tenth > last:
+            last = tenth
+            detail = ", ".join(f"{k} {v:.4g}" for k, v in (metrics or {}).items() if k in ("reward", "loss"))
+            print(f"{what}: {done:,}/{total:,} {detail}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance
+
+
+def _job(function: Callable[..., None]) -> Callable[[], None]:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(function)
+
+    def entry() -> None:
+        sys.exit(run(app))
+
+    return entry
+
+
+def _train(config: ConfigOption) -> None:
+    """Train a policy by a config file and register it."""
+    from rlaas.pipeline import run_training
+    from rlaas.settings import load_settings
+    from rlaas.training import load_config
+
+    loaded = load_config(config)
+    _connect()
+    result, version = run_training(loaded, load_settings(), progress=_log_progress("train"))
+    print_json(
+        {
+            "bundle": str(result.bundle),
+            "metrics": result.metrics,
+            "policy": {"name": version.name, "version": version.version} if version else None,
+        }
+    )
+
+
+def _optimize(config: ConfigOption) -> None:
+    """Search configurations by a config file and write their front."""
+    from rlaas.optimization import load_optimization_config
+    from rlaas.pipeline import run_optimization
+    from rlaas.settings import load_settings
+
+    loaded = load_optimization_config(config)
+    _connect()
+    front, path = run_optimization(loaded, load_settings(), progress=_log_progress("optimize"))
+    print_json({"scenario": front.scenario, "candidates": len(front.candidates), "front": str(path)})
+
+
+def _pipeline(config: ConfigOption) -> None:
+    """Train, search, build one front, resolve it and register the policy, by a config file."""
+    from rlaas.pipeline import load_pipeline_config, run_pipeline
+    from rlaas.settings import load_settings
+
+    loaded = load_pipeline_config(config)
+    _connect()
+    print_json(run_pipeline(loaded, load_settings(), progress=_log_progress("pipeline")))
+
+
+train_job = _job(_train)
+optimize_job = _job(_optimize)
+pipeline_job = _job(_pipeline)

@@ -1,0 +1,92 @@
+"""Assembling the commands, and turning every failure into one line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+import rlaas
+from rlaas.errors import RequestError, RlaasError
+
+__all__ = ["app", "main", "run"]
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="rlaas",
+    help="Reinforcement learning as a service for objectives that pull against each other.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"rlaas {rlaas.__version__}")
+        raise Exit(OK)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Reinforcement learning as a service for objectives that pull against each other."""
+
+
+def _register() -> None:
+    from rlaas.cli import decide, demo, lake, policies, scenarios, serve, work
+
+    app.command("demo")(demo.demo)
+    app.command("serve")(serve.serve)
+    app.add_typer(scenarios.app, name="scenarios")
+    app.command("train")(work.train)
+    app.command("optimize")(work.optimize)
+    app.command("evaluate")(scenarios.evaluate)
+    app.command("resolve")(scenarios.resolve)
+    app.add_typer(policies.app, name="policies")
+    app.command("decide")(decide.decide)
+    app.add_typer(lake.app, name="lake")
+
+
+_register()
+
+
+def _on_terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a command the way Ctrl-C does: everything it started is stopped first."""
+    raise KeyboardInterrupt
+
+
+def run(command: typer.Typer, arguments: list[str] | None = None) -> int:
+    """Run a command line and return its exit status: 0, 1 (failed), 2 (bad usage) or 130 (interrupted)."""
+    # Ray, MLflow and their helpers report to their makers unless told not to, and read this at import.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        status = command(args=arguments, standalone_mode=False)
+        return status if isinstance(status, int) else OK
+    except Exit as ended:
+        return int(ended.exit_code)
+    except (KeyboardInterrupt, Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except TyperException as problem:
+        message = problem.format_message() if hasattr(problem, "format_message") else str(problem)
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        return int(getattr(problem, "exit_code", USAGE))
+    except RlaasError as problem:
+        print(f"error: {problem.message}", file=sys.stderr)
+        return USAGE if isinstance(problem, RequestError) else FAILED
+
+
+def main() -> None:
+    """Entry point of the ``rlaas`` script."""
+    sys.exit(run(app))

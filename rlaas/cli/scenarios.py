@@ -1,0 +1,240 @@
+"""``rlaas scenarios``, ``evaluate`` and ``resolve``: looking at problems and choosing from fronts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlaas.cli.output import JsonOption, bar, print_json, print_table
+from rlaas.errors import InvalidInputError, check_choice
+from rlaas.scenarios import EvaluationProtocol, Scenario, available, load
+
+__all__ = ["app", "evaluate", "resolve"]
+
+app = typer.Typer(help="The scenarios and what they are made of.", invoke_without_command=True)
+
+ScenarioArgument = Annotated[str, typer.Argument(help="Name of a scenario, or module:attribute.")]
+
+
+@app.callback()
+def list_scenarios(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the installed scenarios."""
+    if context.invoked_subcommand is not None:
+        return
+    loaded = [(name, load(name)) for name in available()]
+    if as_json:
+        print_json([_document(s) for _, s in loaded])
+        return
+    print_table(
+        "scenarios",
+        ("name", "algorithm", "objectives", "modes", "baselines"),
+        [
+            (
+                name,
+                s.algorithm,
+                ", ".join(o.name for o in s.objectives),
+                ", ".join(s.modes),
+                ", ".join(s.baselines),
+            )
+            for name, s in loaded
+        ],
+    )
+
+
+@app.command("show")
+def show(scenario: ScenarioArgument, as_json: JsonOption = False) -> None:
+    """Show one scenario: objectives, modes, baselines, features, targets."""
+    loaded = load(scenario)
+    document = _document(loaded)
+    if as_json:
+        print_json(document)
+        return
+    print_table(
+        f"{loaded.name}: objectives (reference {loaded.reference_hash})",
+        ("name", "unit", "direction", "range", "target", "description"),
+        [
+            (
+                o.name,
+                o.unit or "-",
+                o.direction,
+                f"{o.low:g} .. {o.high:g}",
+                loaded.targets[o.name].describe() if o.name in loaded.targets else "-",
+                o.description,
+            )
+            for o in loaded.objectives
+        ],
+    )
+    print_table(
+        "modes",
+        ("name", "preference", "rules"),
+        [
+            (m.name, _weights(m.preference.to_dict()), ", ".join(str(r) for r in m.rules) or "-")
+            for m in loaded.modes.values()
+        ],
+    )
+    print_table("baselines", ("name", "description"), [(b.name, b.description) for b in loaded.baselines.values()])
+    print_table(
+        "tunables", ("name", "parameters"), [(t.name, ", ".join(t.parameters)) for t in loaded.tunables.values()]
+    )
+    print_table("features", ("#", "name"), list(enumerate(loaded.observation_names)))
+
+
+def _weights(preference: dict[str, float]) -> str:
+    return ", ".join(f"{name} {weight:g}" for name, weight in preference.items())
+
+
+def _document(scenario: Scenario) -> dict[str, Any]:
+    return {
+        "name": scenario.name,
+        "algorithm": scenario.algorithm,
+        "reference_hash": scenario.reference_hash,
+        "objectives": [o.to_dict() for o in scenario.objectives],
+        "modes": {
+            m.name: {"preference": m.preference.to_dict(), "rules": [str(r) for r in m.rules]}
+            for m in scenario.modes.values()
+        },
+        "baselines": {b.name: b.description for b in scenario.baselines.values()},
+        "tunables": {t.name: list(t.parameters) for t in scenario.tunables.values()},
+        "features": list(scenario.observation_names),
+        "targets": {t.objective: t.describe() for t in scenario.targets.values()},
+        "protocols": {name: p.describe() for name, p in scenario.protocols.items()},
+    }
+
+
+def _protocol(scenario: Scenario, name: str) -> EvaluationProtocol:
+    check_choice(name, scenario.protocols, field="protocol")
+    return scenario.protocols[name]
+
+
+def evaluate(
+    scenario: ScenarioArgument,
+    policy: Annotated[str | None, typer.Option(help="Version or alias of the registered policy.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="One baseline; default: all of them.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Mode of the policy; default: the scenario's primary.")] = None,
+    protocol: Annotated[str, typer.Option(help="short or full.")] = "short",
+    seed: Annotated[int, typer.Option(help="Which evaluation seeds.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate baselines, or a registered policy, on common seeds."""
+    from rlaas.pipeline import evaluate_controller, seeds_for
+    from rlaas.scenarios import Controller
+
+    loaded = load(scenario)
+    chosen = _protocol(loaded, protocol)
+    controllers: dict[str, Controller] = {}
+    if policy is not None:
+        from rlaas.bundles import load_bundle
+        from rlaas.registry import Registry
+        from rlaas.settings import load_settings
+        from rlaas.training import PolicyController
+
+        name = mode or loaded.primary_mode
+        check_choice(name, loaded.modes, field="mode")
+        registry = Registry(load_settings())
+        version = registry.get(loaded.name, int(policy) if policy.isdigit() else policy)
+        bundle = load_bundle(registry.path(loaded.name, version.version))
+        controllers[f"{loaded.name}:{version.version}@{name}"] = PolicyController(bundle, loaded.modes[name].preference)
+    if baseline is not None:
+        check_choice(baseline, loaded.baselines, field="baseline")
+    for name in [baseline] if baseline else list(loaded.baselines) if policy is None else []:
+        controllers[name] = loaded.baselines[name].make()
+    results = {}
+    seeds = seeds_for("table", seed, chosen.seeds)
+    with bar(f"evaluate {loaded.name}") as advance:
+        for done, (name, controller) in enumerate(controllers.items(), 1):
+            results[name] = evaluate_controller(loaded, controller, seeds, chosen)
+            advance(done, len(controllers))
+    names = [o.name for o in loaded.objectives]
+    if as_json:
+        print_json(
+            {
+                "scenario": loaded.name,
+                "reference_hash": loaded.reference_hash,
+                "protocol": chosen.describe(),
+                "results": {
+                    label: {
+                        n: {"mean": m, "half_width": h}
+                        for n, m, h in zip(names, e.mean().tolist(), e.half_width().tolist(), strict=True)
+                    }
+                    for label, e in results.items()
+                },
+            }
+        )
+        return
+    print_table(
+        f"{loaded.name}, {chosen.describe()}, 95 % intervals",
+        ("candidate", *names),
+        [
+            (label, *(f"{m:.4g} ± {h:.2g}" for m, h in zip(e.mean(), e.half_width(), strict=True)))
+            for label, e in results.items()
+        ],
+    )
+
+
+def resolve(
+    scenario: ScenarioArgument,
+    mode: Annotated[str | None, typer.Option(help="One mode; default: all of them.")] = None,
+    front: Annotated[Path | None, typer.Option(help="Front as JSON; default: that of the registered policy.")] = None,
+    policy: Annotated[str, typer.Option(help="Version or alias whose front is used.")] = "candidate",
+    as_json: JsonOption = False,
+) -> None:
+    """Choose one candidate of a front for each mode, and say why."""
+    from rlaas.decisions import resolve as resolve_front
+    from rlaas.fronts import Front
+
+    loaded = load(scenario)
+    if mode is not None:
+        check_choice(mode, loaded.modes, field="mode")
+    found = Front.from_dict(_front_document(loaded, front, policy))
+    if [o.name for o in found.objectives] != [o.name for o in loaded.objectives]:
+        raise InvalidInputError(
+            f"the front is about {', '.join(found.names)}; "
+            f"{loaded.name} has {', '.join(o.name for o in loaded.objectives)}",
+            field="front",
+        )
+    choices = {m: resolve_front(found, mode=loaded.modes[m]) for m in ([mode] if mode else list(loaded.modes))}
+    if as_json:
+        print_json(
+            {
+                m: {
+                    "candidate": c.candidate.name,
+                    "parameters": dict(c.candidate.parameters),
+                    "objectives": c.candidate.objectives(found.names),
+                    "certificate": c.certificate.to_dict(),
+                }
+                for m, c in choices.items()
+            }
+        )
+        return
+    print_table(
+        f"{loaded.name}: {len(found.candidates)} candidates",
+        ("mode", "candidate", *found.names, "why"),
+        [(m, c.candidate.name, *(f"{v:.4g}" for v in c.candidate.mean), c.certificate.why) for m, c in choices.items()],
+    )
+
+
+def _front_document(scenario: Scenario, path: Path | None, policy: str) -> dict[str, Any]:
+    if path is None:
+        from rlaas.registry import Registry
+        from rlaas.settings import load_settings
+
+        registry = Registry(load_settings())
+        version = registry.get(scenario.name, int(policy) if policy.isdigit() else policy)
+        document = registry.front(scenario.name, version.version)
+        if document is None:
+            raise InvalidInputError(
+                f"version {version.version} of {scenario.name} has no front; name a file with --front", field="policy"
+            )
+        return document
+    try:
+        loaded: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InvalidInputError(f"--front {path}: {problem.strerror}", field="front") from problem
+    except ValueError as problem:
+        raise InvalidInputError(f"--front {path} is not JSON: {problem}", field="front") from problem
+    if not isinstance(loaded, dict):
+        raise InvalidInputError(f"--front {path} holds no front document", field="front")
+    return loaded

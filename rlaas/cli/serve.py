@@ -1,0 +1,69 @@
+"""``rlaas serve``: the platform, until it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlaas.cli.output import JsonOption, print_json
+from rlaas.errors import ConfigurationError
+
+__all__ = ["serve"]
+
+
+def serve(
+    port: Annotated[int, typer.Option(help="HTTP port.", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    replicas: Annotated[int | None, typer.Option(help="Gateway replicas; default: the config's.", min=1)] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; see configs/serving/.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray to run on; default: a local one of its own.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the registry's champions over HTTP until Ctrl-C or SIGTERM."""
+    from rlaas.control import start_platform, stop_platform
+    from rlaas.pipeline import local_ray
+    from rlaas.serving import load_serving_config
+
+    loaded = load_serving_config(config)
+    settings = loaded.resolve_settings()
+    if _in_use(host, port):
+        raise ConfigurationError(f"--port {port} is in use on {host}; choose another one", field="port")
+    with local_ray(address) as urls:
+        try:
+            base_url = start_platform(loaded, settings, port=port, host=host, replicas=replicas)
+            names = _served(base_url)
+            if as_json:
+                print_json({"url": base_url, "policies": names, **urls})
+            else:
+                what = ", ".join(names) or "no policy yet (promote one: rlaas policies promote NAME VERSION)"
+                typer.echo(f"rlaas is ready at {base_url}: {what}")
+            # A wait that signals interrupt; the process has nothing to do but stay.
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            typer.echo("stopping", err=True)
+        finally:
+            stop_platform()
+
+
+def _in_use(host: str, port: int) -> bool:
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _served(base_url: str) -> list[str]:
+    from rlaas.client import Client
+
+    with Client(base_url) as client:
+        return sorted(
+            f"{d['policy']}:{'+'.join(str(v['version']) for v in d['variants'])}" for d in client.deployments()
+        )

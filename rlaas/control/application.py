@@ -1,0 +1,138 @@
+"""The platform as one Serve application: Gateway -> Control -> Committer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from rlaas.control.committing import CommitterDeployment
+from rlaas.control.deployment import Control
+from rlaas.errors import ConfigurationError, OperatorError
+from rlaas.serving.config import ServingConfig
+from rlaas.serving.gateway import Gateway
+from rlaas.settings import Settings
+
+__all__ = ["APPLICATION", "build_application", "start_platform", "stop_platform"]
+
+APPLICATION = "rlaas"
+# Nearly idle: they must start beside Gateways and trainers on a machine with two cores.
+_SMALL = {"num_cpus": 0.05}
+
+
+def build_application(config: ServingConfig, settings: Settings) -> Application:
+    """The application, ready for ``serve.run``.
+
+    Args:
+        config: pools, limits and intervals.
+        settings: where state lives; local paths are absolute already.
+
+    Raises:
+        ConfigurationError: the home is local, but Ray has more than one node.
+    """
+    _check_home(settings)
+    quiet: Any = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    gateway = config.gateway
+    committer = CommitterDeployment.options(  # type: ignore[attr-defined]
+        num_replicas=1, ray_actor_options=_SMALL, max_ongoing_requests=100, logging_config=quiet
+    ).bind(config, settings)
+    control = Control.options(  # type: ignore[attr-defined]
+        num_replicas=1, ray_actor_options=_SMALL, max_ongoing_requests=1000, logging_config=quiet
+    ).bind(committer, config, settings)
+    application: Application = Gateway.options(  # type: ignore[attr-defined]
+        num_replicas=gateway.num_replicas,
+        ray_actor_options={"num_cpus": gateway.num_cpus},
+        max_ongoing_requests=gateway.max_ongoing_requests,
+        max_queued_requests=gateway.max_queued_requests,
+        max_surge_percent=gateway.max_surge_percent,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=20,
+        graceful_shutdown_wait_loop_s=0.5,
+        logging_config=quiet,
+    ).bind(control, config, settings)
+    return application
+
+
+def start_platform(
+    config: ServingConfig,
+    settings: Settings,
+    *,
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    replicas: int | None = None,
+    timeout_s: float = 120.0,
+) -> str:
+    """Start the platform on the Ray that this process is connected to, and wait until it answers.
+
+    Args:
+        config: configuration of the platform.
+        settings: where state lives.
+        port: TCP port of HTTP.
+        host: address to listen on; only this machine by default.
+        replicas: Gateways, if not as configured.
+        timeout_s: how long to wait for the first answer.
+
+    Returns:
+        The base URL. The platform is alive then; ``/ready`` says whether a policy is loaded.
+
+    Raises:
+        ConfigurationError: Ray is not running, or the home is local to one of several nodes.
+        OperatorError: the platform does not come up.
+    """
+    if not ray.is_initialized():
+        raise ConfigurationError("connect to Ray first (ray.init)", field="ray")
+    if replicas is not None:
+        gateway = config.gateway.model_copy(update={"num_replicas": replicas})
+        config = ServingConfig.model_validate({**config.model_dump(), "gateway": gateway.model_dump()})
+    application = build_application(config, settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    quiet: Any = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
+    try:
+        # The pool may be resized through the API, which Serve allows to applications with an external scaler only.
+        serve.run(application, name=APPLICATION, route_prefix="/", external_scaler_enabled=True)
+    except RuntimeError as problem:
+        raise OperatorError(f"the platform did not start: {str(problem).splitlines()[0]}") from problem
+    base_url = f"http://{host}:{port}"
+    _await_health(base_url, timeout_s)
+    return base_url
+
+
+def stop_platform() -> None:
+    """Stop the platform; what was acknowledged is in the write-ahead log and is committed now or by the next start."""
+    serve.delete(APPLICATION)
+    serve.shutdown()
+
+
+def _check_home(settings: Settings) -> None:
+    if settings.home_is_shared or not ray.is_initialized():
+        return
+    alive = sum(1 for node in ray.nodes() if node["Alive"])
+    if alive > 1:
+        raise ConfigurationError(
+            f"home {str(settings.home)!r} is local but Ray has {alive} nodes; put it on a volume that every node "
+            "mounts and set RLAAS_HOME_IS_SHARED=true",
+            field="home",
+        )
+
+
+def _await_health(base_url: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    reason = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(f"{base_url}/health", timeout=5.0)
+            if answer.status_code == 200:
+                return
+            reason = f"HTTP {answer.status_code}"
+        except httpx.TransportError as problem:
+            reason = str(problem)
+        time.sleep(0.1)
+    raise OperatorError(f"the platform does not answer at {base_url}: {reason}")

@@ -1,0 +1,84 @@
+"""The Committer: the one process that moves the write-ahead logs into the lake."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+from ray import serve
+
+from rlaas.errors import OperatorError
+from rlaas.lake import Committer, CommitterLoop, Lake, update_transitions
+from rlaas.serving.config import ServingConfig
+from rlaas.serving.events import configure_events
+from rlaas.serving.gateway import GATEWAY
+from rlaas.settings import Settings
+
+__all__ = ["COMMITTER", "CommitterDeployment"]
+
+COMMITTER = "Committer"
+
+
+@serve.deployment(name=COMMITTER)
+class CommitterDeployment:
+    """Commits on a timer, and joins on demand.
+
+    Args:
+        config: configuration of the platform.
+        settings: names the lake and the write-ahead log.
+    """
+
+    def __init__(self, config: ServingConfig, settings: Settings) -> None:
+        configure_events()
+        self._lake = Lake(settings.lake_root, tenant=settings.tenant)
+        committer = Committer(self._lake, settings.wal_root, tenant=settings.tenant)
+        self._loop = CommitterLoop(committer, interval_s=config.committer.interval_s)
+        self._loop.start()
+        self._joining = asyncio.Lock()
+
+    async def status(self) -> dict[str, Any]:
+        """What has been committed by this process, the versions of the tables, and the last error."""
+        return await asyncio.to_thread(self._status)
+
+    async def flush(self) -> dict[str, Any]:
+        """Commit everything that was acknowledged before the call, and bring ``silver.transitions`` up to date."""
+        application = serve.get_replica_context().app_name
+        gateways: Any = serve.get_deployment_handle(GATEWAY, application)
+        await gateways.broadcast("seal").results_async()
+        async with self._joining:
+            return await asyncio.to_thread(self._flush)
+
+    def check_health(self) -> None:
+        """Called by Serve.
+
+        Raises:
+            OperatorError: the thread has ended: replace the process.
+        """
+        if not self._loop.running:
+            raise OperatorError("the committer's thread has ended")
+
+    def __del__(self) -> None:
+        try:
+            self._loop.stop()
+        except Exception as problem:  # what could not be committed now is adopted by the next committer
+            structlog.get_logger().error("final_commit_failed", error=str(problem))
+
+    def _flush(self) -> dict[str, Any]:
+        self._loop.flush()
+        transitions = update_transitions(self._lake)
+        return {**self._status(), "transitions": transitions}
+
+    def _status(self) -> dict[str, Any]:
+        total, error = self._loop.total, self._loop.last_error
+        return {
+            "committed": {
+                "decisions": total.decisions,
+                "outcomes": total.outcomes,
+                "segments": total.segments,
+                "adopted": total.adopted,
+            },
+            "tables": self._lake.versions(),
+            "running": self._loop.running,
+            "last_error": None if error is None else str(error),
+        }

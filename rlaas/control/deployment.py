@@ -1,0 +1,92 @@
+"""Control as a Serve deployment: one replica, reached through the Gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import structlog
+from ray import serve
+from ray.serve._private.common import DeploymentID
+from ray.serve._private.exceptions import ExternalScalerDisabledError
+from ray.serve.context import _get_global_client
+
+from rlaas.control.routes import ControlRoutes
+from rlaas.control.service import ControlService
+from rlaas.errors import ConflictError
+from rlaas.serving.config import ServingConfig
+from rlaas.serving.events import configure_events
+from rlaas.serving.gateway import GATEWAY
+from rlaas.serving.live import LiveAnswer
+from rlaas.serving.web import ControlReply, ControlRequest
+from rlaas.settings import Settings
+
+__all__ = ["CONTROL", "Control"]
+
+CONTROL = "Control"
+_PATIENCE_S = 120.0
+
+
+@serve.deployment(name=CONTROL)
+class Control:
+    """Answers the Gateways' question what is live, and the control-plane routes.
+
+    Args:
+        committer: handle of the Committer deployment.
+        config: configuration of the platform.
+        settings: names the state database and the registry.
+    """
+
+    def __init__(self, committer: Any, config: ServingConfig, settings: Settings) -> None:
+        configure_events()
+        self._service = ControlService(settings, stale_s=max(10.0, 5 * config.control.poll_s))
+        self._routes = ControlRoutes(self._service, _ServeOperations(committer))
+        started = time.monotonic()
+        adopted = self._service.adopt_champions()
+        structlog.get_logger().info(
+            "control_started",
+            tenant=settings.tenant,
+            adopted=[record.policy for record in adopted],
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    async def live(self, replica: str, generations: Mapping[str, int], failures: Mapping[str, str]) -> LiveAnswer:
+        """What a Gateway should serve; see :meth:`ControlService.live`."""
+        return await asyncio.to_thread(self._service.live, replica, generations, failures)
+
+    async def dispatch(self, request: ControlRequest) -> ControlReply:
+        """Answer a control-plane request."""
+        return await asyncio.to_thread(self._routes.dispatch, request)
+
+
+class _ServeOperations:
+    """The processes around Control, by way of Serve. Runs in worker threads, where waiting is allowed."""
+
+    def __init__(self, committer: Any) -> None:
+        self._committer = committer
+
+    def scale(self, replicas: int) -> None:
+        """Set the number of Gateway replicas; Serve adds and drains them in its own time."""
+        application = serve.get_replica_context().app_name
+        controller = _get_global_client()._controller
+        try:
+            ray.get(controller.update_deployment_replicas.remote(DeploymentID(GATEWAY, application), replicas))
+        except ExternalScalerDisabledError as problem:
+            raise ConflictError(
+                "the number of Gateways is fixed here; start the platform with 'rlaas serve', or set "
+                "external_scaler_enabled: true for the application in the Serve configuration",
+                field="replicas",
+            ) from problem
+
+    def lake_status(self) -> dict[str, Any]:
+        """State of the committer."""
+        status: dict[str, Any] = self._committer.status.remote().result(timeout_s=_PATIENCE_S)
+        return status
+
+    def flush_lake(self) -> dict[str, Any]:
+        """Commit and join."""
+        status: dict[str, Any] = self._committer.flush.remote().result(timeout_s=_PATIENCE_S)
+        return status

@@ -1,0 +1,293 @@
+"""The control plane as plain Python: versions, promotion, deployments, and what the Gateways have loaded."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from rlaas.bundles import load_bundle
+from rlaas.control.replicas import ReplicaBoard
+from rlaas.control.state import StateDatabase, StoredDeployment
+from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
+from rlaas.names import check_name
+from rlaas.registry import CHAMPION, PolicyVersion, Registry
+from rlaas.serving.live import DeploymentRecord, LiveAnswer, validation_error
+from rlaas.serving.loading import check_compatible
+from rlaas.settings import Settings
+
+__all__ = ["ControlService"]
+
+
+class ControlService:
+    """Everything that Control does, without Ray and without HTTP.
+
+    Thread-safe: changes are serialised here and compared-and-set in the database, so that a second Control (two
+    clusters overlap during an upgrade) loses cleanly.
+
+    Args:
+        settings: names the state database, the registry and the tenant.
+        stale_s: a Gateway that has been silent for so long counts as gone.
+    """
+
+    def __init__(self, settings: Settings, *, stale_s: float = 15.0) -> None:
+        self._tenant = settings.tenant
+        self._home = settings.home
+        self._database = StateDatabase(settings.state_database)
+        given = settings.secret.get_secret_value().encode() if settings.secret else None
+        self._secret = self._database.secret(given)
+        self._registry = Registry(settings)
+        self._replicas = ReplicaBoard(stale_s)
+        self._paths: dict[tuple[str, int], str] = {}
+        self._changing = threading.RLock()
+        self._events = structlog.get_logger().bind(tenant=self._tenant)
+
+    @property
+    def database(self) -> StateDatabase:
+        """The state database."""
+        return self._database
+
+    def adopt_champions(self) -> list[DeploymentRecord]:
+        """Give every policy that has a champion and never had a deployment one; the new records.
+
+        Called on start, so that a fresh platform serves whatever the registry's champions are. A deployment that was
+        deleted stays deleted.
+        """
+        adopted: list[DeploymentRecord] = []
+        with self._changing:
+            for name in self._registry.names():
+                champion = next((v for v in self._registry.versions(name) if CHAMPION in v.aliases), None)
+                if champion is None or self._database.of_policy(self._tenant, name) is not None:
+                    continue
+                try:
+                    adopted.append(self._write(name, [_champion(champion.version)], None, None))
+                except RlaasError as problem:  # one damaged bundle must not keep the others from being served
+                    self._events.error("champion_not_adopted", policy=name, error=problem.message)
+        return adopted
+
+    def live(
+        self, replica: str, generations: Mapping[str, int] | None = None, failures: Mapping[str, str] | None = None
+    ) -> LiveAnswer:
+        """What a Gateway should serve; its own report is noted.
+
+        Args:
+            replica: id of the asking replica.
+            generations: loaded generation by deployment id.
+            failures: reason by deployment id where loading failed.
+        """
+        self._replicas.report(replica, generations or {}, failures or {})
+        records = tuple(self._database.deployments(self._tenant))
+        wanted = {(record.policy, variant.version) for record in records for variant in record.variants}
+        for key in wanted - self._paths.keys():
+            try:
+                self._paths[key] = str(self._registry.path(*key))
+            except RlaasError as problem:  # the Gateway reports the missing bundle and serves on with the old one
+                self._events.error("bundle_unavailable", policy=key[0], version=key[1], error=problem.message)
+        paths = {key: self._paths[key] for key in wanted if key in self._paths}
+        return LiveAnswer(self._secret, records, paths)
+
+    def policies(self) -> list[str]:
+        """Names of the registered policies."""
+        return self._registry.names()
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        """Every version of a policy, newest first, as JSON types.
+
+        Raises:
+            NotFoundError: no such policy.
+        """
+        return [_version_document(version) for version in self._registry.versions(name)]
+
+    def register(
+        self,
+        name: str,
+        path: str,
+        *,
+        alias: str | None = "candidate",
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Register a bundle that lies in a folder under the installation's home.
+
+        Raises:
+            InvalidInputError: the folder lies elsewhere, or does not exist.
+            BundleError: the bundle is damaged.
+        """
+        home = self._home.resolve()
+        folder = (home / path).resolve()
+        # Anywhere else the route would read the server's files on behalf of whoever reaches the port.
+        if not folder.is_relative_to(home) or not folder.is_dir():
+            raise InvalidInputError("path must name a bundle folder under the installation's home", field="path")
+        if alias == CHAMPION:
+            raise InvalidInputError("alias 'champion' is given by promote; allowed: any other", field="alias")
+        with self._changing:
+            version = self._registry.register(name, folder, params=params, metrics=metrics, tags=tags, alias=alias)
+        self._events.info("policy_registered", policy=name, version=version.version)
+        return _version_document(version)
+
+    def delete_version(self, name: str, version: int) -> None:
+        """Delete a version that nothing serves.
+
+        Raises:
+            NotFoundError: no such version.
+            ConflictError: it is live, or it is the champion.
+        """
+        with self._changing:
+            self._registry.get(name, version)
+            stored = self._database.of_policy(self._tenant, name)
+            live = stored.record.variants if stored and stored.record else ()
+            if any(variant.version == version for variant in live):
+                raise ConflictError(
+                    f"version {version} of {name!r} is live in deployment {stored.id if stored else ''!r}; "
+                    "take it out of the deployment first",
+                    field="version",
+                )
+            self._registry.delete(name, version)
+            self._paths.pop((name, version), None)
+
+    def promote(
+        self, name: str, version: int | str, *, alias: str = CHAMPION, if_match: str | None = None
+    ) -> tuple[dict[str, Any], DeploymentRecord | None]:
+        """Point an alias at a version; as ``champion`` it is also the only one live from now on.
+
+        The database is written first: it is the truth, the alias its mirror. Repeating the call mends a mirror that
+        could not be written.
+
+        Returns:
+            The version, and the deployment if that is what changed.
+
+        Raises:
+            NotFoundError: no such policy or version.
+            BundleError: the bundle cannot be served.
+            ConflictError: ``if_match`` names another generation.
+        """
+        with self._changing:
+            found = self._registry.get(name, version)
+            record = None
+            if alias == CHAMPION:
+                record = self._write(name, [_champion(found.version)], None, if_match)
+            mirrored = self._registry.set_alias(name, alias, found.version)
+        self._events.info("version_promoted", policy=name, version=found.version, alias=alias)
+        return _version_document(mirrored), record
+
+    def create_deployment(
+        self,
+        policy: str,
+        variants: Sequence[Any],
+        experiment: Any = None,
+        *,
+        if_match: str | None = None,
+    ) -> tuple[DeploymentRecord, bool]:
+        """Serve a policy from several versions; an existing deployment of the policy gets its next generation.
+
+        Args:
+            policy: name in the registry.
+            variants: documents of :class:`rlaas.serving.live.Variant`.
+            experiment: document of :class:`rlaas.serving.live.ExperimentSpec`, or None for a plain split.
+            if_match: entity tag of the generation to replace.
+
+        Returns:
+            The record, and whether the deployment is new.
+
+        Raises:
+            InvalidInputError: an impossible variant, weight or experiment, or versions that do not fit together.
+            NotFoundError: no such policy or version.
+            BundleError: a bundle is damaged.
+            ConflictError: ``if_match`` names another generation.
+        """
+        check_name(policy, field="policy")
+        with self._changing:
+            before = self._database.of_policy(self._tenant, policy)
+            record = self._write(policy, variants, experiment, if_match)
+        return record, before is None or before.record is None
+
+    def deployments(self) -> list[DeploymentRecord]:
+        """Every live deployment, by policy."""
+        return self._database.deployments(self._tenant)
+
+    def status(self, deployment: str) -> tuple[DeploymentRecord, dict[str, Any]]:
+        """A deployment by its id or its policy, and what the Gateways have loaded of it (generation 0: nothing yet).
+
+        Raises:
+            NotFoundError: no such deployment.
+        """
+        _, record = self._find(deployment)
+        replicas = self._replicas.of(record.id)
+        ready = bool(replicas) and all(r["generation"] == record.generation and not r["error"] for r in replicas)
+        document = record.model_dump(mode="json")
+        return record, {**document, "weights": record.weights(), "ready": ready, "replicas": replicas}
+
+    def delete_deployment(self, deployment: str, *, if_match: str | None = None) -> None:
+        """Serve the policy no longer.
+
+        Raises:
+            NotFoundError: no such deployment.
+            ConflictError: ``if_match`` names another generation.
+        """
+        with self._changing:
+            stored, record = self._find(deployment)
+            _check_match(record, if_match)
+            self._database.delete(self._tenant, stored)
+        self._events.info("deployment_deleted", deployment=deployment, policy=record.policy)
+
+    def _find(self, deployment: str) -> tuple[StoredDeployment, DeploymentRecord]:
+        check_name(deployment, field="deployment")
+        stored = self._database.of_id(self._tenant, deployment) or self._database.of_policy(self._tenant, deployment)
+        if stored is None or stored.record is None:
+            allowed = ", ".join(f"{record.id} ({record.policy})" for record in self.deployments()) or "(none)"
+            raise NotFoundError(f"no deployment {deployment!r}; allowed: {allowed}", field="deployment")
+        return stored, stored.record
+
+    def _write(self, policy: str, variants: Sequence[Any], experiment: Any, if_match: str | None) -> DeploymentRecord:
+        stored = self._database.of_policy(self._tenant, policy)
+        before = stored.record if stored else None
+        _check_match(before, if_match)
+        document = {
+            "id": stored.id if stored else f"dep-{uuid.uuid4().hex[:16]}",
+            "tenant": self._tenant,
+            "policy": policy,
+            "generation": stored.generation + 1 if stored else 1,
+            "variants": variants,
+            "experiment": experiment,
+            "updated_us": time.time_ns() // 1000,
+        }
+        try:
+            record = DeploymentRecord.model_validate(document)
+        except ValidationError as problem:
+            raise validation_error(problem) from problem
+        bundles = {}
+        for version in sorted({variant.version for variant in record.variants}):
+            # Loaded here too, so that a damaged bundle is refused now and not by every Gateway later.
+            folder = Path(self._registry.path(policy, self._registry.get(policy, version).version))
+            bundles[version] = load_bundle(folder)
+        check_compatible(bundles)
+        same = before is not None and (before.variants, before.experiment) == (record.variants, record.experiment)
+        if before is not None and same:
+            return before
+        self._database.write(record)
+        self._events.info("deployment_written", deployment=record.id, policy=policy, generation=record.generation)
+        return record
+
+
+def _champion(version: int) -> dict[str, Any]:
+    return {"name": CHAMPION, "version": version, "weight": 1.0}
+
+
+def _version_document(version: PolicyVersion) -> dict[str, Any]:
+    return {**asdict(version), "aliases": list(version.aliases)}
+
+
+def _check_match(record: DeploymentRecord | None, if_match: str | None) -> None:
+    if if_match is None or if_match == "*":
+        return
+    if record is None or record.etag != if_match:
+        current = record.etag if record else "(none)"
+        raise ConflictError(f"If-Match is {if_match[:80]} but the current entity tag is {current}", field="If-Match")

@@ -1,0 +1,267 @@
+"""Moves sealed segments of the write-ahead log into ``bronze``, exactly once.
+
+For each stream, one Delta commit holds the rows of several segments together with one application transaction for every
+producer: ``("rlaas/<tenant>/<stream>/<producer>", number of its last segment)``. The rows and the bookkeeping therefore
+appear at the same instant, and a segment is deleted only afterwards. A committer that dies anywhere leaves either a
+segment that is not yet in the table, or one whose number says that it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake.exceptions import CommitFailedError
+
+from rlaas.errors import ConflictError, InvalidInputError, LakeError
+from rlaas.lake.records import DecisionRecord, OutcomeRecord, decode_decision, decode_outcome
+from rlaas.lake.rows import Refused, decision_rows, outcome_rows, refused_rows
+from rlaas.lake.segments import (
+    STREAMS,
+    Producer,
+    Segment,
+    Stream,
+    list_producers,
+    read_segment,
+    remove_dead,
+    seal_dead,
+    take_over,
+)
+from rlaas.lake.tables import Lake
+
+__all__ = ["CommitReport", "Committer"]
+
+_ATTEMPTS = 5
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReport:
+    """What one run moved.
+
+    Attributes:
+        decisions: rows appended to ``bronze.decisions``.
+        outcomes: rows appended to ``bronze.outcomes``.
+        refused: rows put into a quarantine table instead.
+        segments: segments that are done with and were deleted.
+        adopted: open segments that were sealed on behalf of dead producers.
+    """
+
+    decisions: int = 0
+    outcomes: int = 0
+    refused: int = 0
+    segments: int = 0
+    adopted: int = 0
+
+    def __add__(self, other: CommitReport) -> CommitReport:
+        return CommitReport(
+            self.decisions + other.decisions,
+            self.outcomes + other.outcomes,
+            self.refused + other.refused,
+            self.segments + other.segments,
+            self.adopted + other.adopted,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A segment in memory: its good records and its bad ones."""
+
+    segment: Segment
+    size: int
+    good: Sequence[DecisionRecord] | Sequence[OutcomeRecord]
+    bad: Sequence[Refused]
+
+
+class Committer:
+    """Commits the write-ahead logs of one tenant.
+
+    Args:
+        lake: where to.
+        wal_root: folder of all write-ahead logs.
+        tenant: owner; default the lake's.
+        max_batch_bytes: size of the segments that go into one Delta commit.
+        lock_timeout_s: how long a run waits for a run of another committer.
+        compact_every: after so many commits to a table its small files are merged.
+        fsync: flush the table's files to disk before segments are deleted (local lake); for logs that are fsynced.
+
+    Raises:
+        InvalidInputError: ``tenant`` is not the lake's.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        wal_root: Path,
+        *,
+        tenant: str | None = None,
+        max_batch_bytes: int = 64 * 2**20,
+        lock_timeout_s: float = 10.0,
+        compact_every: int = 256,
+        fsync: bool = False,
+    ) -> None:
+        if tenant is not None and tenant != lake.tenant:
+            raise InvalidInputError(f"tenant {tenant!r} is not the lake's; allowed: {lake.tenant}", field="tenant")
+        self.lake = lake
+        self.wal_root = Path(wal_root).absolute()
+        self.tenant = lake.tenant
+        self._max_batch_bytes = max_batch_bytes
+        self._lock_timeout_s = lock_timeout_s
+        self._compact_every = compact_every
+        self._commits: Counter[str] = Counter()
+        self._fsync = fsync
+
+    def run_once(self) -> CommitReport:
+        """Commit everything that is sealed, and what dead producers left open.
+
+        Rows that cannot be read go to ``quarantine.<stream>`` with the reason. A segment that is damaged stops its own
+        producer only: everything else is committed before the error is raised.
+
+        Raises:
+            ConflictError: another committer is at work on the same logs.
+            LakeError: a segment is damaged (named with the offset), or the table refused every attempt.
+        """
+        report = CommitReport()
+        damage: list[LakeError] = []
+        with self._exclusive():
+            for stream in STREAMS:
+                report += self._run_stream(stream, damage)
+        if damage:
+            more = f" (and {len(damage) - 1} more)" if len(damage) > 1 else ""
+            raise LakeError(f"{damage[0].message}{more}") from damage[0]
+        return report
+
+    def _run_stream(self, stream: Stream, damage: list[LakeError]) -> CommitReport:
+        producers = list_producers(self.wal_root, self.tenant, stream)
+        report = CommitReport()
+        healthy: list[Producer] = []
+        for producer in producers:
+            try:
+                report += CommitReport(adopted=_adopt(producer))
+                healthy.append(producer)
+            except LakeError as problem:
+                damage.append(problem)
+        batch: list[_Loaded] = []
+        size = 0
+        for loaded in self._load(stream, healthy, damage):
+            batch.append(loaded)
+            size += loaded.size
+            if size >= self._max_batch_bytes:
+                report += self._commit(stream, batch)
+                batch, size = [], 0
+        if batch:
+            report += self._commit(stream, batch)
+        for producer in producers:
+            with take_over(producer) as dead:
+                if dead:
+                    remove_dead(producer)
+        return report
+
+    def _load(self, stream: Stream, producers: Sequence[Producer], damage: list[LakeError]) -> Iterator[_Loaded]:
+        """Segments of each producer in order, up to a damaged one."""
+        for producer in producers:
+            for segment in producer.sealed():
+                try:
+                    loaded = _load(stream, self.tenant, segment)
+                except LakeError as problem:
+                    damage.append(problem)
+                    break
+                yield loaded
+
+    def _commit(self, stream: Stream, batch: Sequence[_Loaded]) -> CommitReport:
+        # Quarantine has transactions of its own: dying between the two commits repeats neither.
+        now_us = time.time_ns() // 1000
+        refused = self._append(
+            f"quarantine.{stream}",
+            stream,
+            [(item.segment, partial(refused_rows, item.bad, self.tenant, now_us)) for item in batch if item.bad],
+        )
+        to_rows: Callable[..., pa.Table] = decision_rows if stream == "decisions" else outcome_rows
+        appended = self._append(
+            f"bronze.{stream}", stream, [(item.segment, partial(to_rows, item.good)) for item in batch if item.good]
+        )
+        for item in batch:
+            item.segment.path.unlink()
+        is_decisions = stream == "decisions"
+        return CommitReport(
+            decisions=appended if is_decisions else 0,
+            outcomes=0 if is_decisions else appended,
+            refused=refused,
+            segments=len(batch),
+        )
+
+    def _append(self, table: str, stream: Stream, items: Sequence[tuple[Segment, Callable[[], pa.Table]]]) -> int:
+        if not items:
+            return 0
+        parts: dict[str, list[tuple[int, Callable[[], pa.Table]]]] = {}
+        for segment, make in items:
+            app_id = f"rlaas/{self.tenant}/{stream}/{segment.producer}"
+            parts.setdefault(app_id, []).append((segment.number, make))
+        appended = self._append_retrying(table, parts)
+        self._commits[table] += 1
+        if self._commits[table] % self._compact_every == 0:
+            self.lake.compact(table)
+        return appended
+
+    def _append_retrying(self, table: str, parts: dict[str, list[tuple[int, Callable[[], pa.Table]]]]) -> int:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self.lake.append_once(table, parts, fsync=self._fsync)
+            except CommitFailedError as problem:
+                if attempt == _ATTEMPTS - 1:
+                    raise LakeError(f"table {table} refused {_ATTEMPTS} commits: {problem}") from problem
+                time.sleep(_POLL_S * 2**attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        folder = self.wal_root / self.tenant
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / "committer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            deadline = time.monotonic() + self._lock_timeout_s
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise ConflictError(f"another committer is at work on {folder}", field="wal_root") from None
+                    time.sleep(_POLL_S)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _adopt(producer: Producer) -> int:
+    with take_over(producer) as dead:
+        return seal_dead(producer) if dead else 0
+
+
+def _load(stream: Stream, tenant: str, segment: Segment) -> _Loaded:
+    payloads = read_segment(segment.path)
+    decode: Callable[[bytes], DecisionRecord | OutcomeRecord]
+    decode = decode_decision if stream == "decisions" else decode_outcome
+    good: list[DecisionRecord | OutcomeRecord] = []
+    bad: list[Refused] = []
+    for payload in payloads:
+        try:
+            record = decode(payload)
+        except InvalidInputError as problem:
+            bad.append(Refused(payload, problem.message, segment.producer, None))
+            continue
+        if record.tenant == tenant:
+            good.append(record)
+        else:
+            reason = f"tenant {record.tenant!r} in a log of tenant {tenant!r}"
+            bad.append(Refused(payload, reason, segment.producer, record.receipt_id))
+    size = sum(map(len, payloads))
+    return _Loaded(segment, size, good, bad)  # type: ignore[arg-type]

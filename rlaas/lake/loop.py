@@ -1,0 +1,117 @@
+"""Runs a committer in the background of a process."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from rlaas.lake.committer import CommitReport, Committer
+
+__all__ = ["CommitterLoop"]
+
+_log = structlog.get_logger("rlaas.lake")
+_MAX_PAUSE_S = 30.0
+
+
+class CommitterLoop:
+    """A thread that commits every ``interval_s`` seconds and survives every error.
+
+    After an error it logs, keeps it in :attr:`last_error`, and tries again with growing pauses (30 s at most).
+
+    Args:
+        committer: what to run.
+        interval_s: pause between runs, seconds.
+    """
+
+    def __init__(self, committer: Committer, interval_s: float = 0.5) -> None:
+        self._committer = committer
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._mutex = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._last_error: Exception | None = None
+        self._total = CommitReport()
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Error of the latest run; ``None`` if that went well."""
+        return self._last_error
+
+    @property
+    def total(self) -> CommitReport:
+        """What all runs together moved."""
+        return self._total
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread; does nothing if it runs."""
+        if self.running:
+            return
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="rlaas-committer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread after the run in progress, then commit what is left.
+
+        Raises:
+            RlaasError: the last run failed.
+        """
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.flush()
+
+    def flush(self) -> CommitReport:
+        """Commit now, in the calling thread; on return everything sealed before the call is in the table.
+
+        Raises:
+            RlaasError: the run failed.
+        """
+        with self._mutex:
+            try:
+                report = self._committer.run_once()
+            except Exception as problem:
+                self._last_error = problem
+                raise
+            self._last_error = None
+            self._total += report
+        if report.segments:
+            _log.info(
+                "lake_committed",
+                tenant=self._committer.tenant,
+                decisions=report.decisions,
+                outcomes=report.outcomes,
+                refused=report.refused,
+                segments=report.segments,
+                adopted=report.adopted,
+            )
+        return report
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        pause_s = self._interval_s
+        while not self._stop.wait(pause_s):
+            try:
+                self.flush()
+            except Exception as problem:
+                pause_s = min(max(pause_s, self._interval_s) * 2, _MAX_PAUSE_S)
+                _log.error("lake_commit_failed", tenant=self._committer.tenant, error=str(problem), retry_in_s=pause_s)
+            else:
+                pause_s = self._interval_s

@@ -1,0 +1,118 @@
+"""How good a front is: hypervolume and inverted generational distance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlaas.errors import InvalidInputError
+from rlaas.fronts import Front
+from rlaas.objectives import Objective, ObjectiveVector, normalise
+
+__all__ = ["front_hypervolume", "hypervolume", "igd"]
+
+FloatArray = NDArray[np.float64]
+
+EXACT_UP_TO = 5
+"""Objectives up to which hypervolume is exact; beyond, its cost explodes and a quasi-Monte-Carlo estimate serves."""
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """Volume that the points [n, m] (smaller is better) dominate up to the reference point [m].
+
+    Points that do not dominate the reference add nothing. Exact to 5 objectives (moocore), beyond that moocore's
+    deterministic approximation with a fixed seed, about 1e-3 relative.
+
+    Raises:
+        InvalidInputError: shapes that do not fit, or a NaN.
+    """
+    import moocore
+
+    corner = np.asarray(reference, dtype=np.float64)
+    array = _points(points, "points", len(corner) if corner.ndim == 1 else None)
+    if corner.shape != (array.shape[1],) or not np.isfinite(corner).all():
+        raise InvalidInputError(
+            f"reference must be {array.shape[1]} finite numbers, got {corner.tolist()}", field="reference"
+        )
+    array = array[(array < corner).all(axis=1)]
+    if not len(array):
+        return 0.0
+    if array.shape[1] <= EXACT_UP_TO:
+        return float(moocore.hypervolume(array, ref=corner))
+    return float(moocore.hv_approx(array, ref=corner, seed=0))
+
+
+def front_hypervolume(
+    front: Front | ArrayLike,
+    objectives: Sequence[Objective] | None = None,
+    reference: ObjectiveVector | ArrayLike | None = None,
+) -> float:
+    """Hypervolume in normalised goodness units, comparable across scenarios and runs.
+
+    Every objective is mapped to goodness (1 at the better end of its frozen range, 0 at the worse), so with the
+    default reference a front that reaches the better end of every objective has hypervolume 1.
+
+    Args:
+        front: a front, or objective values [n, n_objectives] in their units (an empty sequence gives 0).
+        objectives: of the values; a front brings its own.
+        reference: objective values in their units, such as a baseline's; default the worse end of every range.
+            Freeze it for a run: figures against different references do not compare.
+
+    Raises:
+        InvalidInputError: values without objectives, or a reference that does not fit.
+    """
+    if isinstance(front, Front):
+        objectives, values = front.objectives, front.values()
+    elif objectives is None:
+        raise InvalidInputError("objective values need their objectives; pass objectives=", field="objectives")
+    else:
+        values = _points(front, "values", len(objectives))
+    names = [o.name for o in objectives]
+    if reference is None:
+        corner = np.zeros(len(names))
+    else:
+        if isinstance(reference, Mapping):
+            if set(reference) != set(names):
+                raise InvalidInputError(
+                    f"reference has {', '.join(reference)}; expected {', '.join(names)}", field="reference"
+                )
+            reference = [reference[name] for name in names]
+        given = np.asarray(reference, dtype=np.float64)
+        if given.shape != (len(names),):
+            raise InvalidInputError(
+                f"reference has shape {given.shape}; expected one value for each of {', '.join(names)}",
+                field="reference",
+            )
+        corner = normalise(objectives, given)
+    return hypervolume(-normalise(objectives, values), -corner)
+
+
+def igd(points: ArrayLike, front: ArrayLike) -> float:
+    """Mean distance from each point of the true front [k, m] to the nearest of the points [n, m].
+
+    For NSGA-III's published figures the true front is where the reference lines meet it:
+    ``problem.pareto_front(ref_dirs)`` of pymoo.
+
+    Raises:
+        InvalidInputError: no point, shapes that do not fit, or a NaN.
+    """
+    import moocore
+
+    true_front = _points(front, "front", None)
+    found = _points(points, "points", true_front.shape[1])
+    if not len(found) or not len(true_front):
+        raise InvalidInputError("igd needs at least one point on both sides", field="points")
+    return float(moocore.igd(found, true_front))
+
+
+def _points(values: ArrayLike, name: str, columns: int | None) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0 and columns is not None:
+        return np.empty((0, columns))
+    if array.ndim != 2 or (columns is not None and array.shape[1] != columns):
+        raise InvalidInputError(f"{name} have shape {array.shape}; expected [n, {columns or 'm'}]", field=name)
+    if np.isnan(array).any():
+        raise InvalidInputError(f"{name} hold a NaN; leave unknown candidates out", field=name)
+    return array

@@ -1,0 +1,54 @@
+"""A local Ray for one command: started in a folder of its own, gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["local_ray"]
+
+# Logical, not physical: Serve's replicas and the search pool reserve slots while the driver trains.
+LOGICAL_CPUS = 8
+
+
+@contextmanager
+def local_ray(address: str | None = None) -> Iterator[dict[str, str]]:
+    """A local Ray for the length of the block (or the cluster at ``address``); yields the URLs that are up.
+
+    On the way out Serve, where it was started, and every local Ray process are stopped and their folder is removed,
+    whatever happened inside. A cluster that was given is left running.
+    """
+    import ray
+    from ray import serve
+
+    if address is not None:
+        context = ray.init(address=address, logging_level="error", log_to_driver=False)
+        try:
+            yield {"Ray dashboard": f"http://{context.dashboard_url}"} if context.dashboard_url else {}
+        finally:
+            ray.shutdown()
+        return
+    # Ray puts sockets below this folder, and a socket's path may hold 107 characters at most.
+    folder = tempfile.mkdtemp(prefix="rlaas-ray-", dir="/tmp")
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        context = ray.init(
+            num_cpus=LOGICAL_CPUS,
+            include_dashboard=True,
+            logging_level="error",
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        # Ray's own handler would end this process at once and leave the rest of the block undone.
+        signal.signal(signal.SIGTERM, terminate)
+        yield {"Ray dashboard": f"http://{context.dashboard_url}"} if context.dashboard_url else {}
+    finally:
+        try:
+            if ray.is_initialized():
+                serve.shutdown()
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)

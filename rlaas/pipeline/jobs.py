@@ -1,0 +1,220 @@
+"""What the Ray jobs do: train, optimise, and the pipeline from scenario to registered policy."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaas.bundles import load_bundle
+from rlaas.configfiles import read_config
+from rlaas.errors import ConfigurationError
+from rlaas.fronts import Front
+from rlaas.optimization import OptimizationConfig, SearchResult
+from rlaas.pipeline.candidates import build_front, configuration_parameters, hypervolumes, search_configurations
+from rlaas.pipeline.seeds import seeds_for
+from rlaas.pipeline.stages import (
+    evaluate_baselines,
+    evaluate_candidates,
+    evaluate_controller,
+    policy_preferences,
+    resolve_modes,
+)
+from rlaas.registry import PolicyVersion, Registry, git_commit
+from rlaas.scenarios import Scenario, load
+from rlaas.settings import Settings
+from rlaas.training import PolicyController, TrainingConfig, TrainingRun, train
+
+__all__ = ["PipelineConfig", "load_pipeline_config", "run_optimization", "run_pipeline", "run_training"]
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+class PipelineConfig(BaseModel):
+    """Training and search of one scenario, evaluated together and registered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training: TrainingConfig
+    searches: tuple[OptimizationConfig, ...] = Field(min_length=1)
+    protocol: str = Field(default="short", description="evaluation protocol of the scenario: short or full")
+    alias: str = Field(default="candidate", description="alias the policy gets in the registry")
+
+
+def load_pipeline_config(path: str | Path) -> PipelineConfig:
+    """Read a YAML file.
+
+    Raises:
+        ConfigurationError: see :func:`rlaas.configfiles.read_config`; also a search over another scenario than the
+            training's.
+    """
+    config = read_config(path, PipelineConfig)
+    if config.training.scenario is None:
+        raise ConfigurationError(f"{path}: training.scenario is missing", field="training.scenario")
+    for index, search in enumerate(config.searches):
+        if (search.scenario, dict(search.options)) != (config.training.scenario, dict(config.training.options)):
+            raise ConfigurationError(
+                f"{path}: searches.{index} is about {search.scenario!r} {dict(search.options)}; "
+                f"expected the training's {config.training.scenario!r} {dict(config.training.options)}",
+                field=f"searches.{index}.scenario",
+            )
+    return config
+
+
+def _workdir(settings: Settings, kind: str) -> Path:
+    folder = settings.home / "runs" / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06d}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _lineage(scenario: Scenario, seed: int) -> dict[str, Any]:
+    return {"git_commit": git_commit(), "reference_hash": scenario.reference_hash, "seed": seed}
+
+
+def run_training(
+    config: TrainingConfig, settings: Settings, *, alias: str = "candidate", progress: Progress | None = None
+) -> tuple[TrainingRun, PolicyVersion | None]:
+    """Train and register under the scenario's name.
+
+    A run on a plain Gymnasium environment is trained but not registered: there is no scenario to serve it for.
+
+    Raises:
+        ConfigurationError: a configuration that cannot work.
+        TrainingError: training failed; nothing is registered.
+    """
+    run = train(config, output=_workdir(settings, "train"), progress=progress)
+    if config.scenario is None:
+        return run, None
+    scenario = load(config.scenario, **config.options)
+    version = Registry(settings).register(
+        scenario.name,
+        run.bundle,
+        params={"kind": "policy", **_flat(config)},
+        metrics=run.metrics,
+        tags=_lineage(scenario, config.seed),
+        documents={"front.json": run.front.to_dict()} if run.front else None,
+        curve=run.curve,
+        run_id=run.mlflow_run_id,
+        alias=alias,
+    )
+    return run, version
+
+
+def _flat(config: TrainingConfig) -> dict[str, Any]:
+    return {
+        key: json.dumps(value) if isinstance(value, dict | list) else value
+        for key, value in config.model_dump(mode="json", exclude_none=True).items()
+    }
+
+
+def _search(config: OptimizationConfig, progress: Callable[[int, int], None] | None) -> SearchResult:
+    return search_configurations(
+        config.scenario,
+        config.options,
+        config.tunable,
+        generations=config.generations,
+        population=config.population,
+        seeds=config.seeds,
+        steps=config.steps,
+        warmup=config.warmup,
+        replicas=config.replicas,
+        workers=config.workers,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def run_optimization(
+    config: OptimizationConfig, settings: Settings, *, progress: Callable[[int, int], None] | None = None
+) -> tuple[Front, Path]:
+    """Search configurations, evaluate the found ones on fresh seeds, and write the front to the home.
+
+    Returns:
+        The front and the JSON file that holds it (``fronts/<scenario>-<tunable>.json``).
+    """
+    scenario = load(config.scenario, **config.options)
+    result = _search(config, progress)
+    protocol = scenario.protocols["short"]
+    seeds = seeds_for("front", config.seed, protocol.seeds)
+    family = scenario.tunables[config.tunable]
+    candidates = [
+        evaluate_controller(scenario, family.controller(x), seeds, protocol).candidate(
+            f"{config.tunable}-{i}", "configuration", configuration_parameters(scenario, config.tunable, x)
+        )
+        for i, x in enumerate(result.X)
+    ]
+    front = build_front(scenario, candidates)
+    return front, write_front(front, settings, config.tunable)
+
+
+def write_front(front: Front, settings: Settings, label: str) -> Path:
+    """Write a front as ``fronts/<scenario>-<label>.json`` in the home, in one piece."""
+    target = settings.home / "fronts" / f"{front.scenario}-{label}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps(front.to_dict(), indent=1, allow_nan=False) + "\n")
+    partial.replace(target)
+    return target
+
+
+def run_pipeline(config: PipelineConfig, settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Scenario to registered policy: baselines, training, searches, one front, a choice per mode.
+
+    Returns:
+        A JSON-ready report: front size and hypervolumes, the choice of each mode, the registered version.
+    """
+    name = str(config.training.scenario)
+    scenario = load(name, **config.training.options)
+    if config.protocol not in scenario.protocols:
+        raise ConfigurationError(
+            f"unknown protocol {config.protocol!r}; allowed: {', '.join(sorted(scenario.protocols))}", field="protocol"
+        )
+    protocol = scenario.protocols[config.protocol]
+    seeds = seeds_for("front", config.training.seed, protocol.seeds)
+    baselines = evaluate_baselines(scenario, seeds, protocol)
+    run = train(config.training, output=_workdir(settings, "pipeline"), progress=progress)
+    searches = {search.tunable: _search(search, None) for search in config.searches}
+    evaluated = evaluate_candidates(scenario, run.bundle, searches, seeds, protocol)
+    front = build_front(scenario, evaluated.candidates)
+    volumes = hypervolumes(scenario, evaluated.candidates, baselines)
+    choices = resolve_modes(scenario, front)
+    policy = load_bundle(run.bundle)
+    primary = evaluate_controller(
+        scenario, PolicyController(policy, policy_preferences(scenario)[scenario.primary_mode]), seeds, protocol
+    )
+    version = Registry(settings).register(
+        scenario.name,
+        run.bundle,
+        params={"kind": "policy", **_flat(config.training)},
+        metrics={
+            **run.metrics,
+            **dict(zip(front.names, primary.mean().tolist(), strict=True)),
+            "hypervolume": volumes.union,
+            "baseline_hypervolume": volumes.baselines,
+        },
+        tags=_lineage(scenario, config.training.seed),
+        documents={"front.json": front.to_dict()},
+        curve=run.curve,
+        run_id=run.mlflow_run_id,
+        alias=config.alias,
+    )
+    return {
+        "scenario": scenario.name,
+        "policy": {"name": version.name, "version": version.version},
+        "protocol": protocol.describe(),
+        "front": {
+            "size": len(front.candidates),
+            "hypervolume": volumes.union,
+            "policies_hypervolume": volumes.policies,
+            "configurations_hypervolume": volumes.configurations,
+            "baseline_hypervolume": volumes.baselines,
+        },
+        "resolved": {
+            mode: {"candidate": choice.candidate.name, "objectives": choice.candidate.objectives(front.names)}
+            for mode, choice in choices.items()
+        },
+    }

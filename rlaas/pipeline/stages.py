@@ -1,0 +1,160 @@
+"""The stages of the loop between a scenario and a registered policy, composed from the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlaas.bundles import load_bundle
+from rlaas.decisions import Choice, resolve
+from rlaas.fronts import Candidate, Front
+from rlaas.objectives import Preference
+from rlaas.optimization import SearchResult
+from rlaas.pipeline.candidates import configuration_parameters, utility
+from rlaas.scenarios import Controller, Evaluation, EvaluationProtocol, Scenario, evaluate
+from rlaas.training import PolicyController
+
+__all__ = [
+    "EvaluatedCandidates",
+    "best_configuration",
+    "evaluate_baselines",
+    "evaluate_candidates",
+    "evaluate_controller",
+    "policy_preferences",
+    "resolve_modes",
+    "spread_subset",
+]
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate_controller(
+    scenario: Scenario, controller: Controller, seeds: Sequence[int], protocol: EvaluationProtocol
+) -> Evaluation:
+    """One controller on ``seeds`` by ``protocol``."""
+    return evaluate(
+        scenario,
+        controller,
+        seeds,
+        steps=protocol.steps,
+        warmup=protocol.warmup,
+        replicas=protocol.replicas,
+    )
+
+
+def evaluate_baselines(
+    scenario: Scenario, seeds: Sequence[int], protocol: EvaluationProtocol, progress: Progress | None = None
+) -> dict[str, Evaluation]:
+    """Every baseline of the scenario on the same seeds, by name."""
+    results: dict[str, Evaluation] = {}
+    for name, baseline in scenario.baselines.items():
+        results[name] = evaluate_controller(scenario, baseline.make(), seeds, protocol)
+        if progress:
+            progress(len(results), len(scenario.baselines))
+    return results
+
+
+def policy_preferences(scenario: Scenario) -> dict[str, Preference]:
+    """Where a preference-conditioned policy is evaluated: every mode, equal weights, and a lean to each objective."""
+    names = [o.name for o in scenario.objectives]
+    preferences = {mode.name: mode.preference for mode in scenario.modes.values()}
+    preferences["equal"] = Preference.uniform(names)
+    rest = 0.1 / max(1, len(names) - 1)
+    for name in names:
+        preferences[f"mostly-{name}"] = Preference.of(names, {n: 0.9 if n == name else rest for n in names})
+    half = {frozenset((a, b)) for a in names for b in names if a != b}
+    for pair in sorted(half, key=sorted):
+        preferences["+".join(sorted(pair))] = Preference.of(names, {n: 0.4 if n in pair else 0.1 for n in names})
+    return preferences
+
+
+def spread_subset(objectives_min: np.ndarray[Any, Any], count: int) -> list[int]:
+    """Indices of ``count`` rows of [n, m] that lie far apart: extremes first, then the farthest from those chosen.
+
+    Greedy max-min selection in the unit box of the points (Gonzalez 1985), deterministic.
+    """
+    points = np.asarray(objectives_min, dtype=np.float64)
+    if len(points) <= count:
+        return list(range(len(points)))
+    span = np.ptp(points, axis=0)
+    unit = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)
+    chosen = list(dict.fromkeys(int(i) for i in unit.argmin(axis=0)))[:count]
+    distance = np.min([np.linalg.norm(unit - unit[i], axis=1) for i in chosen], axis=0)
+    while len(chosen) < count:
+        farthest = int(distance.argmax())
+        chosen.append(farthest)
+        distance = np.minimum(distance, np.linalg.norm(unit - unit[farthest], axis=1))
+    return chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedCandidates:
+    """Candidates with the evaluations behind them, by candidate name."""
+
+    candidates: tuple[Candidate, ...]
+    evaluations: Mapping[str, Evaluation]
+
+
+def evaluate_candidates(
+    scenario: Scenario,
+    bundle: Path,
+    searches: Mapping[str, SearchResult],
+    seeds: Sequence[int],
+    protocol: EvaluationProtocol,
+    *,
+    configurations_each: int = 10,
+    progress: Progress | None = None,
+) -> EvaluatedCandidates:
+    """Evaluate the policy at its preferences and a spread of searched configurations on the same seeds.
+
+    Args:
+        scenario: what is controlled.
+        bundle: the trained policy.
+        searches: search result by tunable name.
+        seeds: several per candidate; never seen in training or search.
+        protocol: how much is simulated.
+        configurations_each: configurations kept per search.
+        progress: called with (done, total).
+    """
+    policy = load_bundle(bundle)
+    work: list[tuple[str, str, dict[str, Any], Controller]] = [
+        (
+            f"policy@{name}",
+            "policy",
+            {"preference": preference.to_dict()},
+            PolicyController(policy, preference),
+        )
+        for name, preference in policy_preferences(scenario).items()
+    ]
+    for tunable, result in searches.items():
+        for i in spread_subset(result.F, configurations_each):
+            parameters = configuration_parameters(scenario, tunable, result.X[i])
+            work.append(
+                (f"{tunable}-{i}", "configuration", parameters, scenario.tunables[tunable].controller(result.X[i]))
+            )
+    candidates: list[Candidate] = []
+    evaluations: dict[str, Evaluation] = {}
+    for name, kind, parameters, controller in work:
+        evaluation = evaluate_controller(scenario, controller, seeds, protocol)
+        evaluations[name] = evaluation
+        candidates.append(evaluation.candidate(name, "policy" if kind == "policy" else "configuration", parameters))
+        if progress:
+            progress(len(candidates), len(work))
+    return EvaluatedCandidates(candidates=tuple(candidates), evaluations=evaluations)
+
+
+def best_configuration(
+    scenario: Scenario, candidates: Sequence[Candidate], tunable: str, preference: Preference
+) -> Candidate:
+    """The configuration of one family with the highest utility under ``preference``."""
+    family = [c for c in candidates if c.parameters.get("tunable") == tunable]
+    return max(family, key=lambda c: float(utility(scenario, np.array(c.mean), preference)))
+
+
+def resolve_modes(scenario: Scenario, front: Front) -> dict[str, Choice]:
+    """One choice per mode of the scenario."""
+    return {name: resolve(front, mode=mode) for name, mode in scenario.modes.items()}

@@ -1,0 +1,10 @@
+"""The registry: policies by name and version, their aliases and their lineage, kept in MLflow.
+
+MLflow takes seconds to import, so nothing here does so before the first call that needs it.
+"""
+
+from rlaas.registry.lineage import git_commit
+from rlaas.registry.registry import CHAMPION, Registry
+from rlaas.registry.versions import PolicyVersion
+
+__all__ = ["CHAMPION", "PolicyVersion", "Registry", "git_commit"]

@@ -1,0 +1,43 @@
+"""Serving: decisions, outcomes and V2 inference over HTTP, from bundles that Control names.
+
+The engine is free of any web framework, so that the routes of the Gateway today and a faster lane tomorrow give the
+same answers. Nothing here imports mlflow, torch or RLlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "DecisionEngine": "engine",
+    "DecisionIds": "decision_ids",
+    "DeploymentRecord": "live",
+    "ExperimentSpec": "live",
+    "LiveState": "loading",
+    "Principal": "principal",
+    "ServingConfig": "config",
+    "Variant": "live",
+    "load_serving_config": "config",
+    "load_state": "loading",
+}
+
+__all__ = [
+    "DecisionEngine",
+    "DecisionIds",
+    "DeploymentRecord",
+    "ExperimentSpec",
+    "LiveState",
+    "Principal",
+    "ServingConfig",
+    "Variant",
+    "load_serving_config",
+    "load_state",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that reading a configuration loads neither onnxruntime nor the lake.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"rlaas.serving.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rlaas.serving' has no attribute {name!r}")

@@ -1,0 +1,127 @@
+"""Configuration of the platform application: YAML in, typed object out."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlaas.errors import ConfigurationError
+from rlaas.serving.live import validation_error
+from rlaas.settings import Settings, load_settings
+
+__all__ = [
+    "CommitterConfig",
+    "ControlConfig",
+    "GatewayConfig",
+    "ServingConfig",
+    "SettingsOverrides",
+    "load_serving_config",
+]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GatewayConfig(_Document):
+    """The pool of Gateway replicas, which answers every request."""
+
+    num_replicas: int = Field(default=1, ge=1, le=1000)
+    num_cpus: float = Field(default=0.5, ge=0, description="CPUs that Ray reserves for one replica")
+    max_ongoing_requests: int = Field(default=64, ge=1, description="requests in one replica at a time")
+    max_queued_requests: int = Field(default=1024, ge=1, description="requests waiting per proxy; beyond it: 503")
+    max_surge_percent: int = Field(default=100, ge=0, le=100, description="replicas added during a rolling update")
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, description="a longer body is refused with 413")
+    max_rows: int = Field(default=10_000, ge=1, description="observations in one request")
+    seal_s: float = Field(
+        default=0.5, gt=0, le=60, description="seconds between hand-overs of the log to the committer"
+    )
+
+
+class CommitterConfig(_Document):
+    """The one process that moves the write-ahead logs into the lake."""
+
+    interval_s: float = Field(default=1.0, gt=0, le=3600, description="seconds between commits")
+
+
+class ControlConfig(_Document):
+    """The control plane."""
+
+    poll_s: float = Field(default=1.0, gt=0, le=60, description="seconds between a Gateway's questions what is live")
+
+
+class SettingsOverrides(_Document):
+    """Process settings that the file fixes; what is left out comes from ``RLAAS_*``."""
+
+    home: Path | None = None
+    home_is_shared: bool | None = None
+    lake_url: str | None = None
+    mlflow_url: str | None = None
+    artifact_url: str | None = None
+    state_url: str | None = None
+
+
+class ServingConfig(_Document):
+    """Everything that ``configs/serving/*.yaml`` may say."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    committer: CommitterConfig = CommitterConfig()
+    control: ControlConfig = ControlConfig()
+    settings: SettingsOverrides = SettingsOverrides()
+
+    def resolve_settings(self, **overrides: object) -> Settings:
+        """Process settings: ``overrides`` over this file over the environment.
+
+        Raises:
+            ConfigurationError: an invalid value, naming the variable.
+        """
+        chosen = self.settings.model_dump(exclude_none=True)
+        return load_settings(**{**chosen, **{key: value for key, value in overrides.items() if value is not None}})
+
+
+def load_serving_config(path: Path | str | None = None) -> ServingConfig:
+    """Read a serving configuration; without a path the defaults.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is not YAML, or holds an unknown key or an impossible value.
+            The message names the file, the path of the key and what is allowed.
+    """
+    if path is None:
+        return ServingConfig()
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = getattr(problem, "strerror", None) or "not UTF-8 text"
+        raise ConfigurationError(f"{path}: cannot be read: {reason}", field="config") from problem
+    except yaml.YAMLError as problem:
+        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(problem).split())}", field="config") from problem
+    if not isinstance(document, dict | None):
+        raise ConfigurationError(f"{path}: expected a mapping with keys {_keys(ServingConfig)}", field="config")
+    try:
+        return ServingConfig.model_validate(document or {})
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        found = validation_error(problem, source=str(path), error=ConfigurationError)
+        if first["type"] == "extra_forbidden":
+            found = ConfigurationError(
+                f"{found.message}; allowed: {_keys(_model_at(first['loc'][:-1]))}", field=found.field
+            )
+        raise found from problem
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(sorted(model.model_fields))
+
+
+def _model_at(path: tuple[int | str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = ServingConfig
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        model = next(choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel))
+    return model

@@ -1,0 +1,164 @@
+"""The Gateway: the Serve ingress that answers ``decide``, ``outcomes`` and V2 ``infer``."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import structlog
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from starlette.applications import Starlette
+
+from rlaas.errors import NotReadyError, OperatorError, RetryableError
+from rlaas.lake.wal import WriteAheadLog
+from rlaas.serving.config import ServingConfig
+from rlaas.serving.decision_ids import DecisionIds
+from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.events import configure_events
+from rlaas.serving.live import LiveAnswer
+from rlaas.serving.loading import load_state
+from rlaas.serving.web import ControlReply, ControlRequest, create_app
+from rlaas.settings import Settings
+
+__all__ = ["GATEWAY", "Gateway"]
+
+GATEWAY = "Gateway"
+
+
+@serve.deployment(name=GATEWAY)
+@serve.ingress()
+class Gateway:
+    """One replica of the ingress.
+
+    It asks Control every ``control.poll_s`` what is live, loads new bundles off the event loop and switches to them
+    at once. While Control is away it serves on with what it has.
+
+    Args:
+        control: handle of the Control deployment.
+        config: configuration of the platform.
+        settings: where the write-ahead log lies.
+    """
+
+    def __init__(self, control: Any, config: ServingConfig, settings: Settings) -> None:
+        configure_events()
+        self.tenant = settings.tenant
+        self.max_body_bytes = config.gateway.max_body_bytes
+        self._control = control
+        self._config = config
+        self._replica = serve.get_replica_context().replica_tag
+        self._producer = uuid.uuid4().hex[:16]
+        self._decisions = WriteAheadLog(settings.wal_root, "decisions", self._producer, tenant=self.tenant)
+        self._outcomes = WriteAheadLog(settings.wal_root, "outcomes", self._producer, tenant=self.tenant)
+        self._engine: DecisionEngine | None = None
+        self._failures: dict[str, str] = {}
+        self._control_lost = ""
+        self._events = structlog.get_logger().bind(replica=self._replica, producer=self._producer)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """The ASGI application; Serve calls this on the replica's own event loop, where the background work starts."""
+        self._tasks = [
+            asyncio.get_running_loop().create_task(self._follow_control(), name="follow-control"),
+            asyncio.get_running_loop().create_task(self._hand_over(), name="hand-over"),
+        ]
+        self._events.info("gateway_started", tenant=self.tenant)
+        return create_app(self)
+
+    def engine(self) -> DecisionEngine:
+        """The engine.
+
+        Raises:
+            NotReadyError: Control has not answered yet.
+        """
+        if self._engine is None:
+            raise NotReadyError("the Gateway is waiting for Control to say what is live; try again")
+        return self._engine
+
+    async def forward(self, request: ControlRequest) -> ControlReply:
+        """Pass a control-plane request on.
+
+        Raises:
+            RetryableError: Control does not answer.
+        """
+        try:
+            reply: ControlReply = await self._control.dispatch.remote(request)
+        except (RayError, RayServeException, BackPressureError) as problem:
+            self._events.warning("control_unreachable", error=str(problem).splitlines()[0])
+            raise RetryableError("the control plane does not answer; try again later") from problem
+        return reply
+
+    async def seal(self) -> None:
+        """Hand everything that was acknowledged so far to the committer."""
+        await asyncio.to_thread(self._seal)
+
+    def check_health(self) -> None:
+        """Called by Serve.
+
+        Raises:
+            OperatorError: the background work has ended, so the replica would grow stale: replace it.
+        """
+        for task in self._tasks:
+            if task.done():
+                raise OperatorError(f"background task {task.get_name()} has ended")
+
+    def __del__(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._decisions.close()
+        self._outcomes.close()
+
+    def _seal(self) -> None:
+        self._decisions.seal()
+        self._outcomes.seal()
+
+    async def _hand_over(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.gateway.seal_s)
+            try:
+                await self.seal()
+            except Exception as problem:  # a full disk now may have room later, and the records are safe where they are
+                self._events.error("seal_failed", error=str(problem))
+
+    async def _follow_control(self) -> None:
+        while True:
+            try:
+                await self._follow_once()
+                self._control_lost = ""
+            except Exception as problem:  # whatever ails Control, this replica serves on with what it has
+                reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+                if reason != self._control_lost:
+                    self._events.error("control_lost", error=reason)
+                self._control_lost = reason
+            await asyncio.sleep(self._config.control.poll_s)
+
+    async def _follow_once(self) -> None:
+        """Ask what is live; load it and switch if it differs from what is served."""
+        generations = self._engine.state.generations() if self._engine else {}
+        answer: LiveAnswer = await self._control.live.remote(self._replica, generations, dict(self._failures))
+        if self._engine is None:
+            self._engine = DecisionEngine(
+                ids=DecisionIds(answer.secret, self._producer, tenant=self.tenant),
+                producer=self._producer,
+                decisions=self._decisions,
+                outcomes=self._outcomes,
+                max_rows=self._config.gateway.max_rows,
+            )
+        served = {live.record for live in self._engine.state.policies.values()}
+        if served == set(answer.records) and not self._failures:
+            return
+        paths = {key: Path(path) for key, path in answer.paths.items()}
+        state, failures = await asyncio.to_thread(load_state, self._engine.state, answer.records, paths)
+        before = self._engine.state.generations()
+        self._engine.switch(state)
+        if failures != self._failures:
+            for deployment, reason in failures.items():
+                self._events.error("deployment_not_loaded", deployment=deployment, error=reason)
+        self._failures = failures
+        if state.generations() != before:
+            self._events.info("live_switched", generations=state.generations())
+            # Said at once rather than with the next poll: whoever promoted is waiting for it.
+            await self._control.live.remote(self._replica, state.generations(), dict(failures))

@@ -1,0 +1,122 @@
+"""What is live: the documents in which Control tells the Gateways which versions answer for a policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rlaas.errors import InvalidInputError, RequestError
+from rlaas.names import check_name
+
+__all__ = ["DeploymentRecord", "ExperimentSpec", "LiveAnswer", "Variant", "validation_error"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Variant(_Document):
+    """One version of a policy with its share of the decisions."""
+
+    name: str = Field(description="plain name, for example champion")
+    version: int = Field(ge=1, strict=True)
+    weight: float = Field(ge=0, allow_inf_nan=False, description="share of the decisions; scaled to sum 1")
+    explore: bool = Field(
+        default=False, strict=True, description="sample from the policy's distribution instead of taking its mode"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return check_name(value, field="name")
+
+
+class ExperimentSpec(_Document):
+    """How decisions are allocated to the variants."""
+
+    name: str
+    design: Literal["user", "switchback"] = Field(description="sticky by unit, or all in blocks of steps")
+    salt: str = Field(min_length=1, max_length=128, description="names this allocation: another salt reshuffles it")
+    block_steps: int | None = Field(default=None, ge=1, strict=True, description="steps per block of a switchback")
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return check_name(value, field="name")
+
+    @model_validator(mode="after")
+    def _blocks(self) -> ExperimentSpec:
+        if self.design == "switchback" and self.block_steps is None:
+            raise ValueError("block_steps is needed by design 'switchback'")
+        return self
+
+
+class DeploymentRecord(_Document):
+    """Which versions of a policy are live, with which weights: one generation of a deployment."""
+
+    schema_version: Literal[1] = 1
+    id: str
+    tenant: str
+    policy: str
+    generation: int = Field(ge=1)
+    variants: tuple[Variant, ...] = Field(min_length=1, max_length=32)
+    experiment: ExperimentSpec | None = None
+    updated_us: int = Field(description="UTC, microseconds since the epoch")
+
+    @model_validator(mode="after")
+    def _weights(self) -> DeploymentRecord:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variants repeat a name: {', '.join(names)}")
+        if not 0 < math.fsum(variant.weight for variant in self.variants) < math.inf:
+            raise ValueError("weights of the variants must sum to a finite number > 0")
+        return self
+
+    @property
+    def etag(self) -> str:
+        """Entity tag of this generation, for ``If-Match``."""
+        return f'"{self.id}.{self.generation}"'
+
+    def weights(self) -> dict[str, float]:
+        """Share of each variant, summing to 1."""
+        largest = max(variant.weight for variant in self.variants)
+        scaled = {variant.name: variant.weight / largest for variant in self.variants}
+        total = math.fsum(scaled.values())
+        return {name: weight / total for name, weight in scaled.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAnswer:
+    """What Control answers to a Gateway that asks what is live.
+
+    Attributes:
+        secret: key that signs decision ids.
+        records: every live deployment of the tenant.
+        paths: folder of the bundle by policy and version; one that cannot be had is left out.
+    """
+
+    secret: bytes
+    records: tuple[DeploymentRecord, ...]
+    paths: Mapping[tuple[str, int], str]
+
+
+def validation_error(
+    problem: ValidationError, *, source: str = "", error: type[RequestError] = InvalidInputError
+) -> RequestError:
+    """The first complaint of pydantic as one line that names the field.
+
+    Args:
+        problem: what pydantic raised.
+        source: put in front of the message, for example a file name.
+        error: type of the error to build.
+    """
+    first = problem.errors()[0]
+    path = ".".join(str(part) for part in first["loc"]) or "body"
+    text = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        text = "unknown key"
+    return error(f"{source + ': ' if source else ''}{path}: {text}", field=path)

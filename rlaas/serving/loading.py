@@ -1,0 +1,173 @@
+"""Live state of one Gateway: loaded bundles under the deployment records that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from rlaas.bundles import BundlePolicy, Float32, load_bundle
+from rlaas.errors import BundleError, InvalidInputError, RlaasError, check_choice
+from rlaas.objectives import Preference
+from rlaas.serving.decision_ids import policy_tag
+from rlaas.serving.live import DeploymentRecord
+
+__all__ = ["LivePolicy", "LiveState", "LoadedVariant", "check_compatible", "load_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVariant:
+    """A variant with its bundle in memory.
+
+    Attributes:
+        name, version, explore: as in the deployment record.
+        share: probability that a decision goes here.
+        policy: the loaded bundle.
+        preferences: weights float32 [n_objectives] and as a mapping, by mode; None stands for no mode: uniform.
+    """
+
+    name: str
+    version: int
+    explore: bool
+    share: float
+    policy: BundlePolicy
+    preferences: Mapping[str | None, tuple[Float32, dict[str, float]]]
+
+    @classmethod
+    def of(cls, name: str, version: int, share: float, explore: bool, policy: BundlePolicy) -> LoadedVariant:
+        """Work out the preference of each mode once, not per request."""
+        objectives = policy.objectives
+        found: dict[str | None, Preference] = {None: Preference.uniform(objectives)} if objectives else {}
+        found.update((mode, Preference.of(objectives, weights)) for mode, weights in policy.manifest.modes.items())
+        preferences = {mode: (p.array().astype(np.float32), p.to_dict()) for mode, p in found.items()}
+        return cls(name, version, explore, share, policy, preferences)
+
+    def preference(
+        self, mode: str | None, weights: Mapping[str, float] | None
+    ) -> tuple[Float32 | None, dict[str, float] | None]:
+        """The preference to act under, as an array [n_objectives] and as it is logged; None where the policy has none.
+
+        Raises:
+            InvalidInputError: both or unknown mode, or impossible weights.
+        """
+        if mode is not None and weights is not None:
+            raise InvalidInputError("mode and preference exclude each other; send one of them", field="preference")
+        if mode is not None:
+            check_choice(mode, self.policy.manifest.modes, field="mode", error=InvalidInputError)
+        chosen: tuple[Float32, dict[str, float]] | None
+        if weights is not None:
+            checked = Preference.of(self.policy.objectives, weights)
+            chosen = checked.array().astype(np.float32), checked.to_dict()
+        else:
+            chosen = self.preferences.get(mode)
+        # An unconditioned policy acts the same under every preference: logging one would claim an influence.
+        if chosen is None or not self.policy.manifest.preference_conditioned:
+            return None, None
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class LivePolicy:
+    """One deployment, ready to decide."""
+
+    record: DeploymentRecord
+    variants: Mapping[str, LoadedVariant]
+    weights: Mapping[str, float]
+    primary: LoadedVariant
+    tag: str
+    outcome_fields: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """Everything that a Gateway serves at one moment; replaced as a whole, never changed."""
+
+    policies: Mapping[str, LivePolicy] = field(default_factory=lambda: MappingProxyType({}))
+    by_tag: Mapping[str, LivePolicy] = field(default_factory=lambda: MappingProxyType({}))
+
+    def generations(self) -> dict[str, int]:
+        """Loaded generation by deployment id."""
+        return {live.record.id: live.record.generation for live in self.policies.values()}
+
+
+def check_compatible(policies: Mapping[int, BundlePolicy]) -> None:
+    """Check that versions can stand side by side behind one name.
+
+    Raises:
+        InvalidInputError: two versions differ in features, action space or objectives.
+    """
+    (first, reference), *others = policies.items()
+    for version, policy in others:
+        for what, mine, theirs in (
+            ("features", policy.manifest.observation.names, reference.manifest.observation.names),
+            ("action space", policy.manifest.action, reference.manifest.action),
+            ("objectives", [o.name for o in policy.objectives], [o.name for o in reference.objectives]),
+        ):
+            if mine != theirs:
+                raise InvalidInputError(f"variants: versions {first} and {version} have other {what}", field="variants")
+
+
+def load_state(
+    previous: LiveState, records: Sequence[DeploymentRecord], paths: Mapping[tuple[str, int], Path]
+) -> tuple[LiveState, dict[str, str]]:
+    """Load what is new, keep what is loaded already.
+
+    Slow (reads files): call it off the event loop.
+
+    Args:
+        previous: what is served now; a policy whose new record cannot be loaded keeps its entry from here.
+        records: what should be served.
+        paths: folder of the bundle of each (policy, version).
+
+    Returns:
+        The next state, and the reason by deployment id where a record could not be loaded.
+    """
+    failures: dict[str, str] = {}
+    policies: dict[str, LivePolicy] = {}
+    for record in records:
+        before = previous.policies.get(record.policy)
+        if before is not None and before.record == record:
+            policies[record.policy] = before
+            continue
+        try:
+            policies[record.policy] = _load(record, before, paths)
+        except RlaasError as problem:
+            failures[record.id] = problem.message
+            if before is not None:
+                policies[record.policy] = before
+    by_tag = {live.tag: live for live in policies.values()}
+    return LiveState(MappingProxyType(policies), MappingProxyType(by_tag)), failures
+
+
+def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tuple[str, int], Path]) -> LivePolicy:
+    loaded: dict[int, BundlePolicy] = {}
+    if before is not None and before.record.id == record.id:
+        loaded = {variant.version: variant.policy for variant in before.variants.values()}
+    weights = record.weights()
+    bundles: dict[int, BundlePolicy] = {}
+    for variant in record.variants:
+        if variant.version not in bundles:
+            bundles[variant.version] = loaded.get(variant.version) or _read(record.policy, variant.version, paths)
+    check_compatible(bundles)
+    variants = {
+        v.name: LoadedVariant.of(v.name, v.version, weights[v.name], v.explore, bundles[v.version])
+        for v in record.variants
+    }
+    return LivePolicy(
+        record=record,
+        variants=MappingProxyType(variants),
+        weights=MappingProxyType(weights),
+        primary=max(variants.values(), key=lambda variant: variant.share),
+        tag=policy_tag(record.policy),
+        outcome_fields=frozenset(name for policy in bundles.values() for name in policy.outcome_fields),
+    )
+
+
+def _read(policy: str, version: int, paths: Mapping[tuple[str, int], Path]) -> BundlePolicy:
+    path = paths.get((policy, version))
+    if path is None:
+        raise BundleError(f"the registry has no bundle of {policy} version {version}", field="version")
+    return load_bundle(path)

@@ -1,0 +1,222 @@
+"""Bodies of requests: decoded in one pass by msgspec, refused with one line that names the field."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from rlaas.errors import InvalidInputError, MalformedBodyError
+
+__all__ = [
+    "DecideRequest",
+    "InferRequest",
+    "InferTensor",
+    "OutcomeItem",
+    "decode_decide",
+    "decode_infer",
+    "decode_outcomes",
+    "numbers",
+]
+
+_LARGEST_COUNT = 2**62  # as the lake stores them
+Key = Annotated[str, Meta(min_length=1, max_length=256)]
+Count = Annotated[int, Meta(ge=0, le=_LARGEST_COUNT)]
+Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999_999)]  # up to the year 9999
+MAX_OUTCOMES = 10_000
+MAX_OUTCOME_FIELDS = 64
+_PATH = re.compile(r" - at `(?P<kind>key in )?\$(?P<path>.*?)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+
+
+class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Body of ``POST /api/v1/policies/{name}/decide``.
+
+    Attributes:
+        observation: one row [n_features]; or
+        observations: rows [n, n_features].
+        unit: sticky key, one for all rows or one each.
+        session: id of the trajectory, one for all rows or one each.
+        step: position within the session.
+        mode: named preference of the bundle; or
+        preference: weight by objective. With neither, all objectives weigh the same.
+        context: JSON object, stored with the decision.
+        constraints, entities: part of the protocol, not supported yet.
+    """
+
+    observation: list[float] | None = None
+    observations: list[list[float]] | None = None
+    unit: Key | list[Key] | None = None
+    session: Key | list[Key] | None = None
+    step: Count | None = None
+    mode: str | None = None
+    preference: dict[str, float] | None = None
+    context: dict[str, Any] | None = None
+    constraints: Any = None
+    entities: Any = None
+
+
+class OutcomeItem(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One outcome of ``POST /api/v1/outcomes``.
+
+    Attributes:
+        outcome_id: chosen by the sender; with ``revision`` it makes the outcome idempotent.
+        decision_id: from the answer of decide.
+        outcome: objective values and measures by name.
+        revision: a correction carries a higher one.
+        terminated, truncated: how the session ended, if it did.
+        time: when it was observed, UTC microseconds; default now.
+    """
+
+    outcome_id: Key
+    decision_id: Annotated[str, Meta(max_length=256)]
+    outcome: dict[str, float]
+    revision: Count = 0
+    terminated: bool = False
+    truncated: bool = False
+    time: Time | None = None
+
+
+class _OutcomeBatch(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    outcomes: list[OutcomeItem]
+
+
+class InferTensor(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A V2 input tensor; ``data`` is flat in row-major order, or nested to the depth of ``shape``."""
+
+    name: str
+    shape: list[Count]
+    datatype: str
+    data: Any
+    parameters: dict[str, Any] | None = None
+
+
+class _InferOutput(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Body of the Open Inference Protocol V2 ``infer``."""
+
+    inputs: list[InferTensor]
+    id: Annotated[str, Meta(max_length=256)] | None = None
+    outputs: list[_InferOutput] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+Body = TypeVar("Body")
+_DECIDE = msgspec.json.Decoder(DecideRequest)
+_INFER = msgspec.json.Decoder(InferRequest)
+_ANY = msgspec.json.Decoder()
+
+
+def decode_decide(body: bytes) -> DecideRequest:
+    """Decode the body of decide.
+
+    Raises:
+        MalformedBodyError: not JSON.
+        InvalidInputError: JSON of another shape; names the field.
+    """
+    return _decode(_DECIDE, body, DecideRequest)
+
+
+def decode_infer(body: bytes) -> InferRequest:
+    """Decode the body of V2 infer; raises like :func:`decode_decide`."""
+    return _decode(_INFER, body, InferRequest)
+
+
+def decode_outcomes(body: bytes) -> list[OutcomeItem]:
+    """Decode one outcome, a list of them, or ``{"outcomes": [...]}``; raises like :func:`decode_decide`."""
+    document = _decode(_ANY, body, OutcomeItem)
+    try:
+        if isinstance(document, list):
+            items = msgspec.convert(document, list[OutcomeItem])
+        elif isinstance(document, dict) and "outcomes" in document:
+            items = msgspec.convert(document, _OutcomeBatch).outcomes
+        else:
+            items = [msgspec.convert(document, OutcomeItem)]
+    except msgspec.ValidationError as problem:
+        _refuse(problem, OutcomeItem)
+    if not items or len(items) > MAX_OUTCOMES:
+        raise InvalidInputError(
+            f"outcomes has {len(items)} entries; allowed: 1 to {MAX_OUTCOMES} per request", field="outcomes"
+        )
+    return items
+
+
+def numbers(data: Any, *, field: str) -> list[Any]:
+    """``data`` as a flat or singly nested list of numbers.
+
+    Raises:
+        InvalidInputError: anything else.
+    """
+    nested = isinstance(data, list) and bool(data) and isinstance(data[0], list)
+    try:
+        return msgspec.convert(data, list[list[float]]) if nested else msgspec.convert(data, list[float])
+    except msgspec.ValidationError as problem:
+        _refuse(problem, InferTensor, prefix=field)
+
+
+def _decode(decoder: msgspec.json.Decoder[Body], body: bytes, kind: type[msgspec.Struct]) -> Body:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as problem:
+        _refuse(problem, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise _malformed(body, str(problem)) from None
+    except RecursionError:
+        raise MalformedBodyError("body is nested too deeply", field="body") from None
+
+
+def _refuse(problem: msgspec.ValidationError, kind: type[msgspec.Struct], prefix: str = "") -> NoReturn:
+    """Raise the complaint of msgspec with the field in the caller's words."""
+    text = str(problem)
+    where = _PATH.search(text)
+    path = where["path"].removeprefix(".") if where else ""
+    text = text[: where.start()] if where else text
+    unknown = _UNKNOWN.fullmatch(text)
+    if unknown is not None:
+        name = unknown["name"][:80]
+        owner = _struct_at(kind, path)
+        path = f"{path}.{name}" if path and not path.startswith("[") else name
+        text = f"unknown field; allowed: {', '.join(owner.__struct_fields__)}"
+    path = f"{prefix}{'' if not path or path.startswith('[') else '.'}{path}" if prefix else path
+    path = path or "body"
+    raise InvalidInputError(f"{path}: {text[:1].lower()}{text[1:]}", field=path) from None
+
+
+def _struct_at(kind: type[msgspec.Struct], path: str) -> type[msgspec.Struct]:
+    if kind is InferRequest and path.startswith("inputs"):
+        return InferTensor
+    if kind is InferRequest and path.startswith("outputs"):
+        return _InferOutput
+    return kind
+
+
+def _malformed(body: bytes, reason: str) -> MalformedBodyError:
+    """Python writes NaN and Infinity without being asked: find the field that holds one."""
+    try:
+        path = _non_finite(json.loads(body), "")
+    except (ValueError, RecursionError):
+        path = None
+    if path is not None:
+        return MalformedBodyError(
+            f"{path or 'body'} is NaN or Infinity, which JSON does not have", field=path or "body"
+        )
+    return MalformedBodyError(f"body is not valid JSON: {reason[:1].lower()}{reason[1:]}", field="body")
+
+
+def _non_finite(value: Any, path: str) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    children: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        children = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list):
+        children = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    return next((found for name, item in children if (found := _non_finite(item, name)) is not None), None)

@@ -1,0 +1,259 @@
+"""The routes of the platform as an ASGI application, without Ray: the Gateway puts itself behind them.
+
+Bodies are read raw and decoded by the engine; a web framework's own parsing would cost more than the decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rlaas.errors import InvalidInputError, NotFoundError, NotReadyError, RlaasError
+from rlaas.serving.engine import DecisionEngine, live_policy
+from rlaas.serving.inference import model_metadata, versioned
+from rlaas.serving.principal import Principal, resolve_principal
+from rlaas.serving.problems import PROBLEM_TYPE, problem_document, problem_of
+
+__all__ = ["ControlReply", "ControlRequest", "Lane", "create_app"]
+
+# Beyond this a request is worth a thread: below, the hand-over costs more than the work and the loop hardly waits.
+_LARGE_BODY = 64 * 1024
+_FORWARDED = ("models", "deployments", "lake")
+_METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+_PASSED_ON = ("if-match", "idempotency-key")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """A request on its way to Control; ``path`` as received, header names in lower case."""
+
+    tenant: str
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ControlReply:
+    """Control's answer: a JSON body, a problem document where ``status`` is 400 or more."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Lane(Protocol):
+    """What the routes need from the process that they run in."""
+
+    tenant: str
+    max_body_bytes: int
+
+    def engine(self) -> DecisionEngine:
+        """The engine, or :class:`rlaas.errors.NotReadyError`."""
+
+    async def forward(self, request: ControlRequest) -> ControlReply:
+        """Ask Control."""
+
+
+class _TooLargeError(InvalidInputError):
+    """A body beyond the limit."""
+
+    http_status = 413
+
+
+def create_app(lane: Lane) -> Starlette:
+    """The ASGI application of a Gateway."""
+    return Starlette(
+        routes=[*_health_routes(lane), *_v2_routes(lane), *_api_routes(lane)],
+        exception_handlers={HTTPException: _framework_problem},
+    )
+
+
+def _health_routes(lane: Lane) -> list[Route]:
+    async def health(_: Request) -> Response:
+        return _json({"status": "alive"})
+
+    async def ready(_: Request) -> Response:
+        return _json({"status": "ready", "policies": _loaded(lane)})
+
+    async def v2_live(_: Request) -> Response:
+        return _json({"live": True})
+
+    async def v2_ready(_: Request) -> Response:
+        _loaded(lane)
+        return _json({"ready": True})
+
+    return [
+        _route("/health", health, ["GET"]),
+        _route("/ready", ready, ["GET"]),
+        _route("/v2/health/live", v2_live, ["GET"]),
+        _route("/v2/health/ready", v2_ready, ["GET"]),
+    ]
+
+
+def _v2_routes(lane: Lane) -> list[Route]:
+    async def server(_: Request) -> Response:
+        return _json({"name": "rlaas", "version": "2", "extensions": []})
+
+    async def metadata(request: Request) -> Response:
+        live = live_policy(lane.engine().state, request.path_params["model"], field="model")
+        return _json(model_metadata(live, request.path_params.get("version")))
+
+    async def ready(request: Request) -> Response:
+        live = live_policy(lane.engine().state, request.path_params["model"], field="model")
+        versioned(live, request.path_params.get("version"))
+        return _json({"name": live.record.policy, "ready": True})
+
+    async def infer(request: Request) -> Response:
+        body = await _body(request, lane.max_body_bytes)
+        engine, principal, path = lane.engine(), _principal(request, lane), request.path_params
+        return _raw(await _run(engine.infer, body, principal, path["model"], path.get("version")))
+
+    routes = [_route("/v2", server, ["GET"])]
+    # The path convertor takes what is not a plain name too, so that the answer names the field instead of "not found".
+    for base in ("/v2/models/{model:path}/versions/{version}", "/v2/models/{model:path}"):
+        routes += [
+            _route(f"{base}/infer", infer, ["POST"]),
+            _route(f"{base}/ready", ready, ["GET"]),
+        ]
+    routes += [
+        _route("/v2/models/{model:path}/versions/{version}", metadata, ["GET"]),
+        _route("/v2/models/{model:path}", metadata, ["GET"]),
+    ]
+    return routes
+
+
+def _api_routes(lane: Lane) -> list[Route]:
+    async def decide(request: Request) -> Response:
+        body = await _body(request, lane.max_body_bytes)
+        engine, principal = lane.engine(), _principal(request, lane)
+        return _raw(await _run(engine.decide, body, principal, request.path_params["policy"]))
+
+    async def outcomes(request: Request) -> Response:
+        body = await _body(request, lane.max_body_bytes)
+        return _raw(await _run(lane.engine().record_outcomes, body, _principal(request, lane)), status=202)
+
+    async def control(request: Request) -> Response:
+        reply = await lane.forward(
+            ControlRequest(
+                tenant=_principal(request, lane).tenant,
+                method=request.method,
+                path=request.scope["path"],
+                query=dict(request.query_params),
+                headers={name: request.headers[name] for name in _PASSED_ON if name in request.headers},
+                body=await _body(request, lane.max_body_bytes),
+            )
+        )
+        media_type = PROBLEM_TYPE if reply.status >= 400 else "application/json"
+        return Response(reply.body, reply.status, headers=dict(reply.headers), media_type=media_type)
+
+    routes = [
+        _route("/api/v1/policies/{policy:path}/decide", decide, ["POST"]),
+        _route("/api/v1/outcomes", outcomes, ["POST"]),
+    ]
+    for room in _FORWARDED:
+        routes += [
+            _route(f"/api/v1/{room}", control, _METHODS),
+            _route(f"/api/v1/{room}/{{rest:path}}", control, _METHODS),
+        ]
+    return routes
+
+
+async def _run(work: Callable[..., bytes], body: bytes, *arguments: Any) -> bytes:
+    if len(body) > _LARGE_BODY:
+        return await asyncio.to_thread(work, *arguments, body)
+    return work(*arguments, body)
+
+
+def _loaded(lane: Lane) -> dict[str, int]:
+    """Generation of each live policy."""
+    policies = lane.engine().state.policies
+    if not policies:
+        raise NotReadyError("no policy is loaded yet; promote a version or create a deployment")
+    return {name: live.record.generation for name, live in sorted(policies.items())}
+
+
+def _principal(request: Request, lane: Lane) -> Principal:
+    return resolve_principal(request.headers, tenant=lane.tenant)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The raw body, read no further than the limit."""
+    declared = request.headers.get("content-length", "0")
+    too_large = _TooLargeError(f"body is longer than {limit} bytes", field="body")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _route(path: str, handler: Handler, methods: list[str]) -> Route:
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RlaasError as problem:
+            if problem.http_status >= 500:
+                structlog.get_logger().warning("request_failed", path=path, error=problem.message)
+            return _problem(request, *problem_of(problem))
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is left to read it
+        except Exception:
+            # The client learns that it failed, the operator learns why.
+            structlog.get_logger().exception("request_crashed", path=path, method=request.method)
+            document = problem_document(500, "an internal error occurred; the log of the Gateway says more")
+            return _problem(request, 500, msgspec.json.encode(document))
+
+    return Route(path, guarded, methods=methods)
+
+
+async def _framework_problem(request: Request, problem: Exception) -> Response:
+    """404 and 405 of the router as problem documents."""
+    status = problem.status_code if isinstance(problem, HTTPException) else 500
+    headers = problem.headers if isinstance(problem, HTTPException) else None
+    if status == 404:
+        missing = NotFoundError(f"no route {request.method} {request.scope['path'][:200]}", field="path")
+        return _problem(request, *problem_of(missing))
+    if status == 405:
+        allowed = (headers or {}).get("Allow", "")
+        document = problem_document(405, f"method {request.method[:20]} is not allowed here; allowed: {allowed}")
+        document["field"] = "method"
+        response = _problem(request, 405, msgspec.json.encode(document))
+        response.headers["Allow"] = allowed
+        return response
+    return _problem(request, status, msgspec.json.encode(problem_document(status, "the request cannot be served")))
+
+
+def _problem(request: Request, status: int, body: bytes) -> Response:
+    if request.scope["path"].startswith("/v2"):
+        # Clients of the V2 protocol look for "error".
+        document = msgspec.json.decode(body)
+        body = msgspec.json.encode({**document, "error": document["detail"]})
+    return Response(body, status, media_type=PROBLEM_TYPE)
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return _raw(msgspec.json.encode(document))
+
+
+def _raw(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")

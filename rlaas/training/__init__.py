@@ -1,0 +1,56 @@
+"""Training: preference-conditioned SAC and PPO as RLlib algorithms, offline fitting, evaluation and bundle export.
+
+Names are loaded on first use: a process that only reads a configuration loads neither RLlib nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlaas.training.config import PPOSettings, SACSettings, TrainingConfig, load_config
+
+if TYPE_CHECKING:
+    from rlaas.training.conditioning import spread_preferences
+    from rlaas.training.evaluation import PolicyController, evaluate_policy
+    from rlaas.training.export import export_bundle, export_constant
+    from rlaas.training.offline import fit_offline
+    from rlaas.training.problems import GymnasiumScenario
+    from rlaas.training.results import TrainingRun
+    from rlaas.training.runs import build_algorithm, train
+
+__all__ = [
+    "GymnasiumScenario",
+    "PPOSettings",
+    "PolicyController",
+    "SACSettings",
+    "TrainingConfig",
+    "TrainingRun",
+    "build_algorithm",
+    "evaluate_policy",
+    "export_bundle",
+    "export_constant",
+    "fit_offline",
+    "load_config",
+    "spread_preferences",
+    "train",
+]
+
+_HOMES = {
+    "GymnasiumScenario": "problems",
+    "PolicyController": "evaluation",
+    "TrainingRun": "results",
+    "build_algorithm": "runs",
+    "evaluate_policy": "evaluation",
+    "export_bundle": "export",
+    "export_constant": "export",
+    "fit_offline": "offline",
+    "spread_preferences": "conditioning",
+    "train": "runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"rlaas.training.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rlaas.training' has no attribute {name!r}")

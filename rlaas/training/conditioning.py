@@ -1,0 +1,115 @@
+"""Preferences while training, and the running normalisation of observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaas.objectives import Preference
+from rlaas.scenarios import Scenario
+
+__all__ = ["RunningMoments", "anchors_of", "reward_scale", "sample_preferences", "spread_preferences"]
+
+FloatArray = NDArray[np.float64]
+
+ANCHOR_SHARE = 0.25
+CORNER_SHARE = 0.1
+SMALLEST_DEVIATION = 1e-3
+
+
+def anchors_of(scenario: Scenario) -> FloatArray:
+    """Preferences that are drawn more often than others: equal weights, then those of the modes [k, n_objectives]."""
+    rows = [Preference.uniform(scenario.objectives).array()]
+    rows += [mode.preference.array() for mode in scenario.modes.values()]
+    return np.array(rows)
+
+
+def sample_preferences(n: int, anchors: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Draw ``n`` preferences [n, n_objectives] from the simplex.
+
+    Most are uniform over it (Dirichlet(1)); a tenth are corners and a quarter one of ``anchors``, because both have
+    measure zero in the uniform draw and are what is asked for later.
+    """
+    m = anchors.shape[1]
+    drawn = rng.dirichlet(np.ones(m), size=n)
+    kind = rng.random(n)
+    corner = kind < CORNER_SHARE
+    drawn[corner] = np.eye(m)[rng.integers(m, size=int(corner.sum()))]
+    anchor = (kind >= CORNER_SHARE) & (kind < CORNER_SHARE + ANCHOR_SHARE)
+    drawn[anchor] = anchors[rng.integers(len(anchors), size=int(anchor.sum()))]
+    return np.asarray(drawn)
+
+
+def spread_preferences(names: Sequence[str], n: int) -> list[Preference]:
+    """``n`` distinct preferences over the simplex: equal weights, the corners, then ever finer lattice points.
+
+    The lattice is that of Das and Dennis (1998): weights that are multiples of 1/h, taken for h = 2, 3, ...
+    """
+    m = len(names)
+    if m == 1:
+        return [Preference.uniform(names)]
+    found: dict[tuple[float, ...], None] = {tuple([1.0 / m] * m): None}
+    found |= {tuple(row): None for row in np.eye(m).tolist()}
+    h = 2
+    while len(found) < n:
+        for cut in _lattice(m, h):
+            found.setdefault(tuple(part / h for part in cut), None)
+        h += 1
+    return [Preference.of(names, list(weights)) for weights in list(found)[:n]]
+
+
+def _lattice(m: int, h: int) -> list[tuple[int, ...]]:
+    """All m non-negative whole numbers that sum to h."""
+    bars = combinations(range(h + m - 1), m - 1)
+    return [tuple(b - a - 1 for a, b in pairwise((-1, *bar, h + m - 1))) for bar in bars]
+
+
+def reward_scale(deviation: float, mean: float) -> float:
+    """The factor that brings rewards to about unit deviation.
+
+    Rewards that hardly vary (one per step survived) are scaled by a hundredth of their mean instead, so that the
+    rounding of a constant is not blown up; rewards that are all 0 so far stay as they are.
+    """
+    size = max(deviation, 0.01 * abs(mean))
+    return 1.0 / size if size > 1e-12 else 1.0
+
+
+class RunningMoments:
+    """Mean and deviation of every row seen so far (parallel form of Chan, Golub and LeVeque 1979), in float64."""
+
+    def __init__(self, n_features: int) -> None:
+        self.count = 0.0
+        self.mean = np.zeros(n_features)
+        self._squares = np.zeros(n_features)
+
+    def update(self, rows: NDArray[np.floating[Any]]) -> None:
+        """Take in rows [n, n_features]; none is fine."""
+        n = len(rows)
+        if n == 0:
+            return
+        rows = np.asarray(rows, dtype=np.float64)
+        mean = rows.mean(axis=0)
+        shift = mean - self.mean
+        total = self.count + n
+        self._squares += ((rows - mean) ** 2).sum(axis=0) + shift**2 * (self.count * n / total)
+        self.mean = self.mean + shift * (n / total)
+        self.count = total
+
+    def deviation(self) -> FloatArray:
+        """Standard deviation [n_features], at least 0.001; ones before anything was seen."""
+        if self.count < 2:
+            return np.ones_like(self.mean)
+        return np.asarray(np.maximum(np.sqrt(self._squares / self.count), SMALLEST_DEVIATION))
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything, as copies."""
+        return {"count": self.count, "mean": self.mean.copy(), "squares": self._squares.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`get_state`."""
+        self.count = float(state["count"])
+        self.mean, self._squares = np.array(state["mean"]), np.array(state["squares"])

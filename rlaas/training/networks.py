@@ -1,0 +1,162 @@
+"""The networks: policy with its normaliser, stacked twin critic, and the distributions' formulas. Plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = [
+    "LOG_STD_RANGE",
+    "NORMALISED_LIMIT",
+    "Normaliser",
+    "PolicyNetwork",
+    "TwinCritic",
+    "mlp",
+    "squashed_log_prob",
+    "squashed_sample",
+]
+
+NORMALISED_LIMIT = 5.0
+LOG_STD_RANGE = (-5.0, 2.0)
+FIRST_LOG_STD = -0.5
+Activation = Literal["relu", "tanh"]
+
+
+class Normaliser(nn.Module):
+    """Standardises observations with frozen statistics and clips them to +-5 deviations."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("deviation", torch.ones(n_features))
+
+    def freeze(self, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> None:
+        """Take over statistics [n_features]."""
+        self.mean.copy_(torch.from_numpy(mean))
+        self.deviation.copy_(torch.from_numpy(deviation))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Observations [n, n_features], standardised."""
+        return torch.clamp((observation - self.mean) / self.deviation, -NORMALISED_LIMIT, NORMALISED_LIMIT)
+
+
+def mlp(n_in: int, hidden: Sequence[int], n_out: int, activation: Activation, last_gain: float) -> nn.Sequential:
+    """A multilayer perceptron with orthogonal weights; ``last_gain`` scales the last layer's."""
+    layers: list[nn.Module] = []
+    widths = (n_in, *hidden)
+    for a, b in pairwise(widths):
+        layer = nn.Linear(a, b)
+        nn.init.orthogonal_(layer.weight, math.sqrt(2))
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU() if activation == "relu" else nn.Tanh()]
+    head = nn.Linear(widths[-1], n_out)
+    nn.init.orthogonal_(head.weight, last_gain)
+    nn.init.zeros_(head.bias)
+    return nn.Sequential(*layers, head)
+
+
+class PolicyNetwork(nn.Module):
+    """Observation and preference in, distribution parameters out.
+
+    Args:
+        n_features: length of an observation.
+        n_objectives: length of a preference; 0 for a policy without one.
+        n_actions: components of a box action, or number of choices.
+        hidden: widths of the hidden layers.
+        discrete: whether the action is one of ``n_actions`` choices.
+        activation: ``relu`` or ``tanh``.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_objectives: int,
+        n_actions: int,
+        hidden: Sequence[int],
+        *,
+        discrete: bool,
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.n_features, self.n_objectives, self.n_actions = n_features, n_objectives, n_actions
+        self.discrete, self.activation = discrete, activation
+        self.normaliser = Normaliser(n_features)
+        self.body = mlp(
+            n_features + n_objectives, hidden, n_actions if discrete else 2 * n_actions, activation, last_gain=0.01
+        )
+        if not discrete:
+            low, high = LOG_STD_RANGE
+            with torch.no_grad():
+                head: nn.Module = self.body[-1]
+                assert isinstance(head, nn.Linear)
+                head.bias[n_actions:] = math.atanh(2 * (FIRST_LOG_STD - low) / (high - low) - 1)
+
+    def features(self, observation: Tensor, preference: Tensor | None) -> Tensor:
+        """What body and critics see [n, n_features + n_objectives]."""
+        normalised: Tensor = self.normaliser(observation)
+        if self.n_objectives == 0 or preference is None:
+            return normalised
+        return torch.cat((normalised, preference), dim=-1)
+
+    def heads(self, features: Tensor) -> dict[str, Tensor]:
+        """Distribution parameters for :meth:`features`, under the names of the bundle's outputs."""
+        out = self.body(features)
+        if self.discrete:
+            return {"logits": out}
+        mean, raw = out.split(self.n_actions, dim=-1)
+        low, high = LOG_STD_RANGE
+        # A smooth squash instead of a clamp: the gradient never dies at the ends.
+        return {"mean": mean, "log_std": low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0)}
+
+    def forward(self, observation: Tensor, preference: Tensor | None = None) -> dict[str, Tensor]:
+        """``logits`` [n, n_actions], or ``mean`` and ``log_std`` [n, n_actions] before the tanh."""
+        return self.heads(self.features(observation, preference))
+
+
+def squashed_log_prob(before: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density [n] of ``tanh(before)`` where ``before = mean + exp(log_std) * noise``.
+
+    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), stable for large |u| (Haarnoja et al. 2018, appendix C).
+    """
+    jacobian = 2.0 * (math.log(2.0) - before - functional.softplus(-2.0 * before))
+    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi) - jacobian).sum(dim=-1)
+
+
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Reparametrised actions in (-1, 1) [n, n_actions] and their log-densities [n]."""
+    before = mean + log_std.exp() * noise
+    return torch.tanh(before), squashed_log_prob(before, noise, log_std)
+
+
+class TwinCritic(nn.Module):
+    """Two independent Q networks in one stack: one batched product per layer instead of two products."""
+
+    def __init__(self, n_in: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for a, b in pairwise((n_in, *hidden, 1)):
+            # torch.nn.Linear's own initialisation, for each of the two.
+            bound = 1.0 / math.sqrt(a)
+            self.weights.append(nn.Parameter(torch.empty(2, a, b).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(2, 1, b).uniform_(-bound, bound)))
+
+    def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
+        """Both values [2, n] of inputs [n, n_in]; ``frozen`` lets gradients reach ``x`` but not the weights."""
+        h = x.expand(2, *x.shape)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            h = torch.baddbmm(bias.detach() if frozen else bias, h, weight.detach() if frozen else weight)
+            if i < last:
+                h = functional.relu(h)
+        return h.squeeze(-1)

@@ -1,0 +1,160 @@
+"""Real jobs on a real cluster: submitted over the jobs endpoint, from a working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Cluster:
+    jobs: str
+    address: str
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head node of its own, ended by its process group."""
+    folder = Path(tempfile.mkdtemp(prefix="rlaas-jobs-", dir="/tmp"))
+    home = tmp_path_factory.mktemp("jobs") / "home"
+    port, dashboard, client = _free_port(), _free_port(), _free_port()
+    environment = {**os.environ, "RLAAS_HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment.pop("RAY_ADDRESS", None)
+    head = subprocess.Popen(
+        [
+            RAY,
+            "start",
+            "--head",
+            "--block",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={client}",
+            "--num-cpus=4",
+            f"--temp-dir={folder}",
+            "--include-dashboard=true",
+            "--node-ip-address=127.0.0.1",
+        ],
+        env=environment,
+        stdout=(folder / "head.log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        _wait_for_jobs(f"http://127.0.0.1:{dashboard}", head, folder / "head.log")
+        yield Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", home)
+    finally:
+        head.terminate()
+        try:
+            head.wait(30)
+        except subprocess.TimeoutExpired:
+            head.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_jobs(url: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    deadline = time.monotonic() + 90
+    while True:
+        assert head.poll() is None, log.read_text()
+        try:
+            JobSubmissionClient(url).list_jobs()
+        except (ConnectionError, RuntimeError):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _submit(cluster: Cluster, repository: Path, module: str, config: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RLAAS_HOME": str(cluster.home)}
+    environment.pop("RAY_ADDRESS", None)
+    # What a user's project would hold: entry points and configurations, not the checkout's .venv.
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(
+            repository / "ray_apps", Path(folder) / "ray_apps", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        shutil.copy(config, Path(folder) / "job.yaml")
+        return subprocess.run(
+            [
+                RAY,
+                "job",
+                "submit",
+                f"--address={cluster.jobs}",
+                f"--working-dir={folder}",
+                f'--runtime-env-json={{"env_vars": {{"RLAAS_HOME": "{cluster.home}"}}}}',
+                "--",
+                sys.executable,
+                "-m",
+                module,
+                "--config",
+                "job.yaml",
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+
+def _shrunk(path: Path, target: Path, changes: dict[str, object]) -> Path:
+    document = {**yaml.safe_load(path.read_text()), **changes}
+    target.write_text(yaml.safe_dump(document))
+    return target
+
+
+@pytest.mark.ray
+def test_a_training_job_registers_a_policy(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
+    config = _shrunk(repository / "configs/training/network5g-sac.yaml", tmp_path / "train.yaml", {"steps": 1500})
+    done = _submit(cluster, repository, "ray_apps.train", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    assert '"version": 1' in done.stdout
+
+    from rlaas.registry import Registry
+    from rlaas.settings import load_settings
+
+    version = Registry(load_settings(home=cluster.home)).get("network5g", "candidate")
+    assert version.version == 1
+
+
+@pytest.mark.ray
+def test_an_optimisation_job_writes_a_front(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
+    changes = {"generations": 2, "population": 8, "steps": 20, "warmup": 2, "seeds": [1]}
+    config = _shrunk(repository / "configs/optimization/network5g.yaml", tmp_path / "optimize.yaml", changes)
+    done = _submit(cluster, repository, "ray_apps.optimize", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    front = json.loads((cluster.home / "fronts" / "network5g-static.json").read_text())
+    assert front["scenario"] == "network5g"
+    assert front["candidates"]
+
+
+@pytest.mark.ray
+def test_a_bad_config_fails_the_job_with_one_line(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
+    config = _shrunk(repository / "configs/training/network5g-sac.yaml", tmp_path / "bad.yaml", {"stepz": 1})
+    done = _submit(cluster, repository, "ray_apps.train", config)
+    assert done.returncode != 0
+    assert "unknown key 'stepz'" in done.stdout
+    assert "Traceback" not in done.stdout

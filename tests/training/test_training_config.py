@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaas.errors import ConfigurationError
+from rlaas.training import TrainingConfig, load_config
+
+
+def test_shipped_configurations_load(repository: Path) -> None:
+    files = sorted((repository / "configs" / "training").glob("*.yaml"))
+    assert [f.name for f in files] == ["network5g-sac.yaml", "recsys-ppo.yaml"]
+    loaded = [load_config(f) for f in files]
+    assert [c.algorithm for c in loaded] == ["sac", "ppo"]
+    assert [c.scenario for c in loaded] == ["network5g", "recsys"]
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "fragment"),
+    [
+        ({}, "training config", "exactly one of scenario and environment"),
+        ({"scenario": "a", "environment": "b"}, "training config", "exactly one"),
+        ({"scenario": "a", "steps": 0}, "steps", "greater than or equal to 1"),
+        ({"scenario": "a", "algorithm": "dqn"}, "algorithm", "'sac' or 'ppo'"),
+        ({"scenario": "a", "step": 5}, "step", "allowed: algorithm, batch_size"),
+        ({"scenario": "a", "sac": {"tua": 0.1}}, "sac.tua", "allowed: buffer_size, learning_starts"),
+        ({"scenario": "a", "ppo": {"clip": 2}}, "ppo.clip", "less than 1"),
+        ({"scenario": "a", "hidden": [64, 0]}, "training config", "hidden"),
+        ({"scenario": "a", "sac": {"buffer_size": 10}}, "training config", "batch_size"),
+        ({"scenario": "a", "gamma": float("nan")}, "gamma", "gamma"),
+    ],
+)
+def test_wrong_values_are_named(values: dict[str, Any], field: str, fragment: str) -> None:
+    with pytest.raises(ConfigurationError, match=".") as caught:
+        TrainingConfig(**values)
+    assert caught.value.field == field
+    assert fragment in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_yaml_errors_name_file_and_key(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: cannot be read"):
+        load_config(file)
+    file.write_text("scenario: [")
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: is not YAML"):
+        load_config(file)
+    file.write_text("- just\n- a list\n")
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: must hold keys and values"):
+        load_config(file)
+    file.write_text("scenario: network5g\nsac:\n  updates: 3\n")
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: unknown key 'sac\.updates'; allowed: .*updates_per_step"):
+        load_config(file)
+
+
+def test_round_trip_through_json() -> None:
+    config = TrainingConfig(environment="CartPole-v1", hidden=(32,), evaluation_seeds=(4, 5))
+    assert TrainingConfig(**config.model_dump(mode="json")) == config
+    with pytest.raises(Exception, match="frozen"):
+        config.steps = 3  # type: ignore[misc]

@@ -1,0 +1,225 @@
+"""Whole runs on toys with known answers, with a real local Ray and RLlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlaas.bundles import load_bundle
+from rlaas.errors import ConfigurationError, TrainingError
+from rlaas.objectives import Preference
+from rlaas.scenarios import ConstantController, Scenario, evaluate
+from rlaas.training import PolicyController, TrainingConfig, TrainingRun, build_algorithm, train
+from rlaas.training.sac import transitions_of
+from training_toys import DiscreteToy, Toy
+
+pytestmark = pytest.mark.ray
+
+SAC: dict[str, Any] = {"scenario": "training_toys:Toy", "seed": 4, "num_envs": 16, "hidden": (32, 32), "gamma": 0.5}
+PPO: dict[str, Any] = {"scenario": "training_toys:DiscreteToy", "seed": 4, "num_envs": 16, "hidden": (32, 32)}
+
+
+def _values(scenario: Scenario, run: TrainingRun, weights: list[float]) -> np.ndarray:
+    preference = Preference.of(scenario.objectives, weights)
+    controller = PolicyController(load_bundle(run.bundle), preference)
+    return evaluate(scenario, controller, (101, 102, 103), steps=60).mean()
+
+
+def _check_it_learned_the_trade_off(scenario: Scenario, run: TrainingRun) -> None:
+    near, mirror = _values(scenario, run, [1.0, 0.0]), _values(scenario, run, [0.0, 1.0])
+    still = evaluate(scenario, ConstantController(scenario.baselines["still"].make().action), (101, 102), steps=60)
+    assert near[0] > 0.9 > float(still.mean()[0])
+    assert mirror[1] > 0.9
+    # What one preference gains the other gives up: the policy does listen to it.
+    assert near[0] > mirror[0] + 0.5
+
+
+def test_sac_learns_a_front(local_ray: None, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    config = TrainingConfig(
+        **SAC,
+        steps=12_000,
+        sac={"learning_starts": 500, "updates_per_step": 0.1},
+        evaluation_seeds=(7, 8),
+        evaluation_preferences=4,
+        evaluation_steps=40,
+        evaluation_warmup=0,
+        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
+    )
+    run = train(config, output=tmp_path / "run", progress=lambda done, of, metrics: seen.append((done, of)))
+    _check_it_learned_the_trade_off(Toy(), run)
+    assert seen[-1] == (12_000, 12_000)
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+    # 16 rows a step and 750 steps, of which the first 32 were warm-up, at .1 updates each.
+    assert run.metrics["steps"] == 12_000
+    assert run.metrics["updates"] == pytest.approx((12_000 - 512) * 0.1, abs=1)
+    assert run.curve[-1]["reward"] > run.curve[0]["reward"] + 0.1
+    assert {"critic_loss", "entropy", "temperature", "return", "reward_near"} <= run.curve[-1].keys()
+    assert run.front is not None
+    assert run.front.candidates[0].name == "policy@follow"
+    assert {c.name for c in run.front.candidates} >= {"policy@near=1.00", "policy@mirror=1.00"}
+    manifest = load_bundle(run.bundle).manifest
+    assert manifest.preference_conditioned
+    assert manifest.lineage["seed"] == 4
+    assert manifest.lineage["steps"] == 12_000
+    assert run.mlflow_run_id is not None
+    import mlflow
+
+    logged = mlflow.MlflowClient(config.tracking_uri).get_run(run.mlflow_run_id)
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params["sac.updates_per_step"] == "0.1"
+    assert logged.data.metrics["final_steps"] == 12_000
+    assert "critic_loss" in logged.data.metrics
+
+
+def test_ppo_learns_a_front(local_ray: None, tmp_path: Path) -> None:
+    config = TrainingConfig(**PPO, steps=30_000, gamma=0.5, ppo={"rollout_length": 32, "minibatch": 128})
+    run = train(config, output=tmp_path / "run")
+    _check_it_learned_the_trade_off(DiscreteToy(), run)
+    assert run.front is None
+    assert run.mlflow_run_id is None
+    assert run.curve[-1]["entropy"] < run.curve[0]["entropy"]
+
+
+def test_ppo_moves_boxes_too(local_ray: None, tmp_path: Path) -> None:
+    config = TrainingConfig(**SAC, algorithm="ppo", steps=30_000, ppo={"rollout_length": 32, "minibatch": 128})
+    run = train(config, output=tmp_path / "run")
+    near = _values(Toy(), run, [1.0, 0.0])
+    assert near[0] > 0.85
+    assert run.metrics["reward"] > run.metrics["first_reward"]
+
+
+def test_cartpole_improves(local_ray: None, tmp_path: Path) -> None:
+    config = TrainingConfig(
+        environment="CartPole-v1",
+        steps=20_000,
+        seed=2,
+        num_envs=16,
+        gamma=0.98,
+        ppo={"rollout_length": 32, "minibatch": 128},
+        evaluation_seeds=(1, 2, 3),
+        evaluation_steps=500,
+        evaluation_warmup=0,
+    )
+    run = train(config, output=tmp_path / "run")
+    assert run.curve[0]["return"] < 40
+    assert run.front is not None
+    assert run.front.candidates[0].mean[0] > 120
+    assert not load_bundle(run.bundle).manifest.preference_conditioned
+
+
+@pytest.mark.parametrize("kind", ["sac", "ppo"])
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(kind: str, local_ray: None, tmp_path: Path) -> None:
+    values = SAC | {"sac": {"learning_starts": 200, "buffer_size": 1500}, "batch_size": 64, "steps": 50_000}
+    if kind == "ppo":
+        values = PPO | {"ppo": {"rollout_length": 16, "minibatch": 64}, "steps": 50_000}
+    # 35 steps an episode and a hold of 20: episodes, holds and iterations end at different times.
+    config = TrainingConfig(**values, options={"length": 35}, preference_hold=20)
+    first = build_algorithm(config, kind)  # type: ignore[arg-type]
+    first.train()
+    first.train()
+    path = first.save_to_path(str(tmp_path / "checkpoint"))
+    before = {k: v.clone() for k, v in first.policy.state_dict().items()}
+    first.train()
+    second = build_algorithm(config, kind)  # type: ignore[arg-type]
+    second.restore_from_path(path)
+    assert second.steps_done == first.steps_done * 2 // 3
+    for name, value in second.policy.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    second.train()
+    moved = False
+    for name, value in second.policy.state_dict().items():
+        assert torch.equal(value, first.policy.state_dict()[name]), name
+        moved |= not torch.equal(value, before[name])
+    assert moved
+    assert first.sampled.scalar == second.sampled.scalar
+    first.stop()
+    second.stop()
+
+
+@pytest.mark.parametrize("terminates", [True, False])
+def test_autoreset_steps_are_no_experience(terminates: bool, local_ray: None) -> None:
+    config = TrainingConfig(**SAC, options={"length": 3, "rows": 2, "terminates": terminates})
+    algo = build_algorithm(config, "sac")
+    runner = algo.runner
+    rollout = runner.sample(num_timesteps=9, random_actions=True)
+    # Three steps of an episode, then the reset: the fourth and eighth step are no experience.
+    valid = rollout.valid.all(dim=1).tolist()
+    assert valid == [True, True, True, False, True, True, True, False, True]
+    assert rollout.valid.shape == (9, 32)
+    assert float(rollout.reward[~rollout.valid].abs().sum()) == 0.0
+    rows = transitions_of(rollout)
+    assert len(rows.action) == 7 * 32
+    # Feature "share" is the step within the episode: each transition moves on by one, none crosses a reset.
+    moved = rows.next_observation[:, 1] - rows.observation[:, 1]
+    assert torch.allclose(moved, torch.full_like(moved, 1 / 3), atol=1e-6)
+    at_end = torch.isclose(rows.next_observation[:, 1], torch.ones(()))
+    assert torch.equal(rows.terminated.squeeze(1) > 0, at_end if terminates else torch.zeros_like(at_end))
+    # Both rows of an environment share a preference; it changes with the episode and only then.
+    preference = rollout.preference.reshape(9, 16, 2, 2)
+    assert torch.equal(preference[:, :, 0], preference[:, :, 1])
+    assert torch.equal(preference[0], preference[3])
+    assert not torch.equal(preference[3], preference[4])
+    algo.stop()
+
+
+def test_nan_is_a_training_error(local_ray: None, tmp_path: Path) -> None:
+    config = TrainingConfig(**SAC | {"scenario": "training_toys:BrokenToy"}, steps=3_000)
+    with pytest.raises(TrainingError, match="critic_loss became nan"):
+        train(config, output=tmp_path / "run")
+    assert not (tmp_path / "run" / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        (PPO | {"algorithm": "sac"}, "algorithm"),
+        (SAC | {"steps": 900}, "sac.learning_starts"),
+        (PPO | {"num_envs": 1, "ppo": {"rollout_length": 4}}, "ppo.minibatch"),
+        ({"scenario": "nowhere"}, "scenario"),
+        (SAC | {"options": {"colour": "red"}}, None),
+        ({"environment": "NoSuchThing-v0"}, "environment"),
+        ({"environment": "CartPole-v1", "options": {"colour": "red"}}, "environment"),
+        ({"environment": "FrozenLake-v1"}, "environment"),
+    ],
+)
+def test_impossible_runs_are_refused_before_they_start(
+    values: dict[str, Any], field: str | None, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        train(TrainingConfig(**values), output=tmp_path / "run")
+    if field is not None:
+        assert caught.value.field == field
+    assert not (tmp_path / "run").exists()
+
+
+def test_rllib_refuses_remote_runners() -> None:
+    from rlaas.training.sac import SACConfig
+
+    config = SACConfig.of(TrainingConfig(**SAC), "sac").env_runners(num_env_runners=2)
+    with pytest.raises(ConfigurationError, match="num_env_runners must be 0"):
+        config.validate()
+
+
+@pytest.mark.parametrize("name", ["network5g-sac", "recsys-ppo"])
+def test_shipped_scenarios_train(name: str, local_ray: None, repository: Path, tmp_path: Path) -> None:
+    from rlaas.errors import RlaasError
+    from rlaas.training import load_config
+    from rlaas.training.problems import problem_of
+
+    config = load_config(repository / "configs" / "training" / f"{name}.yaml")
+    config = config.model_copy(
+        update={"steps": 3_000, "num_envs": 16, "evaluation_seeds": (), "ppo": config.ppo.model_copy(update={"minibatch": 128})}
+    )
+    scenario = problem_of(config)
+    assert not isinstance(scenario, RlaasError)
+    run = train(config, output=tmp_path / "run")
+    mode = scenario.modes[scenario.primary_mode]
+    values = evaluate(
+        scenario, PolicyController(load_bundle(run.bundle), mode.preference), (1, 2), steps=20, replicas=4
+    ).mean()
+    assert np.isfinite(values).all()
