@@ -26,7 +26,7 @@ def demo(
     keep_serving: Annotated[bool, typer.Option("--keep-serving", help="Leave the platform up until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole loop on a local Ray: train, search, front, resolve, register, serve, experiment, learn from logs."""
+    """Run the whole loop on a local Ray: train, search, resolve, register, serve, experiment, learn from logs."""
     from rlaas.demo import DemoOptions, run_demo
     from rlaas.settings import load_settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 import rlaas
+from rlaas.cli.output import only_documents_on_stdout
 from rlaas.errors import RequestError, RlaasError
 
 __all__ = ["app", "main", "run"]
@@ -58,7 +60,7 @@ def _register() -> None:
 _register()
 
 
-def _on_terminate(signum: int, frame: FrameType | None) -> None:
+def _on_terminate(_signum: int, _frame: FrameType | None) -> None:
     """SIGTERM ends a command the way Ctrl-C does: everything it started is stopped first."""
     raise KeyboardInterrupt
 
@@ -70,8 +72,10 @@ def run(command: typer.Typer, arguments: list[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     signal.signal(signal.SIGTERM, _on_terminate)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        status = command(args=arguments, standalone_mode=False)
+        with only_documents_on_stdout() if "--json" in given else contextlib.nullcontext():
+            status = command(args=arguments, standalone_mode=False)
         return status if isinstance(status, int) else OK
     except Exit as ended:
         return int(ended.exit_code)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any
+from contextlib import contextmanager, redirect_stdout
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["JsonOption", "bar", "console_for", "print_json", "print_table", "stderr"]
+__all__ = ["JsonOption", "bar", "console_for", "only_documents_on_stdout", "print_json", "print_table", "stderr"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -29,9 +29,28 @@ def console_for(as_json: bool) -> Console:
     return Console(stderr=as_json)
 
 
+class _Stdout:
+    """Where documents go; while a command runs with ``--json``, everything else that is printed goes to stderr."""
+
+    stream: TextIO | None = None
+
+
+@contextmanager
+def only_documents_on_stdout() -> Iterator[None]:
+    """Send what libraries print to stderr, so that stdout holds one document and nothing else."""
+    _Stdout.stream = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _Stdout.stream = None
+
+
 def print_json(document: Any) -> None:
     """One document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
+    stream = _Stdout.stream or sys.stdout
+    stream.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
+    stream.flush()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

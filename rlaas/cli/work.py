@@ -54,9 +54,8 @@ def optimize(
     as_json: JsonOption = False,
 ) -> None:
     """Search configurations with NSGA-III on a pool of Ray actors and write their front."""
-    from rlaas.demo import local_ray
     from rlaas.optimization import load_optimization_config
-    from rlaas.pipeline import run_optimization
+    from rlaas.pipeline import local_ray, run_optimization
     from rlaas.settings import load_settings
 
     loaded = load_optimization_config(config)

@@ -57,8 +57,8 @@ class Control:
         """What a Gateway should serve; see :meth:`ControlService.live`."""
         return await asyncio.to_thread(self._service.live, replica, generations, failures)
 
-    async def dispatch(self, request: ControlRequest) -> ControlReply:
-        """Answer a control-plane request."""
+    async def answer(self, request: ControlRequest) -> ControlReply:
+        """Answer a control-plane request. (A Serve handle has a method ``dispatch`` of its own.)"""
         return await asyncio.to_thread(self._routes.dispatch, request)
 
 

@@ -28,7 +28,7 @@ class Certificate:
         feasible: whether the winner keeps every rule of the mode; if not, no candidate does.
         score: of the winner, in [0, 1] for ``topsis``, mean goodness for ``weighted_sum``.
         runner_up: the next best that competed, None if the winner was alone.
-        margin: score ahead of the runner-up, None without one.
+        margin: score ahead of the runner-up, None without one; negative where the winner breaks rules by less.
         considered: candidates that competed: the feasible ones, or all where none is.
         excluded: candidates left out for breaking a rule.
         rules_kept, rules_violated: of the mode, as text, judged by the winner's means.
@@ -103,9 +103,12 @@ def explain(
         breaches = _listed(f"{rule} by {rule.violation(_of(objectives, winner, rule)):.3g}" for rule in violated)
         opening = f"No candidate keeps every rule of mode {mode.name}: {winner.name} misses least, breaking {breaches}"
     else:
-        field = f"alone among {len(rivals)}" if len(rivals) == 1 else f"first of {len(rivals)} candidates"
+        field = "the only candidate" if runner_up is None else f"first of {len(rivals)} candidates"
         left_out = f" ({excluded} more broke a rule)" if excluded else ""
         opening = f"{winner.name} is {field} for mode {mode.name}{left_out}"
+    if runner_up is None:
+        has = _listed(_value(o, v) for o, v in zip(objectives, own_values, strict=True))
+        return f"{opening}; it has {has}. There was nothing to weigh it against, so the mode's weights decided nothing."
     losses = [
         f"{_value(objectives[i], own_values[i])} against {_amount(objectives[i], values[best[i], i])} "
         f"of {rivals[int(best[i])].name}"
@@ -113,8 +116,6 @@ def explain(
         if regret[i] > 0
     ]
     given_up = f"For that it gives up {_listed(losses)}" if losses else "It gives up nothing against any rival"
-    if runner_up is None:
-        return f"{opening}; {merit}. {given_up}; there was no runner-up."
     return f"{opening}; {merit}. {given_up}; {_against(objectives, winner, runner_up, margin)}."
 
 
@@ -123,6 +124,8 @@ def _against(objectives: Sequence[Objective], winner: Candidate, other: Candidat
     gains = [o.name for o, d in zip(objectives, difference, strict=True) if d > 0]
     costs = [o.name for o, d in zip(objectives, difference, strict=True) if d < 0]
     lead = "" if margin is None else f" with a score {margin:.3g} lower"
+    if margin is not None and margin < 0:  # the winner was picked for its lesser violation
+        lead = f", which misses the rules by more and has a score {-margin:.3g} higher,"
     said = f"the runner-up {other.name}{lead} is worse in {_listed(gains) or 'nothing'}"
     return f"{said} and better in {_listed(costs) or 'nothing'}"
 

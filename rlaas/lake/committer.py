@@ -142,16 +142,14 @@ class Committer:
     def _run_stream(self, stream: Stream, damage: list[LakeError]) -> CommitReport:
         producers = list_producers(self.wal_root, self.tenant, stream)
         report = CommitReport()
-        healthy: list[Producer] = []
         for producer in producers:
             try:
                 report += CommitReport(adopted=_adopt(producer))
-                healthy.append(producer)
             except LakeError as problem:
-                damage.append(problem)
+                damage.append(problem)  # its open segment; those sealed before it are good
         batch: list[_Loaded] = []
         size = 0
-        for loaded in self._load(stream, healthy, damage):
+        for loaded in self._load(stream, producers, damage):
             batch.append(loaded)
             size += loaded.size
             if size >= self._max_batch_bytes:

@@ -26,6 +26,7 @@ from rlaas.errors import InvalidInputError, LakeError
 
 __all__ = [
     "HEADER",
+    "LOCK_NAME",
     "MAX_RECORD_BYTES",
     "STREAMS",
     "Producer",
@@ -34,6 +35,8 @@ __all__ = [
     "frame",
     "list_producers",
     "read_segment",
+    "remove_dead",
+    "seal_dead",
     "sync_folder",
     "take_over",
     "try_flock",

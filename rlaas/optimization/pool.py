@@ -159,22 +159,16 @@ class ActorPool:
         waiting = self._chunks(len(X))
         idle = deque(range(self._workers))
         calls: dict[Any, _Call] = {}
-        try:
-            while waiting or calls:
-                while waiting and idle:
-                    self._dispatch(X, waiting.popleft(), idle.popleft(), calls)
-                soonest = min(call.due for call in calls.values())
-                done, _ = ray.wait(list(calls), num_returns=1, timeout=max(0.0, soonest - time.monotonic()))
-                if done:
-                    for reference in done:
-                        self._collect(reference, calls.pop(reference), values, waiting, idle)
-                else:
-                    self._expire(calls, waiting, idle)
-        except BaseException:
-            # An interrupt or a defect of the problem: what still runs must not answer into the next evaluation.
-            for reference in calls:
-                ray.cancel(reference, force=False)
-            raise
+        while waiting or calls:
+            while waiting and idle:
+                self._dispatch(X, waiting.popleft(), idle.popleft(), calls)
+            soonest = min(call.due for call in calls.values())
+            done, _ = ray.wait(list(calls), num_returns=1, timeout=max(0.0, soonest - time.monotonic()))
+            if done:
+                for reference in done:
+                    self._collect(reference, calls.pop(reference), values, waiting, idle)
+            else:
+                self._expire(calls, waiting, idle)
         return values
 
     def _chunks(self, n: int) -> deque[_Chunk]:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, OperatorError, check_choice
-from rlaas.fronts import non_dominated
 from rlaas.optimization.directions import reference_directions
 from rlaas.optimization.indicators import hypervolume
 from rlaas.optimization.problems import Evaluator, Problem, as_problem, check_values
@@ -159,11 +158,14 @@ class _Members:
     def of(cls, problem: Problem, population: Any) -> _Members:
         if not len(population):
             return cls.none(problem)
+        import moocore
+
         X, F = (np.asarray(population.get(key), dtype=np.float64) for key in ("X", "F"))
         G = np.asarray(population.get("G"), dtype=np.float64).reshape(len(X), problem.n_constraints)
         feasible = (G <= 0).all(axis=1)
         X, F, G = X[feasible], F[feasible], G[feasible]
-        keep = non_dominated(F)
+        # Of equal rows one is kept. In C: this runs every generation.
+        keep = np.asarray(moocore.is_nondominated(F, keep_weakly=False)) if len(F) else np.empty(0, dtype=bool)
         return cls(X[keep], F[keep], G[keep])
 
     def summary(self, number: int, evaluations: int, unknown: int, reference: ArrayLike | None) -> Generation:

@@ -49,6 +49,7 @@ def search_configurations(
     replicas: int = 1,
     population: int | None = None,
     workers: int = 2,
+    cpus_per_worker: float = 1.0,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> SearchResult:
@@ -59,7 +60,8 @@ def search_configurations(
         tunable: which family of controllers.
         generations, population, seed: of the search.
         seeds, steps, warmup, replicas: how a configuration is evaluated; the seeds are never used again later.
-        workers: actors.
+        workers: actors; 0 evaluates in this process.
+        cpus_per_worker: processors that Ray sets aside for each.
         progress: called with (generation, generations).
 
     Raises:
@@ -67,16 +69,19 @@ def search_configurations(
     """
     factory = functools.partial(build_problem, name, dict(options), tunable, tuple(seeds), steps, warmup, replicas)
     problem = factory()
-    with ActorPool(factory, workers=workers) as pool:
-        return minimize(
-            problem,
-            algorithm="nsga3",
-            generations=generations,
-            population=population,
-            seed=seed,
-            evaluator=pool.evaluate,
-            progress=progress,
-        )
+    search = functools.partial(
+        minimize,
+        problem,
+        algorithm="nsga3",
+        generations=generations,
+        population=population,
+        seed=seed,
+        progress=progress,
+    )
+    if workers == 0:
+        return search()
+    with ActorPool(factory, workers=workers, cpus_per_worker=cpus_per_worker) as pool:
+        return search(evaluator=pool.evaluate)
 
 
 def configuration_parameters(scenario: Scenario, tunable: str, x: Sequence[float]) -> dict[str, Any]:

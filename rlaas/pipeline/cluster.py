@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import tempfile
@@ -18,12 +19,13 @@ LOGICAL_CPUS = 8
 def local_ray(address: str | None = None) -> Iterator[dict[str, str]]:
     """A local Ray for the length of the block (or the cluster at ``address``); yields the URLs that are up.
 
-    On the way out Serve, where it was started, and every local Ray process are stopped and their folder is removed,
-    whatever happened inside. A cluster that was given is left running.
+    On the way out every local Ray process is stopped and their folder is removed, whatever happened inside. A cluster
+    that was given is left running.
     """
     import ray
-    from ray import serve
 
+    # Serve announces each of its steps; what a user needs to know, the command says itself.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if address is not None:
         context = ray.init(address=address, logging_level="error", log_to_driver=False)
         try:
@@ -46,9 +48,5 @@ def local_ray(address: str | None = None) -> Iterator[dict[str, str]]:
         signal.signal(signal.SIGTERM, terminate)
         yield {"Ray dashboard": f"http://{context.dashboard_url}"} if context.dashboard_url else {}
     finally:
-        try:
-            if ray.is_initialized():
-                serve.shutdown()
-        finally:
-            ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -103,7 +103,7 @@ def judge_targets(scenario: Scenario, default: Evaluation, ours: Sequence[Evalua
     seed_weight = _counts(seeds, n_seeds)
 
     def ours_sum(parts: FloatArray) -> FloatArray:
-        return np.einsum("br,bs,rsp->bp", run_weight, seed_weight, parts) / n_runs
+        return np.asarray(np.einsum("br,bs,rsp->bp", run_weight, seed_weight, parts) / n_runs)
 
     drawn = _objectives(scenario, ours_sum(numerators), ours_sum(denominators))
     drawn_default = _objectives(scenario, seed_weight @ default.numerators, seed_weight @ default.denominators)

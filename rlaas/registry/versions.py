@@ -130,7 +130,7 @@ def check_metrics(metrics: Mapping[str, float] | None, *, field: str = "metrics"
 
 
 def check_params(params: Mapping[str, object] | None) -> dict[str, str]:
-    """Text by plain keys; values that are not text become JSON.
+    """Text by plain keys; values that are not text become JSON, None is left out.
 
     Raises:
         InvalidInputError: a key that MLflow could not hold, or a value of more than 6,000 characters.
@@ -139,7 +139,7 @@ def check_params(params: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def check_tags(tags: Mapping[str, object] | None) -> dict[str, str]:
-    """Text by plain keys outside the reserved prefixes.
+    """Text by plain keys outside the reserved prefixes; values as for parameters.
 
     Raises:
         InvalidInputError: a key that MLflow could not hold or that is reserved, or a value that is too long.
@@ -167,7 +167,8 @@ def check_document_name(name: str) -> str:
 
 
 def _texts(values: Mapping[str, object] | None, *, field: str) -> dict[str, str]:
-    texts = {_check_key(key, field=field): as_text(value) for key, value in (values or {}).items()}
+    known = {key: value for key, value in (values or {}).items() if value is not None}
+    texts = {_check_key(key, field=field): as_text(value) for key, value in known.items()}
     for key, text in texts.items():
         if len(text) > _MAX_TEXT:
             raise InvalidInputError(

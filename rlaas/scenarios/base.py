@@ -269,7 +269,7 @@ class Scenario(ABC):
         As it stands, for scenarios with one part per objective: the ratio of its sums.
         """
         top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
-        return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+        return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0))
 
     def guards(self, numerators: FloatArray, denominators: FloatArray) -> Mapping[str, FloatArray]:
         """Guarded quantities [...] by name, each to be at least its guard's share of the default's."""

@@ -28,6 +28,8 @@ from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, d
 
 __all__ = ["Decision", "DecisionEngine", "Log", "live_policy"]
 
+_MAX_NESTING = 32
+
 
 class Log(Protocol):
     """Where records go before they are acknowledged: :class:`rlaas.lake.wal.WriteAheadLog`."""
@@ -282,11 +284,15 @@ def _one_each(value: str | Sequence[str] | None, count: int, field: str) -> Sequ
 
 
 def _storable(context: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The context, if it can be written as it was read: JSON integers are unbounded, stored ones are not."""
-    try:
-        msgspec.json.encode(context)
-    except (OverflowError, ValueError, RecursionError):
-        raise InvalidInputError(
-            "context cannot be stored: integers must fit 64 bits and nesting must be moderate", field="context"
-        ) from None
-    return context
+    """The context, if it is nested moderately: what is accepted here has to be readable wherever the lake is read."""
+    level: list[Any] = [context]
+    for _ in range(_MAX_NESTING):
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return context
+    raise InvalidInputError(f"context is nested deeper than {_MAX_NESTING} levels", field="context")

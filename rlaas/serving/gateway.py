@@ -85,7 +85,7 @@ class Gateway:
             RetryableError: Control does not answer.
         """
         try:
-            reply: ControlReply = await self._control.dispatch.remote(request)
+            reply: ControlReply = await self._control.answer.remote(request)
         except (RayError, RayServeException, BackPressureError) as problem:
             self._events.warning("control_unreachable", error=str(problem).splitlines()[0])
             raise RetryableError("the control plane does not answer; try again later") from problem

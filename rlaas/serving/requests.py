@@ -30,6 +30,8 @@ Time = Annotated[int, Meta(ge=0, le=253_402_300_799_999_999)]  # up to the year 
 MAX_OUTCOMES = 10_000
 MAX_OUTCOME_FIELDS = 64
 _PATH = re.compile(r" - at `(?P<kind>key in )?\$(?P<path>.*?)`$")
+_SOME_KEY = "[...]"
+_STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 
 
@@ -141,7 +143,7 @@ def decode_outcomes(body: bytes) -> list[OutcomeItem]:
         else:
             items = [msgspec.convert(document, OutcomeItem)]
     except msgspec.ValidationError as problem:
-        _refuse(problem, OutcomeItem)
+        _refuse(problem, OutcomeItem, document)
     if not items or len(items) > MAX_OUTCOMES:
         raise InvalidInputError(
             f"outcomes has {len(items)} entries; allowed: 1 to {MAX_OUTCOMES} per request", field="outcomes"
@@ -159,26 +161,28 @@ def numbers(data: Any, *, field: str) -> list[Any]:
     try:
         return msgspec.convert(data, list[list[float]]) if nested else msgspec.convert(data, list[float])
     except msgspec.ValidationError as problem:
-        _refuse(problem, InferTensor, prefix=field)
+        _refuse(problem, InferTensor, data, prefix=field)
 
 
 def _decode(decoder: msgspec.json.Decoder[Body], body: bytes, kind: type[msgspec.Struct]) -> Body:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as problem:
-        _refuse(problem, kind)
+        _refuse(problem, kind, body)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise _malformed(body, str(problem)) from None
     except RecursionError:
         raise MalformedBodyError("body is nested too deeply", field="body") from None
 
 
-def _refuse(problem: msgspec.ValidationError, kind: type[msgspec.Struct], prefix: str = "") -> NoReturn:
+def _refuse(problem: msgspec.ValidationError, kind: type[msgspec.Struct], document: Any, prefix: str = "") -> NoReturn:
     """Raise the complaint of msgspec with the field in the caller's words."""
     text = str(problem)
     where = _PATH.search(text)
     path = where["path"].removeprefix(".") if where else ""
     text = text[: where.start()] if where else text
+    if path.endswith(_SOME_KEY):
+        path = _name_key(path.removesuffix(_SOME_KEY), document)
     unknown = _UNKNOWN.fullmatch(text)
     if unknown is not None:
         name = unknown["name"][:80]
@@ -188,6 +192,20 @@ def _refuse(problem: msgspec.ValidationError, kind: type[msgspec.Struct], prefix
     path = f"{prefix}{'' if not path or path.startswith('[') else '.'}{path}" if prefix else path
     path = path or "body"
     raise InvalidInputError(f"{path}: {text[:1].lower()}{text[1:]}", field=path) from None
+
+
+def _name_key(path: str, document: Any) -> str:
+    """Msgspec does not say which value of a mapping it refused: the first that is not a finite number."""
+    try:
+        value = msgspec.json.decode(document) if isinstance(document, bytes) else document
+        for index, name in _STEP.findall(path):
+            value = value[int(index)] if index else value[name]
+        for key, number in value.items():
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                return f"{path}.{key[:80]}"
+    except (msgspec.DecodeError, LookupError, TypeError, AttributeError):
+        return path  # a number beyond the range of a double stops this decoder too
+    return path
 
 
 def _struct_at(kind: type[msgspec.Struct], path: str) -> type[msgspec.Struct]:

@@ -15,7 +15,7 @@ __all__ = ["Algorithm", "PPOSettings", "SACSettings", "TrainingConfig", "load_co
 
 Algorithm = Literal["sac", "ppo"]
 
-_DEFAULT_LEARNING_RATE: Mapping[str, float] = {"sac": 1e-3, "ppo": 7e-4}
+_DEFAULT_LEARNING_RATE: Mapping[str, float] = {"sac": 1e-3, "ppo": 1e-3}
 # Control of queues and sessions answers within some ten steps: a short horizon learns in a fraction of the updates.
 _DEFAULT_GAMMA: Mapping[str, float] = {"sac": 0.9, "ppo": 0.98}
 
@@ -60,7 +60,7 @@ class TrainingConfig(_Document):
         seed: seed of everything random in the run.
         num_envs: environments stepped together; each may hold several decision makers.
         hidden: widths of the hidden layers of policy and critic.
-        learning_rate, gamma: None takes the algorithm's default (sac: 1e-3, 0.9; ppo: 7e-4, 0.98).
+        learning_rate, gamma: None takes the algorithm's default (sac: 1e-3, 0.9; ppo: 1e-3, 0.98).
         batch_size: rows of a SAC batch (PPO: ``ppo.minibatch``).
         preference_hold: steps after which a running environment gets a fresh preference.
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.

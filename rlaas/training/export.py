@@ -155,15 +155,21 @@ def _policy_graph(policy: PolicyNetwork, weights: Mapping[str, Float32]) -> byte
         inputs["preference"] = policy.n_objectives
         nodes.append(helper.make_node("Concat", [current, "preference"], ["features"], axis=1))
         current = "features"
-    for i, layer in enumerate(policy.body):
+    for i, layer in enumerate(policy.body.layers):
         following = f"layer{i}"
         if isinstance(layer, nn.Linear):
-            names = [f"body.{i}.weight", f"body.{i}.bias"]
+            names = [f"body.layers.{i}.weight", f"body.layers.{i}.bias"]
             initial |= {name: weights[name] for name in names}
             nodes.append(helper.make_node("Gemm", [current, *names], [following], transB=1))
         else:
             nodes.append(helper.make_node("Relu" if isinstance(layer, nn.ReLU) else "Tanh", [current], [following]))
         current = following
+        if i == 1 and policy.n_objectives:
+            names = ["body.gate.weight", "body.gate.bias"]
+            initial |= {name: weights[name] for name in names}
+            nodes.append(helper.make_node("Gemm", ["preference", *names], ["gate"], transB=1))
+            nodes.append(helper.make_node("Mul", [current, "gate"], ["gated"]))
+            current = "gated"
     n = policy.n_actions
     if policy.discrete:
         nodes.append(helper.make_node("Identity", [current], ["logits"]))

@@ -16,6 +16,7 @@ from torch.nn import functional
 __all__ = [
     "LOG_STD_RANGE",
     "NORMALISED_LIMIT",
+    "GatedMLP",
     "Normaliser",
     "PolicyNetwork",
     "TwinCritic",
@@ -66,6 +67,52 @@ def mlp(n_in: int, hidden: Sequence[int], n_out: int, activation: Activation, la
     return nn.Sequential(*layers, head)
 
 
+class GatedMLP(nn.Module):
+    """A perceptron whose first hidden layer is scaled by the preference.
+
+    What is best often depends on the *product* of preference and state (follow the target, or its mirror image). A
+    plain perceptron has to build that product first, and an on-policy learner has settled on one compromise for all
+    preferences by then. Feature-wise scaling (Perez et al. 2018, arXiv 1709.07871) has it from the first update.
+
+    Args:
+        n_features: length of a normalised observation.
+        n_objectives: length of the preference behind it; 0 for none, and then nothing is scaled.
+        hidden: widths of the hidden layers.
+        n_out: outputs.
+        activation: ``relu`` or ``tanh``.
+        last_gain: scale of the last layer's weights.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_objectives: int,
+        hidden: Sequence[int],
+        n_out: int,
+        *,
+        activation: Activation,
+        last_gain: float,
+    ) -> None:
+        super().__init__()
+        self.n_features, self.n_objectives = n_features, n_objectives
+        self.layers = mlp(n_features + n_objectives, hidden, n_out, activation, last_gain)
+        self.gate = nn.Linear(n_objectives, hidden[0]) if n_objectives else None
+        if self.gate is not None:
+            nn.init.normal_(self.gate.weight)
+            # Equal weights scale by one.
+            with torch.no_grad():
+                self.gate.bias.copy_(1.0 - self.gate.weight.mean(dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Outputs [n, n_out] of observations and preferences, joined [n, n_features + n_objectives]."""
+        if self.gate is None:
+            out: Tensor = self.layers(features)
+            return out
+        hidden = self.layers[:2](features) * self.gate(features[:, self.n_features :])
+        gated: Tensor = self.layers[2:](hidden)
+        return gated
+
+
 class PolicyNetwork(nn.Module):
     """Observation and preference in, distribution parameters out.
 
@@ -92,13 +139,18 @@ class PolicyNetwork(nn.Module):
         self.n_features, self.n_objectives, self.n_actions = n_features, n_objectives, n_actions
         self.discrete, self.activation = discrete, activation
         self.normaliser = Normaliser(n_features)
-        self.body = mlp(
-            n_features + n_objectives, hidden, n_actions if discrete else 2 * n_actions, activation, last_gain=0.01
+        self.body = GatedMLP(
+            n_features,
+            n_objectives,
+            hidden,
+            n_actions if discrete else 2 * n_actions,
+            activation=activation,
+            last_gain=0.01,
         )
         if not discrete:
             low, high = LOG_STD_RANGE
             with torch.no_grad():
-                head: nn.Module = self.body[-1]
+                head: nn.Module = self.body.layers[-1]
                 assert isinstance(head, nn.Linear)
                 head.bias[n_actions:] = math.atanh(2 * (FIRST_LOG_STD - low) / (high - low) - 1)
 

@@ -95,7 +95,7 @@ class PackedRunner(EnvRunner, Checkpointable):
         self._observation = np.asarray(observation, dtype=np.float32)
         self._ended = np.zeros(self.rows, dtype=bool)
         self._preference = self._fresh_preferences(self.rows // self.rows_per_env)
-        self._held = np.zeros(self.rows // self.rows_per_env, dtype=np.int64)
+        self._held: NDArray[np.int64] = np.zeros(self.rows // self.rows_per_env, dtype=np.int64)
         self._returns = np.zeros(self.rows)
         self._rewards = self._no_rewards()
         self.moments.update(self._observation)
@@ -107,7 +107,7 @@ class PackedRunner(EnvRunner, Checkpointable):
             num_timesteps: steps of the vector environment.
             random_actions: draw actions uniformly instead of asking the module.
         """
-        overdue: NDArray[np.bool_] = self._held >= self.training.preference_hold
+        overdue = self._held >= self.training.preference_hold
         self._renew_preferences(overdue)
         self.module.policy.normaliser.freeze(self.moments.mean, self.moments.deviation())
         names = ("observation", "preference", "action", "reward", "terminated", "truncated", "valid")
@@ -173,7 +173,7 @@ class PackedRunner(EnvRunner, Checkpointable):
 
         The step of the reset itself still runs under the old preference: its value is the old episode's bootstrap.
         """
-        started = self._ended.reshape(-1, self.rows_per_env).any(axis=1)
+        started = np.logical_or.reduce(self._ended.reshape(-1, self.rows_per_env), axis=1)
         self._held += 1
         self._ended = np.array(done)
         self._renew_preferences(started)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from rlaas.errors import ConfigurationError
 from rlaas.training.algorithm import PackedAlgorithm, PackedConfig, PackedLearner, PackedModule
 from rlaas.training.conditioning import reward_scale
-from rlaas.training.networks import mlp
+from rlaas.training.networks import GatedMLP
 from rlaas.training.packed_runner import Rollout
 
 __all__ = ["PPOAlgorithm", "PPOConfig", "PPOLearner", "PPOModule", "generalised_advantages"]
@@ -60,7 +60,9 @@ class PPOModule(PackedModule):
         """Build the networks."""
         super().setup()
         shape = dict(self.model_config)
-        self.critic = mlp(shape["n_features"] + shape["n_objectives"], shape["hidden"], 1, "tanh", last_gain=1.0)
+        self.critic = GatedMLP(
+            shape["n_features"], shape["n_objectives"], shape["hidden"], 1, activation="tanh", last_gain=1.0
+        )
         self.register_buffer("reward_scale", torch.tensor(0.0))
 
     def explore(

@@ -234,19 +234,11 @@ def test_every_acknowledged_decision_is_in_bronze_once_although_a_gateway_is_kil
     assert len(set(acknowledged)) == len(acknowledged)
     # The flock of the killed process is free, so its open segment is adopted.
     platform.client.flush_lake()
-    decisions, outcomes = _until(
-        lambda: (found := verify(platform.lake, acknowledged, receipts)) and not found[0].missing and found
+    found = _until(
+        lambda: (seen := verify(platform.lake, decisions=acknowledged, outcomes=receipts)).exactly_once and seen
     )
-    assert (decisions.acknowledged, decisions.in_bronze, decisions.duplicates) == (
-        len(acknowledged),
-        len(acknowledged),
-        0,
-    )
-    assert (outcomes.acknowledged, outcomes.in_bronze, outcomes.duplicates) == (
-        len(set(receipts)),
-        len(set(receipts)),
-        0,
-    )
+    assert found.decisions.acknowledged == found.decisions.in_bronze == len(acknowledged)
+    assert found.outcomes.acknowledged == found.outcomes.in_bronze == len(set(receipts))
     update_transitions(platform.lake)
     silver = platform.lake.read("silver.transitions").column("decision_id").to_pylist()
     assert len(set(silver)) == len(silver)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -59,6 +59,7 @@ class TestDegenerate:
 
 
 @pytest.mark.parametrize("normalisation", ["vector", "minmax"])
+@settings(deadline=None)
 @given(values=VALUES, weights=WEIGHTS)
 def test_scores_are_shares_and_respect_dominance(normalisation: str, values: np.ndarray, weights: np.ndarray) -> None:
     scores = topsis(values, weights, UP, normalisation)
@@ -70,6 +71,7 @@ def test_scores_are_shares_and_respect_dominance(normalisation: str, values: np.
                 assert scores[i] >= scores[j] - 1e-9
 
 
+@settings(deadline=None)
 @given(values=VALUES, weights=WEIGHTS, scale=st.floats(0.1, 10))
 def test_units_and_order_do_not_matter(values: np.ndarray, weights: np.ndarray, scale: float) -> None:
     scores = topsis(values, weights, UP)

@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -16,6 +16,7 @@ HALVES = {"champion": 0.5, "challenger": 0.5}
 THREE = {"a": 5.0, "b": 3.0, "c": 2.0}
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.dictionaries(st.text(min_size=1), st.floats(0.01, 100), min_size=1, max_size=5))
 def test_sticky_and_independent_of_the_order(unit: str, salt: str, variants: dict[str, float]) -> None:
     first = assign_unit(unit, salt, variants)
@@ -63,6 +64,7 @@ def test_a_variant_of_weight_zero_is_never_chosen() -> None:
     assert assign_unit("u", "s", {"a": 1, "off": 0}).propensity == 1.0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 500), st.text())
 def test_switchback_alternates_within_pairs_and_keeps_its_block(pair: int, block_steps: int, salt: str) -> None:
     start = 2 * pair * block_steps

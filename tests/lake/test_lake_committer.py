@@ -10,7 +10,7 @@ from lake_builders import decision, decisions, names, outcomes, segments_below
 
 from rlaas.errors import ConflictError, InvalidInputError, LakeError
 from rlaas.lake import CommitReport, Committer, Lake, WriteAheadLog, encode, verify
-from rlaas.lake.segments import LOCK_NAME
+from rlaas.lake.segments import HEADER, LOCK_NAME, frame
 
 
 @pytest.fixture
@@ -150,11 +150,12 @@ def test_a_damaged_open_segment_of_a_dead_producer_is_not_cut(lake: Lake, wal: P
         log.seal()
         content = bytearray((log.folder / "00000001.seg").read_bytes())
     content[9] ^= 0x40  # a length that reaches beyond the end, as in a torn record
-    (folder / "00000001.open").write_bytes(content)
-    with pytest.raises(LakeError, match=r"00000001\.open is damaged at offset 8"):
+    (folder / "00000001.seg").write_bytes(HEADER + frame(decisions("before", 2)))
+    (folder / "00000002.open").write_bytes(content)
+    with pytest.raises(LakeError, match=r"00000002\.open is damaged at offset 8"):
         Committer(lake, wal).run_once()
-    assert (folder / "00000001.open").read_bytes() == content
-    assert verify(lake, decisions=names("d", 3)).exactly_once
+    assert (folder / "00000002.open").read_bytes() == content
+    assert verify(lake, decisions=[*names("d", 3), *names("before", 2)]).exactly_once
 
 
 def test_a_folder_without_a_lock_is_one_that_never_wrote(lake: Lake, wal: Path) -> None:

@@ -181,6 +181,13 @@ def test_rows_are_replaced_only_where_told(tmp_path: Path) -> None:
     assert other.read("quarantine.outcomes").column("receipt_id").to_pylist() == ["3"]
 
 
+def test_the_root_may_be_a_url(tmp_path: Path) -> None:
+    lake = Lake(f"file://{tmp_path}/lake/")
+    add(lake, 1, "a")
+    assert lake.read("bronze.decisions", columns=["decision_id"]).to_pylist() == [{"decision_id": "a"}]
+    assert Lake(tmp_path / "lake").count("bronze.decisions") == 1
+
+
 def test_the_date_is_the_utc_day() -> None:
     assert [date_of(time) for time in (0, DAY_US - 1, DAY_US, 253_402_300_799_999_999)] == [
         "1970-01-01", "1970-01-01", "1970-01-02", "9999-12-31",

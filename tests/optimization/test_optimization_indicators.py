@@ -3,7 +3,7 @@ from __future__ import annotations
 import moocore
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pymoo.indicators.hv import HV
@@ -41,6 +41,7 @@ def test_hypervolume_beyond_five_objectives_is_close_to_exact() -> None:
     assert hypervolume(points, np.ones(6)) == hypervolume(points, np.ones(6))
 
 
+@settings(deadline=None)
 @given(arrays(np.float64, (8, 3), elements=st.floats(0, 1)), arrays(np.float64, 3, elements=st.floats(0, 1)))
 def test_hypervolume_never_falls_when_a_point_is_added(points: np.ndarray, extra: np.ndarray) -> None:
     before = hypervolume(points, np.ones(3))

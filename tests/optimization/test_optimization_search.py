@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymoo.algorithms.moo.nsga3 import NSGA3
 from pymoo.core.problem import Problem as PymooBase
@@ -192,6 +192,7 @@ def test_progress_and_history() -> None:
     assert result.history[-1].evaluations == result.evaluations == 150
 
 
+@settings(deadline=None)
 @given(st.integers(2, 12), st.integers(2, 200))
 def test_directions_lie_on_the_simplex_within_the_population(n_obj: int, population: int) -> None:
     if population < n_obj:

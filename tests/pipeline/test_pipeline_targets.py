@@ -7,13 +7,13 @@ import pytest
 from scipy import stats
 from support.toy import ToyScenario
 
-Worlds = tuple[ToyScenario, Evaluation, np.ndarray, np.ndarray]
-
 from rlaas.errors import InvalidInputError
 from rlaas.pipeline import judge_targets, pseudo_values
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import spread_subset
 from rlaas.scenarios import Evaluation
+
+Worlds = tuple[ToyScenario, Evaluation, np.ndarray, np.ndarray]
 
 
 def _evaluation(scenario: ToyScenario, numerators: np.ndarray, denominators: np.ndarray) -> Evaluation:

@@ -29,7 +29,7 @@ def test_what_is_registered_comes_back(registry: Registry, make_bundle: MakeBund
         bundle,
         params={"hidden": [64, 64], "algorithm": "ppo"},
         metrics={"gain": 0.5, "hypervolume": 0.25},
-        tags={"lake": {"silver.transitions": 7}},
+        tags={"lake": {"silver.transitions": 7}, "git_commit": None},
         documents={"front.json": front},
         curve=[{"step": 10, "return": 0.1}, {"step": 20, "return": 0.2}],
     )

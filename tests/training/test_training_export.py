@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_toys import DiscreteToy, Toy
 
 from rlaas.bundles import load_bundle
 from rlaas.errors import BundleError, InvalidInputError
@@ -18,7 +19,6 @@ from rlaas.objectives import Preference
 from rlaas.scenarios import evaluate
 from rlaas.training import PolicyController, evaluate_policy, export_bundle, export_constant
 from rlaas.training.networks import PolicyNetwork
-from training_toys import DiscreteToy, Toy
 
 
 def _network(*, discrete: bool, n_objectives: int = 2, hidden: tuple[int, ...] = (16, 8)) -> PolicyNetwork:
@@ -52,7 +52,7 @@ def test_onnx_equals_torch(discrete: bool, n_objectives: int, tmp_path: Path) ->
     manifest = policy.manifest
     assert manifest.preference_conditioned is bool(n_objectives)
     assert manifest.measures == ("near_num", "near_den", "mirror_num", "mirror_den")
-    assert manifest.modes == {"follow": {"near": 0.9, "mirror": 0.1}}
+    assert manifest.modes["follow"] == pytest.approx({"near": 0.9, "mirror": 0.1})
     assert manifest.observation.high == (1.0, None)
     assert manifest.lineage["seed"] == 7
     assert manifest.lineage["reference_hash"] == "0123456789abcdef"

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from training_toys import DiscreteToy, Toy
 
 from rlaas.bundles import load_bundle
 from rlaas.errors import InvalidInputError
 from rlaas.objectives import Preference
 from rlaas.scenarios import ConstantController, evaluate
 from rlaas.training import PolicyController, fit_offline
-from training_toys import DiscreteToy, Toy
 
 
 def _log(scenario: Toy, steps: int, seed: int = 0) -> pa.Table:
@@ -26,20 +26,19 @@ def _log(scenario: Toy, steps: int, seed: int = 0) -> pa.Table:
         action = rng.integers(5, size=env.num_envs) if scenario.discrete else rng.uniform(-2, 2, (env.num_envs, 1))
         following, reward, terminated, truncated, _ = env.step(action)
         for i in np.flatnonzero(~ended):
-            rows.append(
-                {
-                    "observation": observation[i].tolist(),
-                    "action": np.atleast_1d(action[i]).astype(float).tolist(),
-                    "preference": None,
-                    "outcome": [("near", float(reward[i, 0])), ("mirror", float(reward[i, 1]))],
-                    # The last decision of a session has no successor.
-                    "next_observation": None if step == steps - 1 else following[i].tolist(),
-                    "terminated": bool(terminated[i]),
-                    "truncated": bool(truncated[i]),
-                    "session": f"s{i}",
-                    "step": step,
-                }
-            )
+            row = {
+                "observation": observation[i].tolist(),
+                "action": np.atleast_1d(action[i]).astype(float).tolist(),
+                "preference": None,
+                "outcome": [("near", float(reward[i, 0])), ("mirror", float(reward[i, 1]))],
+                # The last decision of a session has no successor.
+                "next_observation": None if step == steps - 1 else following[i].tolist(),
+                "terminated": bool(terminated[i]),
+                "truncated": bool(truncated[i]),
+                "session": f"s{i}",
+                "step": step,
+            }
+            rows.append(row)
         ended = terminated | truncated
         observation = following
     doubles, numbers = pa.list_(pa.float64()), pa.map_(pa.string(), pa.float64())

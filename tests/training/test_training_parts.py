@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_toys import Toy
 
 from rlaas.training.conditioning import RunningMoments, anchors_of, reward_scale, sample_preferences, spread_preferences
 from rlaas.training.networks import TwinCritic, squashed_sample
 from rlaas.training.ppo import generalised_advantages
 from rlaas.training.replay import ReplayBuffer, Transitions
-from training_toys import Toy
 
 
 @settings(max_examples=40, deadline=None)
@@ -128,7 +128,9 @@ def test_reward_scale_survives_constants() -> None:
 
 def _numbered(first: int, n: int) -> Transitions:
     column = torch.arange(first, first + n, dtype=torch.float32)[:, None]
-    return Transitions(column.repeat(1, 2), column, column.repeat(1, 2), column.repeat(1, 2), column * 0, column.repeat(1, 2) + 0.5)
+    return Transitions(
+        column.repeat(1, 2), column, column.repeat(1, 2), column.repeat(1, 2), column * 0, column.repeat(1, 2) + 0.5
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training_toys import DiscreteToy, Toy
 
 from rlaas.bundles import load_bundle
 from rlaas.errors import ConfigurationError, TrainingError
@@ -15,12 +16,12 @@ from rlaas.objectives import Preference
 from rlaas.scenarios import ConstantController, Scenario, evaluate
 from rlaas.training import PolicyController, TrainingConfig, TrainingRun, build_algorithm, train
 from rlaas.training.sac import transitions_of
-from training_toys import DiscreteToy, Toy
 
 pytestmark = pytest.mark.ray
 
 SAC: dict[str, Any] = {"scenario": "training_toys:Toy", "seed": 4, "num_envs": 16, "hidden": (32, 32), "gamma": 0.5}
 PPO: dict[str, Any] = {"scenario": "training_toys:DiscreteToy", "seed": 4, "num_envs": 16, "hidden": (32, 32)}
+SHORT_ROLLOUTS: dict[str, Any] = {"rollout_length": 32, "minibatch": 128}
 
 
 def _values(scenario: Scenario, run: TrainingRun, weights: list[float]) -> np.ndarray:
@@ -77,7 +78,9 @@ def test_sac_learns_a_front(local_ray: None, tmp_path: Path) -> None:
 
 
 def test_ppo_learns_a_front(local_ray: None, tmp_path: Path) -> None:
-    config = TrainingConfig(**PPO, steps=30_000, gamma=0.5, ppo={"rollout_length": 32, "minibatch": 128})
+    config = TrainingConfig(
+        **PPO, steps=30_000, gamma=0.5, learning_rate=2e-3, ppo={"rollout_length": 32, "minibatch": 128}
+    )
     run = train(config, output=tmp_path / "run")
     _check_it_learned_the_trade_off(DiscreteToy(), run)
     assert run.front is None
@@ -86,7 +89,9 @@ def test_ppo_learns_a_front(local_ray: None, tmp_path: Path) -> None:
 
 
 def test_ppo_moves_boxes_too(local_ray: None, tmp_path: Path) -> None:
-    config = TrainingConfig(**SAC, algorithm="ppo", steps=30_000, ppo={"rollout_length": 32, "minibatch": 128})
+    config = TrainingConfig(
+        **SAC, algorithm="ppo", steps=30_000, learning_rate=2e-3, ppo={"rollout_length": 32, "minibatch": 128}
+    )
     run = train(config, output=tmp_path / "run")
     near = _values(Toy(), run, [1.0, 0.0])
     assert near[0] > 0.85
@@ -100,7 +105,7 @@ def test_cartpole_improves(local_ray: None, tmp_path: Path) -> None:
         seed=2,
         num_envs=16,
         gamma=0.98,
-        ppo={"rollout_length": 32, "minibatch": 128},
+        ppo=SHORT_ROLLOUTS,
         evaluation_seeds=(1, 2, 3),
         evaluation_steps=500,
         evaluation_warmup=0,
@@ -207,16 +212,19 @@ def test_rllib_refuses_remote_runners() -> None:
 
 @pytest.mark.parametrize("name", ["network5g-sac", "recsys-ppo"])
 def test_shipped_scenarios_train(name: str, local_ray: None, repository: Path, tmp_path: Path) -> None:
-    from rlaas.errors import RlaasError
     from rlaas.training import load_config
     from rlaas.training.problems import problem_of
 
     config = load_config(repository / "configs" / "training" / f"{name}.yaml")
     config = config.model_copy(
-        update={"steps": 3_000, "num_envs": 16, "evaluation_seeds": (), "ppo": config.ppo.model_copy(update={"minibatch": 128})}
+        update={
+            "steps": 3_000,
+            "num_envs": 16,
+            "evaluation_seeds": (),
+            "ppo": config.ppo.model_copy(update={"minibatch": 128}),
+        }
     )
     scenario = problem_of(config)
-    assert not isinstance(scenario, RlaasError)
     run = train(config, output=tmp_path / "run")
     mode = scenario.modes[scenario.primary_mode]
     values = evaluate(

@@ -17,7 +17,7 @@ from rlaas.scenarios import Baseline, ConstantController, Scenario, VectorScenar
 class ToyEnv(VectorScenarioEnv):
     """Follow a target: one objective pays for being near it, the other for being near its mirror image.
 
-    Observation: target t in [-1, 1] and step share. Box action a in [-2, 2] (scaled to [-1, 1]) or a choice of 5 levels.
+    Observation: target t in [-1, 1] and step share. Action: in the box [-2, 2] (scaled to [-1, 1]), or one of 5 levels.
     """
 
     def __init__(self, scenario: Toy, num_envs: int, seed: int | Sequence[int]) -> None:
@@ -52,10 +52,8 @@ class ToyEnv(VectorScenarioEnv):
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         fresh = np.repeat(self.ended, self.rows_per_env)
-        if self.scenario.discrete:
-            level = np.asarray(actions) / 2.0 - 1.0
-        else:
-            level = np.asarray(actions)[:, 0] / 2.0
+        chosen = np.asarray(actions)
+        level = chosen / 2.0 - 1.0 if self.scenario.discrete else chosen[:, 0] / 2.0
         reward = np.stack([1 - (level - self.target) ** 2, 1 - (level + self.target) ** 2], axis=1)
         reward[fresh] = 0.0
         self.clock = np.where(self.ended, 0, self.clock + 1)
@@ -69,9 +67,7 @@ class ToyEnv(VectorScenarioEnv):
         return self.observe(), reward, terminated, truncated, {"numerators": reward, "denominators": counted}
 
     def get_state(self) -> dict[str, Any]:
-        return copy.deepcopy(
-            {"rngs": self.rngs, "clock": self.clock, "ended": self.ended, "target": self.target}
-        )
+        return copy.deepcopy({"rngs": self.rngs, "clock": self.clock, "ended": self.ended, "target": self.target})
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(copy.deepcopy(dict(state)))

@@ -1,0 +1,38 @@
+"""Every file under configs/ is loaded by its own model and describes something that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaas import scenarios
+from rlaas.optimization import load_optimization_config
+from rlaas.pipeline import load_pipeline_config
+from rlaas.serving import load_serving_config
+from rlaas.training import load_config
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*") if p.is_file())
+LOADERS: dict[str, Any] = {
+    "training": load_config,
+    "optimization": load_optimization_config,
+    "pipeline": load_pipeline_config,
+    "serving": load_serving_config,
+}
+
+
+def test_every_folder_has_files() -> None:
+    assert {name.split("/")[0] for name in FILES} == set(LOADERS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_loads(name: str) -> None:
+    config = LOADERS[name.split("/", maxsplit=1)[0]](CONFIGS / name)
+    for part in (config, getattr(config, "training", None), *getattr(config, "searches", ())):
+        scenario = getattr(part, "scenario", None)
+        if scenario is not None:
+            loaded = scenarios.load(scenario, **part.options)
+            if hasattr(part, "tunable"):
+                assert part.tunable in loaded.tunables
