@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; default SQLite in home")
     artifact_url: str | None = Field(default=None, description="MLflow artifact root; default home/artifacts")
     state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default SQLite in home")
-    secret: SecretStr | None = Field(default=None, description="key that signs decision ids; default a file in home")
+    secret: SecretStr | None = Field(default=None, description="signs decision ids; default kept in the state database")
     durability: Literal["process"] = Field(default="process", description="what an acknowledgement survives")
 
     @field_validator("home")

@@ -45,7 +45,7 @@ def serve(
         except KeyboardInterrupt:
             typer.echo("stopping", err=True)
         finally:
-            stop_platform()
+            stop_platform(shut_down_serve=address is not None)
 
 
 def _in_use(host: str, port: int) -> bool:

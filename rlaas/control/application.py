@@ -105,10 +105,16 @@ def start_platform(
     return base_url
 
 
-def stop_platform() -> None:
-    """Stop the platform; what was acknowledged is in the write-ahead log and is committed now or by the next start."""
+def stop_platform(*, shut_down_serve: bool = False) -> None:
+    """Stop the platform; what was acknowledged is in the write-ahead log and is committed now or by the next start.
+
+    Args:
+        shut_down_serve: stop Serve itself too. Leave it where Ray is about to end anyway (its controller, killed by
+            its own shutdown, is reported as a failed task), or where other applications are served.
+    """
     serve.delete(APPLICATION)
-    serve.shutdown()
+    if shut_down_serve:
+        serve.shutdown()
 
 
 def _check_home(settings: Settings) -> None:

@@ -58,7 +58,7 @@ class Control:
         return await asyncio.to_thread(self._service.live, replica, generations, failures)
 
     async def answer(self, request: ControlRequest) -> ControlReply:
-        """Answer a control-plane request. (A Serve handle has a method ``dispatch`` of its own.)"""
+        """Answer a control-plane request."""  # not "dispatch": a Serve handle has a method of that name
         return await asyncio.to_thread(self._routes.dispatch, request)
 
 

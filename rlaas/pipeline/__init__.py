@@ -9,7 +9,7 @@ from rlaas.pipeline.candidates import (
     utility,
 )
 from rlaas.pipeline.cluster import local_ray
-from rlaas.pipeline.experiment import analyse_experiment, parts_of, pseudo_values
+from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
 from rlaas.pipeline.jobs import PipelineConfig, load_pipeline_config, run_optimization, run_pipeline, run_training
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import (
@@ -41,7 +41,6 @@ __all__ = [
     "judge_targets",
     "load_pipeline_config",
     "local_ray",
-    "parts_of",
     "policy_preferences",
     "pseudo_values",
     "resolve_modes",

@@ -12,28 +12,11 @@ from numpy.typing import NDArray
 from rlaas.errors import InvalidInputError
 from rlaas.experiments import Comparison, compare_by_unit, compare_switchback
 from rlaas.objectives import Preference, normalise
-from rlaas.scenarios import Scenario
+from rlaas.scenarios import Scenario, outcome_parts
 
-__all__ = ["analyse_experiment", "parts_of", "pseudo_values"]
+__all__ = ["analyse_experiment", "pseudo_values"]
 
 FloatArray = NDArray[np.float64]
-
-
-def parts_of(scenario: Scenario, transitions: pa.Table) -> tuple[FloatArray, FloatArray]:
-    """Numerators and denominators [n_rows, n_parts] from the ``outcome`` column.
-
-    Raises:
-        InvalidInputError: a row lacks a part, named.
-    """
-    outcomes = [dict(row) for row in transitions.column("outcome").to_pylist()]
-
-    def column(suffix: str) -> FloatArray:
-        try:
-            return np.array([[row[f"{part}_{suffix}"] for part in scenario.part_names] for row in outcomes])
-        except KeyError as missing:
-            raise InvalidInputError(f"an outcome in silver.transitions lacks {missing}", field="outcome") from missing
-
-    return column("num"), column("den")
 
 
 def pseudo_values(
@@ -101,7 +84,8 @@ def analyse_experiment(
     for variant in (control, treatment):
         if not (arms == variant).any():
             raise InvalidInputError(f"variant {variant!r} has no transitions", field="variant")
-    numerators, denominators = parts_of(scenario, table)
+    outcomes = [dict(row) for row in table.column("outcome").to_pylist()]
+    numerators, denominators = outcome_parts(scenario, outcomes)
     if scenario.experiment_design == "switchback":
         return _by_block(
             scenario,

@@ -147,5 +147,5 @@ def _guards(
     out: dict[str, tuple[float, bool]] = {}
     for name, share in scenario.guard_shares.items():
         ratio = float(reached[name]) / float(wanted[name])
-        out[name] = (ratio, ratio >= share)
+        out[name] = (ratio, bool(ratio >= share))
     return out

@@ -13,6 +13,7 @@ from rlaas.scenarios.base import (
 )
 from rlaas.scenarios.configuration import ConfigurationProblem
 from rlaas.scenarios.evaluation import Evaluation, evaluate
+from rlaas.scenarios.outcomes import outcome_document, outcome_parts
 from rlaas.scenarios.registry import available, load
 
 __all__ = [
@@ -29,5 +30,7 @@ __all__ = [
     "available",
     "evaluate",
     "load",
+    "outcome_document",
+    "outcome_parts",
     "seed_list",
 ]

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
-from rlaas.objectives import Mode, Objective
+from rlaas.objectives import Mode, Objective, normalise
 
 __all__ = [
     "Baseline",
@@ -257,6 +257,11 @@ class Scenario(ABC):
     }
     training_defaults: ClassVar[Mapping[str, Any]] = {}
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names under which outcomes carry the parts: ``<part>_num`` and ``<part>_den``, part by part."""
+        return tuple(f"{part}_{end}" for part in self.part_names for end in ("num", "den"))
+
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
         """``num_envs`` environments of ``env_class``, reset; a sequence gives each its own seed."""
         env = self.env_class(self, num_envs)
@@ -270,6 +275,15 @@ class Scenario(ABC):
         """
         top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
         return np.asarray(np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0))
+
+    def step_rewards(self, numerators: FloatArray, denominators: FloatArray) -> FloatArray:
+        """Rewards [n, n_objectives] of single decisions from their own parts [n, n_parts], as logs hold them.
+
+        Normalised, larger is better. As it stands an objective that is undefined in a step counts as the middle of
+        its range; a scenario whose environment rewards differently says so by overriding this.
+        """
+        goodness = normalise(self.objectives, self.objective_values(numerators, denominators))
+        return np.where(np.isfinite(goodness), goodness, 0.5)
 
     def guards(self, numerators: FloatArray, denominators: FloatArray) -> Mapping[str, FloatArray]:
         """Guarded quantities [...] by name, each to be at least its guard's share of the default's."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
+from gymnasium import spaces
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -27,9 +28,11 @@ from ray.rllib.utils.metrics import (
 from torch import Tensor
 
 from rlaas.errors import ConfigurationError, TrainingError
+from rlaas.scenarios import ConstantController, Scenario
 from rlaas.training import config as training_config
 from rlaas.training.networks import PolicyNetwork
 from rlaas.training.packed_runner import PackedRunner
+from rlaas.training.problems import problem_of
 
 __all__ = ["PackedAlgorithm", "PackedConfig", "PackedLearner", "PackedModule"]
 
@@ -50,6 +53,8 @@ class PackedModule(TorchRLModule):
             discrete=shape["discrete"],
             activation=shape["activation"],
         )
+        if shape["first_action"] is not None:
+            self.policy.start_at(shape["first_action"])
 
     def explore_at_random(self, rows: int, generator: torch.Generator) -> Tensor:
         """Uniform actions: [rows, n_actions] in [-1, 1), or [rows] choices."""
@@ -158,10 +163,6 @@ class PackedConfig(AlgorithmConfig):
         return RLModuleSpec(module_class=self.module_class, model_config=self._shape())
 
     def _shape(self) -> dict[str, Any]:
-        from gymnasium import spaces
-
-        from rlaas.training.problems import problem_of
-
         training = training_config.TrainingConfig(**self.env_config["training"])
         scenario = problem_of(training)
         action = scenario.single_action_space
@@ -175,7 +176,25 @@ class PackedConfig(AlgorithmConfig):
             "hidden": training.hidden,
             "discrete": discrete,
             "activation": self.activation,
+            "first_action": first_action(scenario),
         }
+
+
+def first_action(scenario: Scenario) -> list[float] | None:
+    """The scenario's default configuration in the normalised box [n_actions], or None where it has no such thing.
+
+    A policy that starts where operators already are has only improvements to learn; one that starts in the middle of
+    the box first has to find the way back.
+    """
+    action = scenario.single_action_space
+    baseline = scenario.baselines.get(scenario.default_baseline)
+    if baseline is None or not isinstance(action, spaces.Box):
+        return None
+    controller = baseline.make()
+    if not isinstance(controller, ConstantController):
+        return None
+    share = 2.0 * (controller.action - action.low) / (action.high - action.low) - 1.0
+    return [float(value) for value in share]
 
 
 class PackedAlgorithm(Algorithm):

@@ -18,6 +18,8 @@ Algorithm = Literal["sac", "ppo"]
 _DEFAULT_LEARNING_RATE: Mapping[str, float] = {"sac": 1e-3, "ppo": 1e-3}
 # Control of queues and sessions answers within some ten steps: a short horizon learns in a fraction of the updates.
 _DEFAULT_GAMMA: Mapping[str, float] = {"sac": 0.9, "ppo": 0.98}
+# One step of a full outage can cost a hundred ranges: left in, it would be all that a critic learns about.
+_SCENARIO_REWARD_CLIP = 20.0
 
 
 class _Document(BaseModel):
@@ -31,6 +33,8 @@ class SACSettings(_Document):
     tau: float = Field(default=0.01, gt=0, le=1, description="Polyak step of the target critics")
     learning_starts: int = Field(default=1_000, ge=1, description="decisions taken at random first")
     buffer_size: int = Field(default=200_000, ge=1, description="decisions kept for replay")
+    actor_learning_rate: float | None = Field(default=None, gt=0, description="None for a third of the critics'")
+    head_start: int = Field(default=500, ge=0, description="gradient updates of the critics before the actor moves")
     relabel: float = Field(default=0.5, ge=0, le=1, description="share of a batch given a fresh preference")
     target_entropy: float | None = Field(default=None, description="nats; None for minus the action dimensions")
 
@@ -62,6 +66,8 @@ class TrainingConfig(_Document):
         hidden: widths of the hidden layers of policy and critic.
         learning_rate, gamma: None takes the algorithm's default (sac: 1e-3, 0.9; ppo: 1e-3, 0.98).
         batch_size: rows of a SAC batch (PPO: ``ppo.minibatch``).
+        reward_clip: bound on each objective's step reward, for learning only (figures stay unclipped); None takes 20
+            for a scenario, whose rewards are normalised, and no bound for an environment.
         preference_hold: steps after which a running environment gets a fresh preference.
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.
         evaluation_preferences: number of preferences evaluated: modes first, then points spread over the simplex.
@@ -85,6 +91,7 @@ class TrainingConfig(_Document):
     learning_rate: float | None = Field(default=None, gt=0)
     gamma: float | None = Field(default=None, ge=0, lt=1)
     batch_size: int = Field(default=256, ge=2)
+    reward_clip: float | None = Field(default=None, gt=0)
     preference_hold: int = Field(default=100, ge=1)
     sac: SACSettings = Field(default_factory=SACSettings)
     ppo: PPOSettings = Field(default_factory=PPOSettings)
@@ -127,6 +134,12 @@ class TrainingConfig(_Document):
     def resolved_gamma(self, algorithm: Algorithm) -> float:
         """The discount factor, or the algorithm's default."""
         return self.gamma if self.gamma is not None else _DEFAULT_GAMMA[algorithm]
+
+    def resolved_reward_clip(self) -> float | None:
+        """The bound on step rewards, or None for no bound."""
+        if self.reward_clip is None and self.scenario is not None:
+            return _SCENARIO_REWARD_CLIP
+        return self.reward_clip
 
 
 def load_config(path: Path | str) -> TrainingConfig:

@@ -235,7 +235,7 @@ def _write(
             else BoxAction(low=tuple(map(float, action.low)), high=tuple(map(float, action.high)))
         ),
         objectives=tuple(o.to_dict() for o in scenario.objectives),
-        measures=tuple(f"{part}_{end}" for part in scenario.part_names for end in ("num", "den")),
+        measures=scenario.measures,
         modes={name: mode.preference.to_dict() for name, mode in scenario.modes.items()},
         preference_conditioned=preferences is not None,
         deterministic=deterministic,

@@ -28,6 +28,8 @@ __all__ = [
 NORMALISED_LIMIT = 5.0
 LOG_STD_RANGE = (-5.0, 2.0)
 FIRST_LOG_STD = -0.5
+# At the very ends of the box the tanh passes no gradient.
+FIRST_ACTION_LIMIT = 0.9
 Activation = Literal["relu", "tanh"]
 
 
@@ -153,6 +155,14 @@ class PolicyNetwork(nn.Module):
                 head: nn.Module = self.body.layers[-1]
                 assert isinstance(head, nn.Linear)
                 head.bias[n_actions:] = math.atanh(2 * (FIRST_LOG_STD - low) / (high - low) - 1)
+
+    def start_at(self, action: Sequence[float]) -> None:
+        """Let an untrained box policy answer about ``action`` [n_actions], in the normalised box [-1, 1]."""
+        before = torch.atanh(torch.tensor(action).clamp(-FIRST_ACTION_LIMIT, FIRST_ACTION_LIMIT))
+        head: nn.Module = self.body.layers[-1]
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.bias[: self.n_actions] = before
 
     def features(self, observation: Tensor, preference: Tensor | None) -> Tensor:
         """What body and critics see [n, n_features + n_objectives]."""

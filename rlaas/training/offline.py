@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from rlaas.errors import InvalidInputError, TrainingError, check_choice
 from rlaas.objectives import Preference, normalise
-from rlaas.scenarios import Scenario
+from rlaas.scenarios import Scenario, outcome_parts
 from rlaas.training.conditioning import RunningMoments
 from rlaas.training.export import LARGEST_SHARE, export_bundle
 from rlaas.training.networks import PolicyNetwork, mlp
@@ -259,19 +259,8 @@ def _read(table: pa.Table, scenario: Scenario, preference: Preference) -> _Rows:
     discrete = isinstance(action, spaces.Discrete)
     observation = _matrix(table, "observation", n_features)
     logged = _matrix(table, "action", 1 if discrete else int(action.shape[0] if action.shape else 1))
-    objectives = np.empty((table.num_rows, len(scenario.objectives)))
-    for i, outcome in enumerate(table.column("outcome").to_pylist()):
-        values = dict(outcome or {})
-        for j, objective in enumerate(scenario.objectives):
-            value = values.get(objective.name)
-            if value is None or not math.isfinite(value):
-                raise InvalidInputError(
-                    f"transitions row {i}: the outcome lacks a finite {objective.name!r}",
-                    field=f"outcome.{objective.name}",
-                )
-            objectives[i, j] = value
     weights = Preference.of(scenario.objectives, preference.to_dict()).array()
-    reward = normalise(scenario.objectives, objectives) @ weights
+    reward = _goodness(table, scenario) @ weights
     successor = table.column("next_observation").to_pylist()
     terminated = np.array([bool(value) for value in table.column("terminated").to_pylist()])
     known = np.array([row is not None for row in successor])
@@ -291,6 +280,26 @@ def _read(table: pa.Table, scenario: Scenario, preference: Preference) -> _Rows:
         bootstraps=torch.from_numpy((known & ~terminated).astype(np.float32)),
         complete=torch.from_numpy(known | terminated),
     )
+
+
+def _goodness(table: pa.Table, scenario: Scenario) -> NDArray[np.float64]:
+    """Normalised rewards [n, n_objectives]: from the logged parts where outcomes carry them, else from objectives.
+
+    Parts come first because a ratio may be undefined in a single step (orders per click, where nothing was clicked).
+    """
+    outcomes = [dict(outcome or {}) for outcome in table.column("outcome").to_pylist()]
+    if any(name in outcomes[0] for name in scenario.measures):
+        return np.asarray(scenario.step_rewards(*outcome_parts(scenario, outcomes)), dtype=np.float64)
+    objectives = np.empty((len(outcomes), len(scenario.objectives)))
+    for i, outcome in enumerate(outcomes):
+        for j, objective in enumerate(scenario.objectives):
+            value = outcome.get(objective.name)
+            if value is None or not math.isfinite(value):
+                raise InvalidInputError(
+                    f"row {i}: the outcome lacks a finite {objective.name!r}", field=f"outcome.{objective.name}"
+                )
+            objectives[i, j] = value
+    return normalise(scenario.objectives, objectives)
 
 
 def _matrix(table: pa.Table, column: str, width: int) -> NDArray[np.float64]:

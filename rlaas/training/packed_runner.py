@@ -43,7 +43,7 @@ class Rollout:
         action: [steps, rows, n_actions] in [-1, 1], or [steps, rows] int64.
         extras: what the module added: ``log_prob`` [steps, rows], ``value`` [steps + 1, rows] and for a box the action
             ``before`` the tanh [steps, rows, n_actions].
-        reward: [steps, rows, n_objectives].
+        reward: [steps, rows, n_objectives], clipped if so configured.
         terminated, truncated, valid: [steps, rows] bool; only valid steps are experience.
     """
 
@@ -98,6 +98,7 @@ class PackedRunner(EnvRunner, Checkpointable):
         self._held: NDArray[np.int64] = np.zeros(self.rows // self.rows_per_env, dtype=np.int64)
         self._returns = np.zeros(self.rows)
         self._rewards = self._no_rewards()
+        self._clip = self.training.resolved_reward_clip()
         self.moments.update(self._observation)
 
     def sample(self, *, num_timesteps: int = 1, random_actions: bool = False, **_: Any) -> Rollout:
@@ -122,9 +123,10 @@ class PackedRunner(EnvRunner, Checkpointable):
                     action, extra = self.module.explore(observation, preference, self._generator)
             following, reward, terminated, truncated, _infos = self.env.step(self._to_environment(action))
             valid = ~self._ended
+            learned = reward if self._clip is None else np.clip(reward, -self._clip, self._clip)
             for name, value in zip(
                 names,
-                (observation, preference, action, reward, terminated, truncated, valid),
+                (observation, preference, action, learned, terminated, truncated, valid),
                 strict=True,
             ):
                 # An environment may reuse its output arrays: keep a copy.

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rlaas.training.algorithm import PackedAlgorithm, PackedConfig, PackedLearner, PackedModule
 from rlaas.training.conditioning import anchors_of, reward_scale, sample_preferences
@@ -77,6 +78,15 @@ class SACLearner(PackedLearner):
         self._rng = np.random.default_rng(np.random.SeedSequence([self.training.seed, 2]))
         self.anchors: Any = None
 
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """One fused Adam with a slower group for the actor, whose target the critics first have to find."""
+        net, rate = self.module[module_id], float(config.lr)
+        actor_rate = self.training.sac.actor_learning_rate or rate / 3.0
+        actor, others = list(net.policy.parameters()), [*net.critic.parameters(), net.log_temperature]
+        groups = [{"params": actor, "lr": actor_rate}, {"params": others, "lr": rate}]
+        optimizer = torch.optim.Adam(groups, eps=1e-7, fused=True)
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[*actor, *others])
+
     def calibrate(self, replay: ReplayBuffer) -> None:
         """Set the reward scale and the critics' first output from the warm-up's transitions."""
         stored = replay.stored()
@@ -111,7 +121,7 @@ class SACLearner(PackedLearner):
             with torch.no_grad():
                 torch._foreach_lerp_(target, online, self.training.sac.tau)
             totals += parts.detach()
-        self.updates += updates
+            self.updates += 1
         names = ("critic_loss", "actor_loss", "temperature_loss", "entropy")
         losses = dict(zip(names, (totals / updates).tolist(), strict=True))
         losses["temperature"] = math.exp(net.log_temperature.item())
@@ -132,15 +142,18 @@ class SACLearner(PackedLearner):
             value = net.target(torch.cat((later, action), dim=1)).amin(dim=0) - temperature * log_prob
             wanted = batch["reward"] + self.config.gamma * (1.0 - batch["terminated"]) * value
         predicted = net.critic(torch.cat((now, batch["action"]), dim=1))
-        critic_loss = (predicted - wanted).square().mean(dim=1).sum()
+        # Huber: a step of full outage must not outweigh a thousand ordinary ones.
+        critic_loss = functional.huber_loss(predicted, wanted.expand_as(predicted), reduction="none").mean(dim=1).sum()
         heads = policy.heads(now)
         action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[1])
         best = net.critic(torch.cat((now, action), dim=1), frozen=True).amin(dim=0)
-        actor_loss = (temperature * log_prob - best).mean()
+        # An actor that follows critics that know nothing yet leaves the default for the ends of the box.
+        moves = 1.0 if self.updates >= self.training.sac.head_start else 0.0
+        actor_loss = moves * (temperature * log_prob - best).mean()
         entropy = -log_prob.detach().mean()
         wanted_entropy = self.training.sac.target_entropy
         shortfall = (-float(dimensions) if wanted_entropy is None else wanted_entropy) - entropy
-        temperature_loss = -net.log_temperature * shortfall
+        temperature_loss = -moves * net.log_temperature * shortfall
         return torch.stack((critic_loss, actor_loss, temperature_loss, entropy))
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
@@ -212,7 +225,9 @@ class SACAlgorithm(PackedAlgorithm):
         wanted = min(ROWS_PER_ITERATION, max(1, self.training.steps - before))
         for _ in range(-(-wanted // runner.rows)):
             warming_up = self.steps_done < sac.learning_starts
-            self.replay.add(transitions_of(runner.sample(num_timesteps=1, random_actions=warming_up)))
+            # Warming up alternates between the untrained policy, around the default, and the whole box.
+            at_random = warming_up and (self.steps_done // runner.rows) % 2 == 0
+            self.replay.add(transitions_of(runner.sample(num_timesteps=1, random_actions=at_random)))
             if warming_up or len(self.replay) < 2:
                 continue
             if not self._calibrated:

@@ -209,6 +209,7 @@ def test_every_acknowledged_decision_is_in_bronze_once_although_a_gateway_is_kil
     assert len(gateways) == 2
     killed = False
     acknowledged: list[str] = []
+    reported: list[str] = []
     receipts: list[str] = []
     for step in range(300):
         if step == 100:
@@ -227,6 +228,7 @@ def test_every_acknowledged_decision_is_in_bronze_once_although_a_gateway_is_kil
             continue
         acknowledged.append(answer.json()["decision_id"])
         if step % 10 == 0:
+            reported.append(acknowledged[-1])
             outcome = {"outcome_id": f"o{step}", "decision_id": acknowledged[-1], "outcome": {"latency": step}}
             receipts += [a["receipt_id"] for a in platform.client.outcomes(outcome)["accepted"]]
     assert killed
@@ -242,7 +244,7 @@ def test_every_acknowledged_decision_is_in_bronze_once_although_a_gateway_is_kil
     update_transitions(platform.lake)
     silver = platform.lake.read("silver.transitions").column("decision_id").to_pylist()
     assert len(set(silver)) == len(silver)
-    assert set(acknowledged) <= set(silver)
+    assert set(reported) <= set(silver)
     # The pool heals.
     _until(lambda: len(platform.client.deployment_status("toy")["replicas"]) >= 2)
 
@@ -341,3 +343,14 @@ def test_the_shipped_configuration_builds_the_application(platform: Platform, re
     path = repository / "configs" / "serving" / "local.yaml"
     assert load_serving_config(path) == ServingConfig.model_validate(yaml.safe_load(path.read_text()))
     assert build_app(PlatformArgs(config=str(path), home=str(platform.settings.home))) is not None
+
+
+def test_serve_itself_refuses_unknown_arguments() -> None:
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+
+    from ray_apps.platform import build_app
+
+    with pytest.raises(ValueError, match="colour"):
+        call_user_app_builder_with_args_if_necessary(build_app, {"colour": "red"})
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        call_user_app_builder_with_args_if_necessary(build_app, {"config": "none.yaml"})

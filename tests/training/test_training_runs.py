@@ -44,7 +44,7 @@ def test_sac_learns_a_front(local_ray: None, tmp_path: Path) -> None:
     config = TrainingConfig(
         **SAC,
         steps=12_000,
-        sac={"learning_starts": 500, "updates_per_step": 0.1},
+        sac={"learning_starts": 500, "updates_per_step": 0.1, "head_start": 100, "actor_learning_rate": 1e-3},
         evaluation_seeds=(7, 8),
         evaluation_preferences=4,
         evaluation_steps=40,
@@ -119,7 +119,11 @@ def test_cartpole_improves(local_ray: None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sac", "ppo"])
 def test_training_goes_on_from_a_checkpoint_bit_for_bit(kind: str, local_ray: None, tmp_path: Path) -> None:
-    values = SAC | {"sac": {"learning_starts": 200, "buffer_size": 1500}, "batch_size": 64, "steps": 50_000}
+    values = SAC | {
+        "sac": {"learning_starts": 200, "buffer_size": 1500, "head_start": 50},
+        "batch_size": 64,
+        "steps": 50_000,
+    }
     if kind == "ppo":
         values = PPO | {"ppo": {"rollout_length": 16, "minibatch": 64}, "steps": 50_000}
     # 35 steps an episode and a hold of 20: episodes, holds and iterations end at different times.
@@ -169,6 +173,43 @@ def test_autoreset_steps_are_no_experience(terminates: bool, local_ray: None) ->
     assert torch.equal(preference[:, :, 0], preference[:, :, 1])
     assert torch.equal(preference[0], preference[3])
     assert not torch.equal(preference[3], preference[4])
+    algo.stop()
+
+
+def test_a_box_policy_starts_at_the_default_configuration(local_ray: None) -> None:
+    for kind in ("sac", "ppo"):
+        algo = build_algorithm(TrainingConfig(**SAC, options={"default": 1.5}), kind)  # type: ignore[arg-type]
+        with torch.no_grad():
+            heads = algo.policy(torch.rand(50, 2), torch.full((50, 2), 0.5))
+        # The default 1.5 of [-2, 2] is 0.75 of [-1, 1].
+        assert torch.allclose(torch.tanh(heads["mean"]), torch.tensor(0.75), atol=0.05)
+        algo.stop()
+
+
+def test_rewards_are_clipped_for_learning_only(local_ray: None) -> None:
+    algo = build_algorithm(TrainingConfig(**SAC, reward_clip=0.25), "sac")
+    rollout = algo.runner.sample(num_timesteps=10, random_actions=True)
+    assert float(rollout.reward.abs().max()) == 0.25
+    assert float(algo.runner.pop_rewards().vector.max()) > 160 * 0.3
+    algo.stop()
+
+
+def test_the_actor_waits_for_the_critics(local_ray: None) -> None:
+    sac = {"learning_starts": 200, "updates_per_step": 0.05, "head_start": 60}
+    algo = build_algorithm(TrainingConfig(**SAC, steps=5_000, sac=sac), "sac")
+
+    def snapshot() -> tuple[torch.Tensor, torch.Tensor]:
+        net = algo.learner.net
+        return net.policy.body.layers[0].weight.clone(), net.critic.weights[0].clone()
+
+    actor, critic = snapshot()
+    algo.train()
+    assert 0 < algo.learner.updates < 60
+    assert torch.equal(snapshot()[0], actor)
+    assert not torch.equal(snapshot()[1], critic)
+    algo.train()
+    assert algo.learner.updates > 60
+    assert not torch.equal(snapshot()[0], actor)
     algo.stop()
 
 

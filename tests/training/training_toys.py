@@ -79,14 +79,14 @@ class Toy(Scenario):
     experiment_design = "user"
     discrete = False
 
-    def __init__(self, length: int = 20, rows: int = 1, terminates: bool = False) -> None:
+    def __init__(self, length: int = 20, rows: int = 1, terminates: bool = False, default: float = 0.0) -> None:
         self.length, self.rows, self.terminates = length, rows, terminates
         self.objectives = (
             Objective(name="near", unit="", direction="maximize", low=0.0, high=1.0),
             Objective(name="mirror", unit="", direction="maximize", low=0.0, high=1.0),
         )
         self.modes = {"follow": Mode(name="follow", preference=Preference.of(self.objectives, [0.9, 0.1]))}
-        action: Any = 2 if self.discrete else np.zeros(1)
+        action: Any = 2 if self.discrete else np.array([default])
         self.baselines = {
             "still": Baseline(name="still", description="does nothing", make=lambda: ConstantController(action))
         }

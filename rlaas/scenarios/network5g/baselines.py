@@ -41,24 +41,36 @@ class LoadSleep(Controller):
         colour: class of each cell [n_cells]; class 0 may sleep, the others keep the coverage.
         sleep_below: own resource-block use below which a cell goes to sleep, its neighbours at most twice that.
         wake_above: mean use of the neighbours above which it wakes.
+        smoothing: weight of the newest use in the moving averages that the thresholds look at.
     """
 
     def __init__(
-        self, action: Float64Array, colour: NDArray[np.int64], *, sleep_below: float = 0.1, wake_above: float = 0.3
+        self,
+        action: Float64Array,
+        colour: NDArray[np.int64],
+        *,
+        sleep_below: float = 0.15,
+        wake_above: float = 0.4,
+        smoothing: float = 0.05,
     ) -> None:
         self._action, self._colour = action, colour
         self._sleep_below, self._wake_above = sleep_below, wake_above
+        self._smoothing = smoothing
         self._asleep = np.zeros(0, dtype=bool)
+        self._use = np.zeros((2, 0))
 
     def reset(self, num_rows: int, seed: int) -> None:
-        """Wake every cell."""
+        """Wake every cell; the averages start half full, so that nobody sleeps before they have settled."""
         self._asleep = np.zeros(num_rows, dtype=bool)
+        self._use = np.full((2, num_rows), 0.5)
 
     def act(self, observation: NDArray[Any]) -> Float64Array:
         """Settings [rows, n_components]."""
-        own, around = _column(observation, "use_total"), _column(observation, "neighbours_use")
-        if len(self._asleep) != len(own):
-            self._asleep = np.zeros(len(own), dtype=bool)
+        seen = np.stack([_column(observation, "use_total"), _column(observation, "neighbours_use")])
+        if self._use.shape != seen.shape:
+            self.reset(len(observation), 0)
+        self._use += self._smoothing * (seen - self._use)
+        own, around = self._use
         may = np.tile(self._colour == 0, len(own) // len(self._colour))
         falls = may & (own < self._sleep_below) & (around < 2 * self._sleep_below)
         self._asleep = np.where(self._asleep, around <= self._wake_above, falls)

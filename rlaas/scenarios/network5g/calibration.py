@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 
 from rlaas.scenarios.network5g.control import default_action
 from rlaas.scenarios.network5g.env import VectorNetwork5G
@@ -97,24 +99,20 @@ def measure_default(ref: Reference, size: str, scale: float, effort: Effort) -> 
     )
 
 
-def calibrate(ref: Reference, size: str, load: str, effort: Effort, *, rounds: int = 8) -> Regime:
-    """The regime in which the default uses the wanted share of resource blocks, by secant steps on log scale."""
+def calibrate(ref: Reference, size: str, load: str, effort: Effort) -> Regime:
+    """The regime in which the default uses the wanted share of resource blocks.
+
+    Common random numbers make the use a smooth, growing function of the scale, so its root is bracketed: first with
+    a quarter of the networks, then around that root with all of them.
+    """
     wanted = ref.rb_use[load]
-    tried: list[tuple[float, float]] = []
-    scale = wanted / 0.35
-    quick = replace(effort, networks=max(effort.networks // 4, 4))
-    for attempt in range(rounds):
-        use = measure_default(ref, size, scale, quick if attempt < rounds - 2 else effort).rb_use
-        tried.append((np.log(scale), use))
-        if attempt >= rounds - 2 and abs(use - wanted) < 1e-3:
-            break
-        if len(tried) > 1 and abs(tried[-1][0] - tried[-2][0]) > 1e-9:
-            slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
-        else:
-            slope = wanted
-        step = (wanted - use) / max(slope, 0.1 * wanted)
-        scale = float(np.exp(tried[-1][0] + np.clip(step, -0.7, 0.7)))
-    return with_ranges(measure_default(ref, size, _rounded(scale), effort), ref)
+
+    def excess(log_scale: float, networks: int) -> float:
+        return measure_default(ref, size, math.exp(log_scale), replace(effort, networks=networks)).rb_use - wanted
+
+    rough = brentq(excess, math.log(0.2), math.log(12.0), args=(max(effort.networks // 4, 4),), xtol=0.02)
+    exact = brentq(excess, rough - 0.25, rough + 0.25, args=(effort.networks,), xtol=0.001)
+    return with_ranges(measure_default(ref, size, _rounded(math.exp(exact)), effort), ref)
 
 
 def with_ranges(regime: Regime, ref: Reference) -> Regime:
@@ -169,5 +167,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
-
-

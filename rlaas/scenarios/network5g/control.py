@@ -26,7 +26,7 @@ _COMPONENTS: dict[str, tuple[float, float]] = {
     "urllc_share": (0.0625, 1.0),
     "mmtc_share": (0.0625, 1.0),
     "alpha": (0.5, 2.5),  # fairness of the eMBB scheduler: share ~ rate^((1 - alpha) / alpha)
-    "sleep": (0.0, 1.0),  # share of each short cycle without transmission; from 0.9 on the cell is off
+    "sleep": (0.0, 1.0),  # share of each idle cycle slept; from 0.9 on the cell is off
 }
 ACTION_NAMES = tuple(_COMPONENTS)
 LOW = np.array([low for low, _ in _COMPONENTS.values()])
@@ -79,7 +79,7 @@ class Settings:
         power_db, tilt_deg, cell_offset_db, handover_offset_db: float32.
         shares: slice shares that sum to 1 [envs, cells, 3].
         alpha: fairness.
-        sleep: share of each cycle without transmission, 0 for a cell that is off.
+        sleep: share of each idle cycle slept, 0 for a cell that is off.
         off: cells that sleep for the whole interval.
     """
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from rlaas.errors import InvalidInputError
 from rlaas.objectives import Objective
 from rlaas.scenarios.base import VectorScenarioEnv
+from rlaas.scenarios.network5g.accounts import Accounts, Interval
 from rlaas.scenarios.network5g.control import Settings, action_space, check_actions, default_action
 from rlaas.scenarios.network5g.energy import cell_energy_j
 from rlaas.scenarios.network5g.handover import Attachment
 from rlaas.scenarios.network5g.layout import Layout
 from rlaas.scenarios.network5g.objectives import PART_NAMES, step_rewards
 from rlaas.scenarios.network5g.observation import observation_space, observe
-from rlaas.scenarios.network5g.physics import Interval, Physics
+from rlaas.scenarios.network5g.physics import Physics
 from rlaas.scenarios.network5g.reference import Reference, Regime
 from rlaas.scenarios.network5g.world import World
 
@@ -75,7 +76,8 @@ class VectorNetwork5G(VectorScenarioEnv):
         self._episode_steps = episode_steps
         self._shape = (self.environments, cells.cells)
         self._world = World(cells, users, regime.scale, hour, ref, _generators(seeds))
-        self._physics = Physics(cells, users, regime, ref, self.environments)
+        self._physics = Physics(cells, users, ref, self.environments)
+        self._accounts = Accounts(cells.cells, users, regime, ref, self.environments)
         self._default = np.broadcast_to(default_action(ref), (*self._shape, len(default_action(ref)))).copy()
         self._attachment: Attachment
         self._off = np.zeros(self._shape, dtype=bool)
@@ -130,13 +132,14 @@ class VectorNetwork5G(VectorScenarioEnv):
         )
         energy = cell_energy_j(
             interval.use,
+            interval.idle,
             10 ** (settings.power_db.astype(np.float64) / 10),
             settings.sleep,
             settings.off,
             settings.off != self._off,
             self._reference.energy,
         )
-        numerators, denominators = self._physics.parts(interval, energy, settings)
+        numerators, denominators = self._accounts.parts(interval, energy, settings)
         reward = step_rewards(numerators, denominators, self._regime, self._objectives)
         observation = self._observe(interval, values)
         self._off = settings.off
@@ -144,7 +147,7 @@ class VectorNetwork5G(VectorScenarioEnv):
         self._over = self._step >= self._episode_steps
         if self._over:
             # What is still in the buffers counts the cap; that belongs to no action, so the reward leaves it out.
-            numerators = numerators + self._physics.final_delays(self._step - 1, interval)
+            numerators = numerators + self._accounts.final(self._physics.missing_delays(self._step - 1), interval)
         infos = {
             "numerators": numerators.reshape(self.num_envs, -1),
             "denominators": denominators.reshape(self.num_envs, -1),
@@ -201,7 +204,7 @@ class VectorNetwork5G(VectorScenarioEnv):
         return self._observe(idle, self._default)
 
     def _observe(self, interval: Interval, actions: Float64Array) -> NDArray[np.float32]:
-        features = self._physics.features(interval)
+        features = self._accounts.features(interval)
         hour = self._world.hours[self._world.state.hour]
         return observe(features, actions, hour, self.layout.neighbours).reshape(self.num_envs, -1)
 
@@ -212,7 +215,10 @@ def spread_seeds(seed: int | Sequence[int], environments: int) -> list[int]:
     Raises:
         InvalidInputError: a sequence of the wrong length, or a negative seed.
     """
-    seeds = [int(seed) + i for i in range(environments)] if isinstance(seed, int | np.integer) else [int(s) for s in seed]
+    if isinstance(seed, int | np.integer):
+        seeds = [int(seed) + i for i in range(environments)]
+    else:
+        seeds = [int(s) for s in seed]
     if len(seeds) != environments:
         raise InvalidInputError(f"seed has {len(seeds)} entries; expected {environments}", field="seed")
     if any(s < 0 for s in seeds):

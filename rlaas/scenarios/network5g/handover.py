@@ -97,7 +97,8 @@ class Attachment:
         self.since += STEP_S
         # A user whose link failed, or whose cell fell asleep, re-establishes on the cell it hears best.
         failure = self.weak >= rule.failure_s - 1e-9
-        evicted = np.take_along_axis(off, self.serving, axis=1) & ~off.all(axis=1)[:, None]
+        some_awake = ~np.asarray(off.all(axis=1))
+        evicted = np.take_along_axis(off, self.serving, axis=1) & some_awake[:, None]
         self.filtered += np.float32(rule.filter_share) * (received_dbm - self.filtered)
         biased = self.filtered + cell_offset_db[:, None, :]
         biased = np.where(off[:, None, :], np.float32(-1e6), biased)

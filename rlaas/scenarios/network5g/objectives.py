@@ -30,7 +30,10 @@ PART_NAMES = (
     "link_failures",  # per user-second
 )
 LATENCY = slice(0, 3)
-THROUGHPUT, ENERGY, SATISFACTION, SERVED = (PART_NAMES.index(n) for n in ("throughput", "energy", "satisfaction", "served"))
+THROUGHPUT = PART_NAMES.index("throughput")
+ENERGY = PART_NAMES.index("energy")
+SATISFACTION = PART_NAMES.index("satisfaction")
+SERVED = PART_NAMES.index("served")
 
 OWN_SHARE = 0.5
 """Share of a cell's own part in its reward; the rest is the network's mean, since cells can pass on their users."""

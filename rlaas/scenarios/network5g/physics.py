@@ -1,70 +1,27 @@
-"""One decision interval of all networks: powers to SINR to rates to queues, and what is counted of it."""
+"""One decision interval of all networks: powers to SINR to rates to queues."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.scenarios.network5g import radio
+from rlaas.scenarios.network5g.accounts import Arrivals, Interval, slices_of
 from rlaas.scenarios.network5g.control import Settings
-from rlaas.scenarios.network5g.energy import sleeping_share
 from rlaas.scenarios.network5g.handover import Attachment, Events
 from rlaas.scenarios.network5g.layout import Layout
-from rlaas.scenarios.network5g.objectives import PART_NAMES
 from rlaas.scenarios.network5g.queues import by_cell, mg1_wait
-from rlaas.scenarios.network5g.reference import STEP_S, Reference, Regime
-from rlaas.scenarios.network5g.slices import FluidSlice, Served, UrllcService, urllc_service
+from rlaas.scenarios.network5g.reference import STEP_S, Reference
+from rlaas.scenarios.network5g.slices import FluidSlice, Served, urllc_service
 from rlaas.scenarios.network5g.world import World
 
-__all__ = ["Interval", "Physics"]
+__all__ = ["Physics"]
 
 Float64Array = NDArray[np.float64]
-Arrivals = tuple[Float64Array, ...]
 
 MBIT = 1e6
-WEAK_CQI = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """What one interval brought; [envs, users of the slice] or [envs, cells].
-
-    Attributes:
-        events: handovers and failures, [envs, users].
-        cell, flat: serving cell, and ``env * cells + cell`` [envs, users].
-        sinr_db: [envs, users].
-        efficiency: bit/s/Hz by slice.
-        interference: interference over noise [envs, users], linear.
-        arrivals: files or packets by slice.
-        embb, mmtc, urllc: what each slice did.
-        delays: delay sums in packet-ms by slice [envs, users of the slice].
-        packets: offered packets by slice [envs, users of the slice].
-        satisfied, active: user-seconds by slice [envs, users of the slice].
-        slice_use: share of each slice's own blocks in use [envs, cells, 3].
-        use: share of all blocks in use [envs, cells].
-        off: cells asleep [envs, cells].
-    """
-
-    events: Events
-    cell: NDArray[np.int64]
-    flat: NDArray[np.int64]
-    sinr_db: NDArray[np.float32]
-    efficiency: tuple[Float64Array, Float64Array, Float64Array]
-    interference: NDArray[np.float32]
-    arrivals: Arrivals
-    embb: Served
-    mmtc: Served
-    urllc: UrllcService
-    delays: Arrivals
-    packets: Arrivals
-    satisfied: Arrivals
-    active: Arrivals
-    slice_use: Float64Array
-    use: Float64Array
-    off: NDArray[np.bool_]
 
 
 class Physics:
@@ -73,15 +30,13 @@ class Physics:
     Args:
         cells: the layout.
         users: users per slice of one network.
-        regime: the frozen default, for scaled features.
         ref: constants.
         envs: number of networks.
     """
 
-    def __init__(self, cells: Layout, users: tuple[int, int, int], regime: Regime, ref: Reference, envs: int) -> None:
-        self._layout, self._users, self._regime, self._ref, self._envs = cells, users, regime, ref, envs
-        embb, urllc, _ = users
-        self._slices = (slice(0, embb), slice(embb, embb + urllc), slice(embb + urllc, sum(users)))
+    def __init__(self, cells: Layout, users: tuple[int, int, int], ref: Reference, envs: int) -> None:
+        self._layout, self._users, self._ref, self._envs = cells, users, ref, envs
+        self._slices = slices_of(users)
         t = ref.traffic
         caps = [t.cap_budgets * budget for budget in t.budgets_s]
         self.embb = FluidSlice(
@@ -137,7 +92,8 @@ class Physics:
     def look(self, world: World, nothing: Arrivals, attachment: Attachment, settings: Settings) -> Interval:
         """An interval without arrivals, for the first observation of an episode; the queues stay empty."""
         calm = np.zeros(attachment.serving.shape, dtype=bool)
-        found = self._serve(0, world, nothing, attachment, Events(calm, calm, calm), settings)
+        received = self.received_dbm(world, settings)
+        found = self._serve(0, world, received, nothing, attachment.serving, Events(calm, calm, calm), settings)
         self.clear()
         return found
 
@@ -153,40 +109,50 @@ class Physics:
             attachment: serving cells.
             settings: of every cell.
         """
+        received = self.received_dbm(world, settings)
         events = attachment.update(
-            self.received_dbm(world, settings),
+            received,
             settings.cell_offset_db,
             settings.handover_offset_db,
             settings.off,
             self._ref.handover,
         )
-        found = self._serve(step, world, arrivals, attachment, events, settings)
+        found = self._serve(step, world, received, arrivals, attachment.serving, events, settings)
         attachment.watch(found.sinr_db, self._ref.handover)
         return found
 
     def _serve(
-        self, step: int, world: World, arrivals: Arrivals, attachment: Attachment, events: Events, settings: Settings
+        self,
+        step: int,
+        world: World,
+        received_dbm: NDArray[np.float32],
+        arrivals: Arrivals,
+        cell: NDArray[np.int64],
+        events: Events,
+        settings: Settings,
     ) -> Interval:
         ref, t = self._ref, self._ref.traffic
-        cell = attachment.serving
         flat = cell + self._layout.cells * np.arange(self._envs)[:, None]
-        sinr_db, interference = self._sinr(self.received_dbm(world, settings), cell, settings.off)
+        sinr_db, interference = self._sinr(received_dbm, cell, settings.off)
         of_embb, of_urllc, of_mmtc = self._slices
         efficiency = (
             radio.CQI_64QAM[radio.cqi(sinr_db[:, of_embb], self._thresholds)],
             radio.CQI_LOW_RATE[radio.cqi(sinr_db[:, of_urllc], self._low_thresholds)],
             radio.CQI_64QAM[radio.cqi(sinr_db[:, of_mmtc], self._thresholds)],
         )
-        awake = np.where(settings.off, 0.0, 1.0 - settings.sleep)
+        on = ~settings.off
         # A first transmission succeeds with 1 - BLER; a handover interrupts data, but URLLC keeps both links.
         goodput = ref.radio.usable_mhz * (1.0 - ref.radio.target_bler)
         paused = 1.0 - ref.handover.interruption_s / STEP_S * events.interrupted
 
         embb_in = arrivals[0] * (t.bits[0] / MBIT)
-        embb = self._serve_embb(step, embb_in, efficiency[0] * goodput * paused[:, of_embb], cell, flat, awake, settings)
+        full_rate = efficiency[0] * goodput * paused[:, of_embb]
+        embb = self._serve_embb(step, embb_in, full_rate, cell, flat, on, settings)
         mmtc_in = arrivals[2] * (t.bits[2] / MBIT)
         rate = _of(settings.shares[..., 2], cell[:, of_mmtc]) * efficiency[2] * goodput * paused[:, of_mmtc]
-        mmtc = self.mmtc.step(step, mmtc_in, rate, np.ones_like(rate), cell[:, of_mmtc], awake)
+        mmtc = self.mmtc.step(step, mmtc_in, rate, np.ones_like(rate), cell[:, of_mmtc], on)
+        # Slices transmit independently of one another, each on blocks of its own.
+        others_idle = (1.0 - embb.busy / STEP_S) * (1.0 - mmtc.busy / STEP_S)
         hour = world.state.hour
         urllc_rate = _of(settings.shares[..., 1], cell[:, of_urllc]) * efficiency[1] * ref.radio.usable_mhz
         urllc = urllc_service(
@@ -195,6 +161,7 @@ class Physics:
             cell[:, of_urllc],
             flat[:, of_urllc],
             settings.sleep,
+            others_idle,
             settings.off,
             t,
             ref.energy,
@@ -203,11 +170,12 @@ class Physics:
 
         packets = (embb_in / self.embb.packet_mbit, arrivals[1], mmtc_in / self.mmtc.packet_mbit)
         fixed = (0.5 * t.slot_ms + ref.radio.target_bler * t.harq_round_trip_ms) / 1e3
-        mmtc_own = self._mmtc_delay(world.rates[hour, 2][:, None], rate, cell[:, of_mmtc], flat[:, of_mmtc], awake)
+        mmtc_own = self._mmtc_delay(world.rates[hour, 2][:, None], rate, cell[:, of_mmtc], flat[:, of_mmtc])
+        pause = 0.5 * settings.sleep**2 * others_idle * (ref.energy.cycle_ms / 1e3)
         delays = (
-            1e3 * (embb.delay + packets[0] * fixed),
+            1e3 * (embb.delay + packets[0] * (fixed + _of(pause, cell[:, of_embb]))),
             1e3 * packets[1] * urllc.delay_s,
-            1e3 * (mmtc.delay + packets[2] * (fixed + mmtc_own)),
+            1e3 * (mmtc.delay + packets[2] * (fixed + mmtc_own + _of(pause, cell[:, of_mmtc]))),
         )
         satisfied, active = self._satisfaction(step)
         slice_busy = np.stack([embb.busy / STEP_S, urllc.busy, mmtc.busy / STEP_S], axis=-1)
@@ -224,12 +192,14 @@ class Physics:
             embb=embb,
             mmtc=mmtc,
             urllc=urllc,
+            backlog=(self.embb.backlog, self.mmtc.backlog),
             delays=delays,
             packets=packets,
             satisfied=satisfied,
             active=active,
             slice_use=slice_busy,
             use=self._use,
+            idle=others_idle * (1.0 - urllc.busy),
             off=settings.off,
         )
 
@@ -258,7 +228,7 @@ class Physics:
         rate: Float64Array,
         cell: NDArray[np.int64],
         flat: NDArray[np.int64],
-        awake: Float64Array,
+        on: NDArray[np.bool_],
         settings: Settings,
     ) -> Served:
         """Alpha-fair sharing with a multi-user gain.
@@ -273,7 +243,7 @@ class Physics:
         rate = rate * _of(settings.shares[..., 0] * gain, cell[:, of_embb])
         exponent = (1.0 - settings.alpha) / settings.alpha
         weight = np.maximum(rate, 1e-3) ** _of(exponent, cell[:, of_embb])
-        return self.embb.step(step, arrivals, rate, weight, cell[:, of_embb], awake)
+        return self.embb.step(step, arrivals, rate, weight, cell[:, of_embb], on)
 
     def _mmtc_delay(
         self,
@@ -281,9 +251,8 @@ class Physics:
         rate: Float64Array,
         cell: NDArray[np.int64],
         flat: NDArray[np.int64],
-        awake: Float64Array,
     ) -> Float64Array:
-        """Transmission, M/G/1 wait and the transmitter's pause of an mMTC packet in s [envs, users].
+        """Transmission and M/G/1 wait of an mMTC packet in s [envs, users].
 
         What a saturated cell cannot serve is carried as backlog and counted there.
         """
@@ -294,11 +263,7 @@ class Physics:
         packets = np.maximum(by_cell(offered, flat, *size), 1e-12)
         work = by_cell(offered * service, flat, *size)
         square = by_cell(offered * service * service, flat, *size)
-        on = np.maximum(awake, 1e-9)
-        sleep = np.where(awake > 0, 1.0 - awake, 0.0)
-        wait = mg1_wait(work / on, work / packets, square / packets)
-        pause = 0.5 * sleep * sleep * self._ref.energy.cycle_ms / 1e3
-        return service + _of(wait + pause, cell)
+        return service + _of(mg1_wait(work, work / packets, square / packets), cell)
 
     def _satisfaction(self, step: int) -> tuple[Arrivals, Arrivals]:
         """Satisfied and active user-seconds by slice, judged on the second that ends with this interval."""
@@ -311,111 +276,14 @@ class Physics:
         due = turned > 1e-12
         mmtc = due & (self.mmtc.window(step, "late") <= (1.0 - want.mmtc_delivered) * turned + 1e-12)
         return (
-            (STEP_S * embb, STEP_S * urllc, STEP_S * mmtc),
-            (STEP_S * has_data, np.full(urllc.shape, STEP_S), STEP_S * due),
+            (_seconds(embb), _seconds(urllc), _seconds(mmtc)),
+            (_seconds(has_data), _seconds(np.full(urllc.shape, True)), _seconds(due)),
         )
 
-    def _sum(self, values: Arrivals | list[Float64Array], interval: Interval) -> list[Float64Array]:
-        """By-cell sums [envs, cells] of per-slice values."""
-        size = (self._envs, self._layout.cells)
-        return [by_cell(v, interval.flat[:, s], *size) for v, s in zip(values, self._slices, strict=True)]
-
-    def parts(self, interval: Interval, energy_j: Float64Array, settings: Settings) -> tuple[Float64Array, Float64Array]:
-        """Numerators and denominators [envs, cells, n_parts] of an interval, attributed to the serving cell."""
-        urllc_in = interval.arrivals[1]
-        served = self._sum(
-            [interval.embb.served, np.where(interval.urllc.delivered, urllc_in, 0.0), interval.mmtc.served], interval
-        )
-        offered = self._sum(interval.arrivals, interval)
-        satisfied, active = self._sum(interval.satisfied, interval), self._sum(interval.active, interval)
-        size = (self._envs, self._layout.cells)
-        events = interval.events
-        per_user = [
-            by_cell(values, interval.flat, *size)
-            for values in (
-                STEP_S * (interval.sinr_db < self._thresholds[0]),
-                events.handover,
-                events.ping_pong,
-                events.failure,
-                np.full(interval.cell.shape, STEP_S),
-            )
-        ]
-        asleep = np.where(settings.off, 1.0, sleeping_share(settings.sleep, self._ref.energy))
-        one, seconds = np.ones(size), np.full(size, STEP_S)
-        delays, packets = self._sum(interval.delays, interval), self._sum(interval.packets, interval)
-        embb_active = by_cell(interval.embb.active, interval.flat[:, self._slices[0]], *size)
-        numerators = {
-            **dict(zip(PART_NAMES[:3], delays, strict=True)),
-            "throughput": served[0],
-            "energy": energy_j,
-            "satisfaction": satisfied[0] + satisfied[1] + satisfied[2],
-            "served": served[0] + served[1] + served[2],
-            "rb_use": interval.use,
-            "asleep": asleep,
-            "outage": per_user[0],
-            "handovers": per_user[1],
-            "ping_pongs": per_user[2],
-            "link_failures": per_user[3],
-        }
-        denominators = {
-            **dict(zip(PART_NAMES[:3], packets, strict=True)),
-            "throughput": embb_active,
-            "energy": seconds,
-            "satisfaction": active[0] + active[1] + active[2],
-            "served": offered[0] + offered[1] + offered[2],
-            "rb_use": one,
-            "asleep": one,
-            **dict.fromkeys(PART_NAMES[-4:], per_user[4]),
-        }
-        return (
-            np.stack([numerators[name] for name in PART_NAMES], axis=-1),
-            np.stack([denominators[name] for name in PART_NAMES], axis=-1),
-        )
-
-    def final_delays(self, step: int, interval: Interval) -> Float64Array:
-        """Numerators [envs, cells, n_parts] that let packets still waiting at the end count the cap."""
+    def missing_delays(self, step: int) -> Arrivals:
+        """Packet-ms by slice [envs, users of the slice] until every packet still waiting has counted the cap."""
         none = np.zeros((self._envs, self._users[1]))
-        missing = [1e3 * self.embb.waiting_to_cap(step), none, 1e3 * self.mmtc.waiting_to_cap(step)]
-        extra = np.zeros((self._envs, self._layout.cells, len(PART_NAMES)))
-        extra[..., :3] = np.stack(self._sum(missing, interval), axis=-1)
-        return extra
-
-    def features(self, interval: Interval) -> dict[str, Float64Array]:
-        """What a cell sees of itself [envs, cells], by feature name; scaled, not yet clipped."""
-        size, flat = (self._envs, self._layout.cells), interval.flat
-        users = self._sum([np.ones((self._envs, n)) for n in self._users], interval)
-        total = users[0] + users[1] + users[2]
-        offered, delays = self._sum(interval.packets, interval), self._sum(interval.delays, interval)
-        efficiency = self._sum(list(interval.efficiency), interval)
-        satisfied, active = self._sum(interval.satisfied, interval), self._sum(interval.active, interval)
-        capacity = self._ref.radio.usable_mhz * 2.0
-        backlog = by_cell(self.embb.backlog, flat[:, self._slices[0]], *size) / (0.25 * capacity)
-        waiting = by_cell(self.mmtc.backlog, flat[:, self._slices[2]], *size) / (10 * self.mmtc.packet_mbit)
-        weak = by_cell(interval.sinr_db < self._thresholds[WEAK_CQI - 1], flat, *size)
-        noise_rise = by_cell(np.log10(1.0 + interval.interference.astype(np.float64)), flat, *size)
-        busy_users = by_cell(interval.embb.active > 0, flat[:, self._slices[0]], *size)
-        judged, met = active[0] + active[1] + active[2], satisfied[0] + satisfied[1] + satisfied[2]
-        regime, mean_users = self._regime, [n / self._layout.cells for n in self._users]
-        own: dict[str, Float64Array] = {
-            "use_total": interval.use,
-            "backlog_embb": backlog / (1.0 + backlog),
-            "backlog_mmtc": waiting / (1.0 + waiting),
-            "active_embb": _share(busy_users, users[0]),
-            "weak_users": _share(weak, total),
-            "interference": _share(10.0 * noise_rise, total) / 50.0,
-            "satisfaction": np.where(judged > 0, _share(met, judged), 1.0),
-            "own_off": interval.off.astype(np.float64),
-        }
-        best = (radio.CQI_64QAM[-1], radio.CQI_LOW_RATE[-1], radio.CQI_64QAM[-1])
-        for i, name in enumerate(("embb", "urllc", "mmtc")):
-            usual = regime.packets[i]
-            ratio = delays[i] / (usual * regime.latency_ms[i])
-            own[f"use_{name}"] = interval.slice_use[..., i]
-            own[f"offered_{name}"] = offered[i] / (3.0 * usual)
-            own[f"users_{name}"] = users[i] / (3.0 * max(mean_users[i], 1e-9))
-            own[f"efficiency_{name}"] = _share(efficiency[i], users[i]) / best[i]
-            own[f"latency_{name}"] = ratio / (1.0 + ratio)
-        return own
+        return 1e3 * self.embb.waiting_to_cap(step), none, 1e3 * self.mmtc.waiting_to_cap(step)
 
 
 class _Trailing:
@@ -439,6 +307,5 @@ def _of(values: Float64Array, cell: NDArray[np.int64]) -> Float64Array:
     return np.take_along_axis(values, cell, axis=1)
 
 
-def _share(part: Float64Array, whole: Float64Array) -> Float64Array:
-    """part / whole, 0 where whole is 0."""
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
+def _seconds(flags: NDArray[np.bool_]) -> Float64Array:
+    return np.where(flags, STEP_S, 0.0)

@@ -18,7 +18,8 @@ def by_cell(values: NDArray[Any], flat_cell: NDArray[np.int64], envs: int, cells
     ``flat_cell`` is ``env * cells + cell`` of each user. Users are added in order, so an environment's sums do not
     depend on the others in the batch.
     """
-    return np.bincount(flat_cell.ravel(), weights=np.ravel(values), minlength=envs * cells).reshape(envs, cells)
+    sums = np.bincount(flat_cell.ravel(), weights=np.ravel(values), minlength=envs * cells)
+    return np.asarray(sums.reshape(envs, cells), dtype=np.float64)
 
 
 def drain(

@@ -26,16 +26,17 @@ __all__ = [
 
 FloatArray = NDArray[np.floating[Any]]
 
-CQI_64QAM = np.array(
-    # TS 38.214 table 5.2.2.1-2, efficiency in bit/s/Hz of CQI 0 (outage) to 15
-    [0, 0.1523, 0.2344, 0.3770, 0.6016, 0.8770, 1.1758, 1.4766]
-    + [1.9141, 2.4063, 2.7305, 3.3223, 3.9023, 4.5234, 5.1152, 5.5547]
-)
-CQI_LOW_RATE = np.array(
-    # TS 38.214 table 5.2.2.1-4 ("table 3"), made for a block error rate of 1e-5
-    [0, 0.0586, 0.0977, 0.1523, 0.2344, 0.3770, 0.6016, 0.8770]
-    + [1.1758, 1.4766, 1.9141, 2.4063, 2.7305, 3.3223, 3.9023, 4.5234]
-)
+# Efficiency in bit/s/Hz of CQI 0 (outage) to 15.
+# fmt: off
+CQI_64QAM = np.array([  # TS 38.214 table 5.2.2.1-2
+    0, 0.1523, 0.2344, 0.3770, 0.6016, 0.8770, 1.1758, 1.4766,
+    1.9141, 2.4063, 2.7305, 3.3223, 3.9023, 4.5234, 5.1152, 5.5547,
+])
+CQI_LOW_RATE = np.array([  # TS 38.214 table 5.2.2.1-4 ("table 3"), made for a block error rate of 1e-5
+    0, 0.0586, 0.0977, 0.1523, 0.2344, 0.3770, 0.6016, 0.8770,
+    1.1758, 1.4766, 1.9141, 2.4063, 2.7305, 3.3223, 3.9023, 4.5234,
+])
+# fmt: on
 
 ELEMENT_GAIN_DB = 8.0
 MAXIMUM_ATTENUATION_DB = 30.0
@@ -83,12 +84,12 @@ def los_probability(distance_2d: FloatArray, *, decay_m: float = 63.0) -> FloatA
 
 def azimuth_attenuation_db(azimuth_deg: FloatArray) -> FloatArray:
     """-A_H [...] >= 0 at ``azimuth_deg`` off boresight in [-180, 180], TR 38.901 table 7.3-1."""
-    return np.minimum(12.0 * (azimuth_deg / BEAMWIDTH_DEG) ** 2, MAXIMUM_ATTENUATION_DB)
+    return np.asarray(np.minimum(12.0 * (azimuth_deg / BEAMWIDTH_DEG) ** 2, MAXIMUM_ATTENUATION_DB))
 
 
 def elevation_attenuation_db(below_horizon_deg: FloatArray) -> FloatArray:
     """-A_V [...] >= 0 of an element that looks at the horizon, TR 38.901 table 7.3-1."""
-    return np.minimum(12.0 * (below_horizon_deg / BEAMWIDTH_DEG) ** 2, MAXIMUM_ATTENUATION_DB)
+    return np.asarray(np.minimum(12.0 * (below_horizon_deg / BEAMWIDTH_DEG) ** 2, MAXIMUM_ATTENUATION_DB))
 
 
 def element_gain_db(attenuation_db: FloatArray) -> FloatArray:

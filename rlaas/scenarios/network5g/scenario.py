@@ -15,7 +15,7 @@ from rlaas.scenarios.network5g.baselines import DEFAULT, make_baselines, make_tu
 from rlaas.scenarios.network5g.control import action_space
 from rlaas.scenarios.network5g.env import VectorNetwork5G, spread_seeds
 from rlaas.scenarios.network5g.layout import SIZES, USERS, layout
-from rlaas.scenarios.network5g.objectives import PART_NAMES, SERVED, make_objectives, objective_values
+from rlaas.scenarios.network5g.objectives import PART_NAMES, SERVED, make_objectives, objective_values, step_rewards
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES, observation_space
 from rlaas.scenarios.network5g.reference import LOADS, Reference, reference
 
@@ -153,6 +153,13 @@ class Network5G(Scenario):
     ) -> NDArray[np.float64]:
         """Objectives [..., 4] from summed parts [..., n_parts]; NaN where a denominator is 0."""
         return np.asarray(objective_values(numerators, denominators, self._regime), dtype=np.float64)
+
+    def step_rewards(
+        self, numerators: NDArray[np.floating[Any]], denominators: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float64]:
+        """Rewards [n, 4] of single cells' steps: as the environment's, but for the share of the network's mean."""
+        alone = (np.asarray(parts)[:, None, :] for parts in (numerators, denominators))
+        return step_rewards(*alone, self._regime, self.objectives)[:, 0]
 
     def guards(
         self, numerators: NDArray[np.floating[Any]], denominators: NDArray[np.floating[Any]]

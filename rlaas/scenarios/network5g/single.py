@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rlaas.scenarios.network5g.control import action_space
+from rlaas.scenarios.network5g.observation import observation_space
 from rlaas.scenarios.network5g.scenario import Network5G
 
 __all__ = ["ENVIRONMENT_ID", "SingleNetwork5G", "register"]
@@ -32,10 +34,10 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
     def __init__(self, **options: Any) -> None:
         self.scenario = Network5G(**options)
         self._env = self.scenario.vector_env(1)
-        rows, action = self._env.num_envs, self._env.single_action_space
-        observation = self._env.single_observation_space
-        self.observation_space = spaces.Box(np.tile(observation.low, rows), np.tile(observation.high, rows))
-        self.action_space = spaces.Box(np.tile(action.low, rows), np.tile(action.high, rows), dtype=np.float64)
+        rows = self._env.num_envs
+        seen, done = observation_space(), action_space()
+        self.observation_space = spaces.Box(np.tile(seen.low, rows), np.tile(seen.high, rows))
+        self.action_space = spaces.Box(np.tile(done.low, rows), np.tile(done.high, rows), dtype=np.float64)
         self.reward_space = self._env.reward_space
         self.reward_dim = len(self.scenario.objectives)
 
@@ -49,7 +51,7 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
 
     def step(
         self, action: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool, bool, dict[str, Any]]:  # type: ignore[override]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool, bool, dict[str, Any]]:
         """Advance by 100 ms.
 
         Raises:

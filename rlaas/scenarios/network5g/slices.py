@@ -99,7 +99,7 @@ class FluidSlice:
         rate: Float64Array,
         weight: Float64Array,
         cell: NDArray[np.int64],
-        awake: Float64Array,
+        on: NDArray[np.bool_],
     ) -> Served:
         """Serve one interval.
 
@@ -109,16 +109,14 @@ class FluidSlice:
             rate: Mbit/s with the whole slice [envs, users].
             weight: share weight [envs, users].
             cell: serving cell [envs, users].
-            awake: share of the interval in which each cell transmits [envs, cells].
+            on: cells that transmit [envs, cells].
         """
         before = self.backlog
         backlog = before + arrivals
-        served, finished, busy = drain(backlog, rate, weight, cell, awake * STEP_S)
+        served, finished, busy = drain(backlog, rate, weight, cell, np.where(on, STEP_S, 0.0))
         rest = backlog - served
         done = rest <= 0
-        # A cell that transmits a share of the time stretches what it transmits over the whole interval.
-        stretch = 1.0 / np.maximum(np.take_along_axis(awake, cell, axis=1), 1e-9)
-        elapsed = np.where(done, np.minimum(finished * stretch, STEP_S), STEP_S)
+        elapsed = np.where(done, np.minimum(finished, STEP_S), STEP_S)
         start = backlog if self.batch else before
         delay = np.where(done, 0.5 * start * elapsed, 0.5 * (start + rest) * STEP_S) / self.packet_mbit
 
@@ -181,20 +179,22 @@ def urllc_service(
     cell: NDArray[np.int64],
     flat_cell: NDArray[np.int64],
     sleep: Float64Array,
+    others_idle: Float64Array,
     off: NDArray[np.bool_],
     traffic: Traffic,
     energy: Energy,
 ) -> UrllcService:
     """Delay and reliability of URLLC as an M/G/1 queue on mini-slots, single shot.
 
-    D = processing + mini-slot alignment + transmission + wait + rest of the transmitter's pause. The cap of ten
+    D = processing + mini-slot alignment + transmission + wait + rest of a sleeping transmitter's pause. The cap of ten
     budgets is 10 ms, far below the interval, so nothing is carried over: a saturated cell counts the cap.
 
     Args:
         packet_rate: packets/s of each user [envs, 1].
         rate: Mbit/s with the whole slice [envs, users], 0 in outage.
         cell, flat_cell: serving cell, and ``env * cells + cell`` [envs, users].
-        sleep: share of each cycle without transmission [envs, cells].
+        sleep: share of each idle cycle that the transmitter sleeps [envs, cells].
+        others_idle: share of the interval without transmission of another slice [envs, cells].
         off: cells off for the whole interval [envs, cells].
         traffic, energy: constants.
     """
@@ -205,12 +205,11 @@ def urllc_service(
     packets = by_cell(offered, flat_cell, envs, cells)
     work = by_cell(offered * service, flat_cell, envs, cells)
     square = by_cell(offered * service * service, flat_cell, envs, cells)
-    awake = 1.0 - sleep
-    load = work / awake
+    load = np.asarray(work)
     per_packet = np.maximum(packets, 1e-12)
     wait = mg1_wait(load, work / per_packet, square / per_packet)
-    cycle = energy.cycle_ms / 1e3
-    pause = sleep * cycle
+    pause = sleep * (energy.cycle_ms / 1e3)
+    met = sleep * others_idle * np.maximum(1.0 - load, 0.0)
 
     def of(values: Float64Array) -> Float64Array:
         return np.take_along_axis(values, cell, axis=1)
@@ -218,12 +217,12 @@ def urllc_service(
     delivered = reached & (of(load) < 1.0)
     cap = traffic.cap_budgets * traffic.budgets_s[1]
     processing, minislot = traffic.urllc_processing_ms / 1e3, traffic.minislot_ms / 1e3
-    mean = processing + 0.5 * minislot + service + of(wait + 0.5 * sleep * pause)
+    mean = processing + 0.5 * minislot + service + of(wait + 0.5 * met * pause)
     slack = traffic.budgets_s[1] - processing - minislot - service
-    late = late_probability(slack, of(np.minimum(load, 0.98)), of(wait), of(pause), of(sleep))
+    late = late_probability(slack, of(np.minimum(load, 0.98)), of(wait), of(pause), of(met))
     return UrllcService(
         delay_s=np.where(delivered, np.minimum(mean, cap), cap),
         late=np.where(delivered, late, 1.0),
         delivered=delivered,
-        busy=np.minimum(work, awake),
+        busy=np.minimum(work, 1.0),
     )

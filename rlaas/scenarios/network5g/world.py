@@ -190,14 +190,14 @@ class World:
         sine = height / np.sqrt(distance * distance + height * height)
         elevation = radio.elevation_attenuation_db(np.rad2deg(np.arcsin(sine)))
         if cells.azimuth_deg is None:
-            self.link_db = radio.element_gain_db(elevation) - loss
-            self.sine_below = sine
+            self.link_db = np.asarray(radio.element_gain_db(elevation) - loss, dtype=np.float32)
+            self.sine_below = np.asarray(sine, dtype=np.float32)
             return
         bearing = np.take(np.rad2deg(np.arctan2(dy, dx)), cells.site_of_cell, axis=2)
         off = bearing - cells.azimuth_deg.astype(np.float32)
         off = off - np.float32(360.0) * np.rint(off / np.float32(360.0))
         gain = radio.element_gain_db(radio.azimuth_attenuation_db(off) + np.take(elevation, cells.site_of_cell, axis=2))
-        self.link_db = gain - np.take(loss, cells.site_of_cell, axis=2)
+        self.link_db = np.asarray(gain - np.take(loss, cells.site_of_cell, axis=2), dtype=np.float32)
         self.sine_below = np.take(sine, cells.site_of_cell, axis=2)
 
 

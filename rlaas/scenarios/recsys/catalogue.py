@@ -23,7 +23,8 @@ class Catalogue:
         topics_ik: topic shares of each item, summing to 1.
         vectors_ik: the same, scaled to unit length: *the* frozen item vectors of the diversity objective.
         similarity_ii: cosines between item vectors, float32.
-        quality_i, observed_quality_i: what users feel, and what the platform believes.
+        quality_i: what users feel.
+        observed_quality_di: what the platform believes: a noisy estimate, shrunk to the mean 0 while an item is new.
         price_i: price relative to the mean price.
         cost_i: serving and promotion cost per 1,000 impressions.
         log_cost_i: standardised logarithm of the cost.
@@ -40,7 +41,7 @@ class Catalogue:
     vectors_ik: FloatArray
     similarity_ii: Float32Array
     quality_i: FloatArray
-    observed_quality_i: FloatArray
+    observed_quality_di: FloatArray
     price_i: FloatArray
     cost_i: FloatArray
     log_cost_i: FloatArray
@@ -85,7 +86,6 @@ def build_catalogue(reference: Reference, items: int, topics: int) -> Catalogue:
 
     quality = rng.standard_normal(items)
     noise = rng.standard_normal((4, items))
-    observed_quality = quality + c.quality_noise * noise[0]
     in_demand = _standardised(np.log(topic_share)[main]) if topics > 1 else np.zeros(items)
     popularity = _standardised(
         c.popularity_of_quality * quality + c.popularity_of_topic * in_demand + c.popularity_noise * noise[1]
@@ -101,12 +101,17 @@ def build_catalogue(reference: Reference, items: int, topics: int) -> Catalogue:
 
     age_di = (np.arange(c.lifetime_days)[:, None] - release) % c.lifetime_days
     freshness = np.exp(-age_di / c.freshness_days)
-    popularity_di = popularity + np.log1p(-np.exp(-(age_di + 1) / c.popularity_build_up_days))
+    known_di = 1.0 - np.exp(-(age_di + 1) / c.build_up_days)
+    popularity_di = popularity + np.log(known_di)
+    observed_quality = known_di * (quality + c.quality_noise * noise[0])
     log_cost = _standardised(np.log(cost))
 
     retrieval = np.stack(
         [
-            w["popularity"] * popularity_di + w["freshness"] * freshness - w["economy"] * log_cost
+            w["popularity"] * popularity_di
+            + w["quality"] * observed_quality
+            + w["freshness"] * freshness
+            - w["economy"] * log_cost
             for w in reference.actions.retrieval.values()
         ],
         axis=1,
@@ -120,7 +125,7 @@ def build_catalogue(reference: Reference, items: int, topics: int) -> Catalogue:
         vectors_ik=vectors,
         similarity_ii=np.clip(vectors @ vectors.T, 0.0, 1.0).astype(np.float32),
         quality_i=quality,
-        observed_quality_i=observed_quality,
+        observed_quality_di=observed_quality,
         price_i=price,
         cost_i=cost,
         log_cost_i=log_cost,

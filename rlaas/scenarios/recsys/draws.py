@@ -53,7 +53,14 @@ class Draws:
 
 
 class RandomBlocks:
-    """One generator per environment, the same count of draws in every step (common random numbers)."""
+    """One generator per environment, the same count of draws in every step (common random numbers).
+
+    Attributes:
+        generators: one per environment.
+        block: numbers drawn ahead [steps, num_envs, numbers].
+        segment: of the users who may arrive [steps, num_envs].
+        at: next step within the block.
+    """
 
     def __init__(self, users: UserConstants, segment_prior_sk: FloatArray, environments: int) -> None:
         self._users = users
@@ -61,25 +68,25 @@ class RandomBlocks:
         self._thresholds = np.cumsum(users.segment_shares)[:-1]
         self._topics = segment_prior_sk.shape[1]
         width = _SCALARS + 2 * SLATE + 3 * self._topics + 2
-        self._block = np.empty((BLOCK, environments, width))
-        self._segment = np.empty((BLOCK, environments), dtype=np.int64)
-        self._at = BLOCK
-        self._generators: list[np.random.Generator] = []
+        self.block = np.empty((BLOCK, environments, width))
+        self.segment = np.empty((BLOCK, environments), dtype=np.int64)
+        self.at = BLOCK
+        self.generators: list[np.random.Generator] = []
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Start the stream of each environment anew."""
-        self._generators = [np.random.default_rng(seed) for seed in seeds]
-        self._at = BLOCK
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
+        self.at = BLOCK
 
     def next(self) -> Draws:
         """The numbers of the next step."""
-        if self._at == BLOCK:
+        if self.at == BLOCK:
             self._fill()
-            self._at = 0
+            self.at = 0
         # Copied: a view would change when the block is filled again, and slices of it are strided.
-        row = np.ascontiguousarray(self._block[self._at].T)
-        segment = self._segment[self._at].copy()
-        self._at += 1
+        row = np.ascontiguousarray(self.block[self.at].T)
+        segment = self.segment[self.at].copy()
+        self.at += 1
         k, s = self._topics, _SCALARS
         parts = np.split(row[s:], np.cumsum([SLATE, SLATE, k, k, k]))
         coin, ticket, taste, drift, trend = (np.ascontiguousarray(part.T) for part in parts[:5])
@@ -110,12 +117,12 @@ class RandomBlocks:
         shapes[:, k : 2 * k] = users.drift_concentration
         shapes[:, 2 * k] = users.patience_shape
         shapes[:, 2 * k + 1] = users.price_sensitivity_shape
-        for index, rng in enumerate(self._generators):
+        for index, rng in enumerate(self.generators):
             numbers = rng.random((BLOCK, uniform))
             segment = np.searchsorted(self._thresholds, numbers[:, _SCALARS - 1], side="right")
             shapes[:, :k] = self._prior_sk[segment]
             gamma = rng.standard_gamma(shapes) + 1e-12
-            block = self._block[:, index]
+            block = self.block[:, index]
             block[:, :uniform] = numbers
             for start in (0, k):
                 weights = gamma[:, start : start + k]
@@ -123,4 +130,4 @@ class RandomBlocks:
             block[:, uniform + 2 * k : uniform + 3 * k] = rng.standard_normal((BLOCK, k))
             block[:, -2] = gamma[:, 2 * k] / users.patience_shape
             block[:, -1] = gamma[:, 2 * k + 1] / users.price_sensitivity_shape
-            self._segment[:, index] = segment
+            self.segment[:, index] = segment

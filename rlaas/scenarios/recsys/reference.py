@@ -46,7 +46,7 @@ class CatalogueConstants:
     popularity_of_quality: float
     popularity_of_topic: float
     popularity_noise: float
-    popularity_build_up_days: float
+    build_up_days: float
     freshness_days: float
     quality_noise: float
     price_spread: float

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaas.errors import InvalidInputError
 from rlaas.scenarios.recsys.catalogue import Catalogue
 from rlaas.scenarios.recsys.choice import dot
 from rlaas.scenarios.recsys.reference import SLATE, Reference
@@ -35,6 +37,27 @@ class ActionTable:
     def index(self, retrieval: int, ranking: int, diversity: int, exploration: int) -> int:
         """The action with these parts."""
         return int(np.ravel_multi_index((retrieval, ranking, diversity, exploration), self.sizes))
+
+    def check(self, actions: Any, rows: int) -> IntArray:
+        """Actions [rows] as whole numbers.
+
+        Raises:
+            InvalidInputError: wrong shape, no whole numbers, or out of range; names ``action`` and what is allowed.
+        """
+        array = np.asarray(actions)
+        allowed = f"whole numbers from 0 to {self.n - 1}"
+        if array.shape != (rows,):
+            raise InvalidInputError(f"action has shape {array.shape}; expected ({rows},) {allowed}", field="action")
+        if not np.issubdtype(array.dtype, np.integer):
+            raise InvalidInputError(
+                f"action must be {allowed}, got {array.dtype} {str(array.ravel()[0])[:40]}", field="action"
+            )
+        wrong = np.flatnonzero((array < 0) | (array >= self.n))
+        if len(wrong):
+            raise InvalidInputError(
+                f"action must be {allowed}, got {array[wrong[0]]} in row {wrong[0]}", field="action"
+            )
+        return array.astype(np.int64)
 
 
 def diversify(
@@ -95,7 +118,7 @@ def explore(
 
 def intra_list_diversity(slate: IntArray, similarity: Float32Array) -> FloatArray:
     """Mean over the pairs of a slate of 1 - cosine [num_envs]."""
-    n, k = slate.shape
+    k = slate.shape[1]
     first, second = np.triu_indices(k, 1)
     pairs = slate[:, first] * similarity.shape[1] + slate[:, second]
     return 1.0 - similarity.ravel().take(pairs).astype(np.float64).sum(axis=1) / len(first)
@@ -173,8 +196,8 @@ class SlateBuilder:
         vectors = cat.vectors_ik[candidates]
         match = dot(vectors, beliefs.taste[:, None, :])
         trend = dot(vectors, beliefs.trend[:, None, :])
-        quality = cat.observed_quality_i[candidates]
         day = beliefs.day[:, None]
+        quality = cat.observed_quality_di[day, candidates]
         dearness = beliefs.price_sensitivity[:, None] * (cat.price_i[candidates] - 1.0)
         click = c.match * match + c.quality * quality + c.trend * trend - c.price * dearness
         click += c.freshness * cat.freshness_di[day, candidates]

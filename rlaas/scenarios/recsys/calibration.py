@@ -1,0 +1,109 @@
+"""Fits the levels of the reference before anything is trained: ``python -m rlaas.scenarios.recsys.calibration``.
+
+Two constants are solved for (the utility of the exit, the intercept of the order), so that the popularity baseline
+reaches the wanted clicks per impression and orders per click; then the normalisation ranges are measured as the span
+of all static configurations. Nothing else is fitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlaas.scenarios.configuration import ConfigurationProblem
+from rlaas.scenarios.evaluation import Evaluation, evaluate
+from rlaas.scenarios.recsys.reference import parse_reference, reference_text
+from rlaas.scenarios.recsys.scenario import Recommender
+
+__all__ = ["calibrate", "main", "popularity_levels"]
+
+SEEDS = tuple(range(9_000, 9_008))
+"""Seeds of the calibration; no evaluation uses them."""
+
+_BISECTIONS = 14
+
+
+def _recommender(document: dict[str, Any]) -> Recommender:
+    return Recommender.from_reference(parse_reference(document))
+
+
+def _default(document: dict[str, Any], steps: int, replicas: int) -> Evaluation:
+    scenario = _recommender(document)
+    controller = scenario.baselines[scenario.default_baseline].make()
+    return evaluate(scenario, controller, SEEDS, steps=steps, warmup=20, replicas=replicas)
+
+
+def popularity_levels(document: dict[str, Any], *, steps: int, replicas: int) -> tuple[float, float, float]:
+    """Clicks per impression, orders per click and clicks per page of the default baseline, pooled over the seeds."""
+    evaluation = _default(document, steps, replicas)
+    up, down = evaluation.numerators.sum(axis=0), evaluation.denominators.sum(axis=0)
+    return float(up[0] / down[0]), float(up[1] / down[1]), float(up[0] / down[2])
+
+
+def _solve(function: Callable[[float], float], low: float, high: float, wanted: float) -> float:
+    """The x in [low, high] where a monotone function reaches ``wanted``, rounded to 3 decimals."""
+    rising = function(high) > function(low)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if (function(middle) < wanted) == rising:
+            low = middle
+        else:
+            high = middle
+    return round((low + high) / 2, 3)
+
+
+def calibrate(document: dict[str, Any], *, steps: int = 200, replicas: int = 32) -> dict[str, Any]:
+    """The reference with fitted levels and measured ranges.
+
+    Args:
+        document: parsed ``reference.json``; left as it is.
+        steps: counted steps of each rollout.
+        replicas: environments per calibration seed.
+    """
+    fitted = copy.deepcopy(document)
+    wanted = fitted["calibrated"]
+
+    def click_rate(value: float) -> float:
+        fitted["choice"]["exit_utility"] = value
+        return popularity_levels(fitted, steps=steps, replicas=replicas)[0]
+
+    def order_rate(value: float) -> float:
+        fitted["conversion"]["intercept"] = value
+        return popularity_levels(fitted, steps=steps, replicas=replicas)[1]
+
+    fitted["choice"]["exit_utility"] = _solve(click_rate, 0.0, 10.0, wanted["ctr_level"])
+    fitted["conversion"]["intercept"] = _solve(order_rate, -8.0, 2.0, wanted["cvr_level"])
+    _, cvr0, clicks_per_page = popularity_levels(fitted, steps=steps, replicas=replicas)
+    wanted["cvr0"], wanted["clicks_per_page"] = round(cvr0, 4), round(clicks_per_page, 4)
+
+    scenario = _recommender(fitted)
+    problem = ConfigurationProblem(scenario, "static", SEEDS, steps, warmup=20, replicas=max(1, replicas // 4))
+    signs = np.array([-objective.sign for objective in scenario.objectives])
+    values = problem.evaluate(scenario.actions.parts.astype(np.float64)) * signs
+    wanted["ranges"] = {
+        objective.name: [float(f"{values[:, i].min():.3g}"), float(f"{values[:, i].max():.3g}")]
+        for i, objective in enumerate(scenario.objectives)
+    }
+    return fitted
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Calibrate the shipped reference and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m rlaas.scenarios.recsys.calibration", description=main.__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    parser.add_argument("--steps", type=int, default=200, help="counted steps of each rollout")
+    parser.add_argument("--replicas", type=int, default=32, help="environments per calibration seed")
+    options = parser.parse_args(arguments)
+    fitted = calibrate(json.loads(reference_text()), steps=options.steps, replicas=options.replicas)
+    options.output.write_text(json.dumps(fitted, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({"exit_utility": fitted["choice"]["exit_utility"], **fitted["calibrated"]}))
+
+
+if __name__ == "__main__":
+    main()

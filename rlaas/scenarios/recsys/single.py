@@ -1,0 +1,57 @@
+"""A single environment with a vector reward, for Gymnasium and MO-Gymnasium tools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaas.scenarios.recsys.scenario import Recommender
+
+__all__ = ["RecommenderEnv"]
+
+
+class RecommenderEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
+    """``rlaas/Recommender-v0``: one stream of sessions; rewards are vectors [4] as MO-Gymnasium has them.
+
+    ``reset`` after the end of a session opens the next session of the same stream; with a seed, or in the middle of a
+    session, it begins a new stream.
+
+    Args:
+        options: options of :class:`~rlaas.scenarios.recsys.Recommender`.
+    """
+
+    def __init__(self, **options: int) -> None:
+        self.scenario = Recommender(**options)
+        self.observation_space = self.scenario.single_observation_space
+        self.action_space = self.scenario.single_action_space
+        self._env = self.scenario.vector_env(1, seed=int(np.random.SeedSequence().generate_state(1)[0]))
+        self.reward_space = self._env.reward_space
+        self._ended = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The first observation [n_features] of a session."""
+        super().reset(seed=seed)
+        if self._ended and seed is None:
+            observation, _, _, _, infos = self._env.step(np.zeros(1, dtype=np.int64))
+        else:
+            observation, infos = self._env.reset(seed=seed)
+        self._ended = False
+        return observation[0], {"user": int(infos["user"][0])}
+
+    def step(
+        self, action: np.int64 | int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool, bool, dict[str, Any]]:  # type: ignore[override]
+        """Show one page: observation [n_features], reward [4], terminated, truncated and the page's parts.
+
+        Raises:
+            InvalidInputError: an action that is no whole number, or out of range.
+        """
+        observation, reward, terminated, truncated, infos = self._env.step(np.asarray(action)[None])
+        self._ended = bool(terminated[0] or truncated[0])
+        own = {name: value[0] for name, value in infos.items()}
+        return observation[0], reward[0], bool(terminated[0]), bool(truncated[0]), own

@@ -1,0 +1,246 @@
+"""The scenario: options, the frozen reference, baselines, tunables, objectives and Gymnasium's checker."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import subprocess
+import sys
+from importlib.resources import files
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from mo_gymnasium.wrappers import LinearReward
+
+import rlaas.scenarios.network5g as room
+from rlaas.errors import ConfigurationError, InvalidInputError
+from rlaas.scenarios import ConfigurationProblem, evaluate
+from rlaas.scenarios.network5g import ENVIRONMENT_ID, Network5G
+from rlaas.scenarios.network5g.baselines import LoadSleep
+from rlaas.scenarios.network5g.calibration import FIRST_SEED, Effort, measure_default
+from rlaas.scenarios.network5g.control import HIGH, LOW
+from rlaas.scenarios.network5g.objectives import step_rewards
+from rlaas.scenarios.network5g.reference import LOADS, Regime, build, parse, reference
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "huge"}, "unknown size 'huge'; allowed: large, medium, small"),
+        ({"load": "full"}, "unknown load 'full'; allowed: high, low, mid"),
+        ({"control": "central"}, "unknown control 'central'; allowed: cell"),
+        ({"episode_steps": 0}, "episode_steps must be a whole number >= 1, got 0"),
+        ({"episode_steps": 1.5}, "episode_steps must be a whole number >= 1, got 1.5"),
+        ({"users": -1}, "users must be a whole number >= 1, got -1"),
+        ({"hour": 24}, "hour must be a number in [0, 24) or None, got 24"),
+        ({"hour": "noon"}, "hour must be a number in [0, 24) or None, got 'noon'"),
+    ],
+)
+def test_a_wrong_option_names_what_is_allowed(options, message):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        Network5G(**options)
+
+
+def test_a_wrong_number_of_environments_is_refused():
+    with pytest.raises(InvalidInputError, match="num_envs"):
+        Network5G().vector_env(0)
+    with pytest.raises(InvalidInputError, match="seed has 1 entries; expected 2"):
+        Network5G().vector_env(2, seed=[1])
+
+
+def test_reference_covers_every_size_and_load_and_is_hashed():
+    ref = reference()
+    text = files(room).joinpath("reference.json").read_bytes()
+    assert Network5G().reference_hash == hashlib.sha256(text).hexdigest()[:16]
+    for size in ("small", "medium", "large"):
+        for load in LOADS:
+            regime = ref.regimes[size][load]
+            assert regime.rb_use == pytest.approx(ref.rb_use[load], abs=0.005)
+            assert all(regime.ranges[o.name] == (o.low, o.high) for o in Network5G(size=size, load=load).objectives)
+    assert parse(text.decode()).hash == ref.hash
+    with pytest.raises(TypeError, match="scale"):
+        build(Regime, {"rb_use": 0.1})
+
+
+def test_shipped_small_mid_regime_reproduces():
+    shipped, effort = reference().regimes["small"]["mid"], Effort(networks=96, warmup=100, steps=250)
+    found = measure_default(reference(), "small", shipped.scale, effort)
+    assert found.rb_use == pytest.approx(shipped.rb_use, rel=0.08)
+    assert found.energy == pytest.approx(shipped.energy, rel=0.02)
+    assert found.satisfaction == pytest.approx(shipped.satisfaction, rel=0.03)
+    assert found.throughput == pytest.approx(shipped.throughput, rel=0.15)
+    assert found.packets == pytest.approx(shipped.packets, rel=0.06)
+    assert found.latency_ms[1:] == pytest.approx(shipped.latency_ms[1:], rel=0.15)
+
+
+def test_the_default_is_about_the_reference_and_max_rsrp_is_weaker():
+    scenario = Network5G()
+    seeds = list(range(FIRST_SEED, FIRST_SEED + 64))
+    default = evaluate(scenario, scenario.baselines["default"].make(), seeds, steps=150, warmup=40)
+    latency, throughput, _, satisfaction = scenario.objective_values(
+        default.numerators.sum(axis=0), default.denominators.sum(axis=0)
+    )
+    assert latency == pytest.approx(1.0, abs=0.35)
+    weakest = evaluate(scenario, scenario.baselines["max_rsrp"].make(), seeds, steps=150, warmup=40)
+    values = scenario.objective_values(weakest.numerators.sum(axis=0), weakest.denominators.sum(axis=0))
+    assert values[1] < throughput
+    assert values[3] < satisfaction
+    guards = scenario.guards(default.numerators, default.denominators)
+    assert set(guards) == set(scenario.guard_shares)
+    assert guards["served"].shape == (64,)
+
+
+def test_load_sleep_sleeps_at_night_and_not_under_load():
+    asleep = {}
+    for load, hour in (("low", 3.0), ("high", 18.0)):
+        scenario = Network5G(load=load, hour=hour)
+        found = evaluate(scenario, scenario.baselines["load_sleep"].make(), range(8), steps=100, warmup=50)
+        part = scenario.part_names.index("asleep")
+        asleep[load] = found.numerators[:, part].sum() / found.denominators[:, part].sum()
+    assert asleep["low"] > 0.05
+    assert asleep["high"] < asleep["low"] / 2
+
+
+def test_load_sleep_lets_one_cell_of_three_sleep():
+    scenario = Network5G(size="large")
+    rule = scenario.baselines["load_sleep"].make()
+    assert isinstance(rule, LoadSleep)
+    rows = 2 * scenario.cells
+    rule.reset(rows, 0)
+    quiet = np.zeros((rows, len(scenario.observation_names)), dtype=np.float32)
+    for _ in range(100):
+        actions = rule.act(quiet)
+    assert (actions[:, -1] == 1.0).sum() == rows // 3
+
+
+def test_modes_and_targets_are_the_published_ones():
+    scenario = Network5G()
+    assert scenario.modes["emergency"].preference.to_dict() == pytest.approx(
+        {"latency": 0.6, "throughput": 0.2, "energy": 0.1, "satisfaction": 0.1}
+    )
+    assert scenario.modes[scenario.primary_mode].preference.weights == (0.25,) * 4
+    assert [t.describe() for t in scenario.targets.values()] == ["-30 %", "+40 %", "-30 %", "> 0.95"]
+    assert (scenario.algorithm, scenario.experiment_design, scenario.default_baseline) == (
+        "sac",
+        "switchback",
+        "default",
+    )
+    assert (scenario.options["size"], scenario.options["load"]) == ("small", "mid")
+
+
+def test_objectives_are_ratios_of_sums():
+    scenario = Network5G()
+    n, d = np.ones((2, len(scenario.part_names))), np.full((2, len(scenario.part_names)), 2.0)
+    n[0], d[0] = 3.0, 4.0
+    pooled = scenario.objective_values(n.sum(axis=0), d.sum(axis=0))
+    regime = scenario.reference.regimes["small"]["mid"]
+    ratio = 4.0 / 6.0
+    assert pooled == pytest.approx([np.mean([ratio / x for x in regime.latency_ms]), ratio, ratio, ratio])
+    d[1, scenario.part_names.index("throughput")] = 0.0
+    assert np.isnan(scenario.objective_values(n, d)).tolist() == [[False] * 4, [False, True, False, False]]
+
+
+def test_reward_is_the_normalised_default_where_the_default_is_met():
+    scenario = Network5G()
+    regime = scenario.reference.regimes["small"]["mid"]
+    names = scenario.part_names
+    n, d = np.zeros((1, 3, len(names))), np.ones((1, 3, len(names)))
+    for s, name in enumerate(names[:3]):
+        n[..., names.index(name)] = regime.packets[s] * regime.latency_ms[s]
+    n[..., names.index("throughput")] = regime.throughput
+    n[..., names.index("energy")] = regime.energy
+    n[..., names.index("satisfaction")] = regime.satisfaction
+    wanted = [
+        (v - o.low) / (o.high - o.low) if o.direction == "maximize" else (o.high - v) / (o.high - o.low)
+        for v, o in zip((1.0, regime.throughput, regime.energy, regime.satisfaction), scenario.objectives, strict=True)
+    ]
+    rewards = step_rewards(n, d, regime, scenario.objectives)
+    assert rewards == pytest.approx(np.broadcast_to(wanted, (1, 3, 4)))
+    n[0, 1, names.index("energy")] *= 1.1
+    change = step_rewards(n, d, regime, scenario.objectives) - rewards
+    # Half of a cell's reward is the network's mean, so a third of the half reaches the others.
+    assert change[0, :, 2] / change[0, 1, 2] == pytest.approx([0.25, 1.0, 0.25])
+
+
+def test_mean_rewards_are_the_objectives_where_denominators_are_fixed():
+    scenario = Network5G(episode_steps=1000)
+    env, regime = scenario.vector_env(48, seed=5), scenario.reference.regimes["small"]["mid"]
+    env.reset()
+    actions = np.repeat(scenario.baselines["default"].make().action[None], env.num_envs, axis=0)
+    rewards, n, d = [], 0.0, 0.0
+    for _ in range(60):
+        _, reward, _, _, infos = env.step(actions)
+        rewards.append(reward.mean(axis=0))
+        n, d = n + infos["numerators"].sum(axis=0), d + infos["denominators"].sum(axis=0)
+    energy = scenario.objectives[2]
+    assert energy.high - np.mean(rewards, axis=0)[2] * (energy.high - energy.low) == pytest.approx(n[4] / d[4])
+    packets = np.array(regime.packets) * 60 * env.num_envs
+    latency = (n[:3] / packets / np.array(regime.latency_ms)).mean()
+    assert 1.5 - np.mean(rewards, axis=0)[0] == pytest.approx(latency)
+
+
+@pytest.mark.parametrize("family", ["static", "reactive"])
+def test_tunables_run_at_their_corners_and_travel(family):
+    problem = ConfigurationProblem(Network5G(), family, seeds=(1, 2), steps=4)
+    problem = pickle.loads(pickle.dumps(problem))
+    values = problem.evaluate(np.stack([problem.xl, problem.xu, (problem.xl + problem.xu) / 2]))
+    assert values.shape == (3, 4)
+    assert np.isfinite(values[-1]).all()
+    assert np.isfinite(values[:, 2]).all()
+
+
+def test_static_default_is_the_default():
+    scenario = Network5G()
+    default = scenario.baselines["default"].make()
+    static = scenario.tunables["static"].controller(default.action)
+    a = evaluate(scenario, default, (1, 2), steps=10)
+    b = evaluate(scenario, static, (1, 2), steps=10)
+    np.testing.assert_array_equal(a.values, b.values)
+
+
+def test_gymnasium_checks_the_single_environment():
+    env = LinearReward(gymnasium.make(ENVIRONMENT_ID, load="high"), weight=np.full(4, 0.25))
+    check_env(env.unwrapped if False else env, skip_render_check=True)
+
+
+def test_single_environment_is_the_vector_one():
+    single = gymnasium.make(ENVIRONMENT_ID, episode_steps=6).unwrapped
+    scenario = Network5G(episode_steps=6)
+    env = scenario.vector_env(1)
+    observation, _ = single.reset(seed=4)
+    rows, _ = env.reset(seed=4)
+    np.testing.assert_array_equal(observation, rows.ravel())
+    rng = np.random.default_rng(0)
+    for step in range(6):
+        actions = LOW + (HIGH - LOW) * rng.random((env.num_envs, len(LOW)))
+        observation, reward, terminated, truncated, info = single.step(actions.ravel())
+        rows, rewards, _, _, infos = env.step(actions)
+        np.testing.assert_array_equal(observation, rows.ravel())
+        np.testing.assert_array_equal(reward, rewards.mean(axis=0))
+        np.testing.assert_array_equal(info["numerators"], infos["numerators"].sum(axis=0))
+        assert (terminated, truncated) == (False, step == 5)
+    with pytest.raises(InvalidInputError, match="action"):
+        single.step(np.zeros(5))
+
+
+def test_registration_is_repeatable_and_the_room_stays_light():
+    code = (
+        "import sys, rlaas.scenarios.network5g as n; n.register(); n.register();"
+        "heavy = {'ray', 'torch', 'mlflow', 'fastapi'} & set(sys.modules); print(sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_network_without_some_slices_still_runs():
+    env = Network5G(users=1).vector_env(2)
+    env.reset(seed=1)
+    for _ in range(12):
+        observation, reward, _, _, _ = env.step(np.repeat(((LOW + HIGH) / 2)[None], env.num_envs, axis=0))
+    assert np.isfinite(observation).all()
+    assert np.isfinite(reward).all()
