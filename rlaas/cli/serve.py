@@ -65,5 +65,5 @@ def _served(base_url: str) -> list[str]:
 
     with Client(base_url) as client:
         return sorted(
-            f"{d['policy']}:{'+'.join(str(v['version']) for v in d['variants'])}" for d in client.deployments()
+            f"{d['policy']}:{'+'.join(str(v['version']) for v in d['variants'])}" for d in client.deployments()["items"]
         )

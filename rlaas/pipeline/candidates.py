@@ -49,7 +49,7 @@ def search_configurations(
     replicas: int = 1,
     population: int | None = None,
     workers: int = 2,
-    cpus_per_worker: float = 1.0,
+    cpus_per_worker: float = 0.5,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> SearchResult:

@@ -123,7 +123,6 @@ def _search(config: OptimizationConfig, progress: Callable[[int, int], None] | N
         warmup=config.warmup,
         replicas=config.replicas,
         workers=config.workers,
-        cpus_per_worker=config.cpus_per_worker,
         seed=config.seed,
         progress=progress,
     )

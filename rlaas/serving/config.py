@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from rlaas.errors import ConfigurationError
-from rlaas.serving.live import validation_error
+from rlaas.configfiles import read_config
 from rlaas.settings import Settings, load_settings
 
 __all__ = [
@@ -92,36 +88,4 @@ def load_serving_config(path: Path | str | None = None) -> ServingConfig:
     """
     if path is None:
         return ServingConfig()
-    path = Path(path)
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = getattr(problem, "strerror", None) or "not UTF-8 text"
-        raise ConfigurationError(f"{path}: cannot be read: {reason}", field="config") from problem
-    except yaml.YAMLError as problem:
-        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(problem).split())}", field="config") from problem
-    if not isinstance(document, dict | None):
-        raise ConfigurationError(f"{path}: expected a mapping with keys {_keys(ServingConfig)}", field="config")
-    try:
-        return ServingConfig.model_validate(document or {})
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        found = validation_error(problem, source=str(path), error=ConfigurationError)
-        if first["type"] == "extra_forbidden":
-            found = ConfigurationError(
-                f"{found.message}; allowed: {_keys(_model_at(first['loc'][:-1]))}", field=found.field
-            )
-        raise found from problem
-
-
-def _keys(model: type[BaseModel]) -> str:
-    return ", ".join(sorted(model.model_fields))
-
-
-def _model_at(path: tuple[int | str, ...]) -> type[BaseModel]:
-    model: type[BaseModel] = ServingConfig
-    for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-        model = next(choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel))
-    return model
+    return read_config(path, ServingConfig)

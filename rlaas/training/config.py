@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rlaas.configfiles import read_config
 from rlaas.errors import ConfigurationError
 
 __all__ = ["Algorithm", "PPOSettings", "SACSettings", "TrainingConfig", "load_config"]
@@ -31,10 +31,16 @@ class SACSettings(_Document):
 
     updates_per_step: float = Field(default=0.125, gt=0, le=20, description="gradient updates per decision")
     tau: float = Field(default=0.01, gt=0, le=1, description="Polyak step of the target critics")
-    learning_starts: int = Field(default=1_000, ge=1, description="decisions taken at random first")
+    learning_starts: int | None = Field(
+        default=None,
+        ge=1,
+        description="decisions of the half-random warm-up; None: a 20th, at most 10,000",
+    )
     buffer_size: int = Field(default=200_000, ge=1, description="decisions kept for replay")
     actor_learning_rate: float | None = Field(default=None, gt=0, description="None for a third of the critics'")
-    head_start: int = Field(default=500, ge=0, description="gradient updates of the critics before the actor moves")
+    head_start: int | None = Field(
+        default=None, ge=0, description="updates of the critics before the actor moves; None: a tenth, at most 1,000"
+    )
     relabel: float = Field(default=0.5, ge=0, le=1, description="share of a batch given a fresh preference")
     target_entropy: float | None = Field(default=None, description="nats; None for minus the action dimensions")
 
@@ -135,6 +141,18 @@ class TrainingConfig(_Document):
         """The discount factor, or the algorithm's default."""
         return self.gamma if self.gamma is not None else _DEFAULT_GAMMA[algorithm]
 
+    def resolved_learning_starts(self) -> int:
+        """Decisions of SAC's warm-up."""
+        if self.sac.learning_starts is not None:
+            return self.sac.learning_starts
+        return max(1, min(self.steps // 20, 10_000))
+
+    def resolved_head_start(self) -> int:
+        """Gradient updates of SAC's critics before its actor moves."""
+        if self.sac.head_start is not None:
+            return self.sac.head_start
+        return int(min((self.steps - self.resolved_learning_starts()) * self.sac.updates_per_step / 10, 1_000))
+
     def resolved_reward_clip(self) -> float | None:
         """The bound on step rewards, or None for no bound."""
         if self.reward_clip is None and self.scenario is not None:
@@ -148,20 +166,7 @@ def load_config(path: Path | str) -> TrainingConfig:
     Raises:
         ConfigurationError: the file is missing, not YAML, or wrong; names the file, the key and what is allowed.
     """
-    path = Path(path)
-    try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be read: {problem.strerror}", field="config") from problem
-    except yaml.YAMLError as problem:
-        first = " ".join(str(problem).split())[:200]
-        raise ConfigurationError(f"{path}: is not YAML: {first}", field="config") from problem
-    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise ConfigurationError(f"{path}: must hold keys and values, like 'scenario: network5g'", field="config")
-    try:
-        return TrainingConfig(**document)
-    except ConfigurationError as problem:
-        raise ConfigurationError(f"{path}: {problem.message}", field=problem.field) from problem
+    return read_config(path, TrainingConfig)
 
 
 def _translate(problem: ValidationError, model: type[BaseModel]) -> ConfigurationError:

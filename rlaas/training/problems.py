@@ -55,9 +55,9 @@ def algorithm_of(config: TrainingConfig, scenario: Scenario) -> Algorithm:
                 f"the actions of {scenario.name!r} must be discrete or a flat, bounded box, not {space}",
                 field="environment" if config.environment else "scenario",
             )
-    if name == "sac" and config.sac.learning_starts >= config.steps:
+    if name == "sac" and config.resolved_learning_starts() >= config.steps:
         raise ConfigurationError(
-            f"sac.learning_starts {config.sac.learning_starts} leaves nothing to learn of {config.steps} steps; "
+            f"sac.learning_starts {config.resolved_learning_starts()} leaves nothing to learn of {config.steps} steps; "
             "lower it or raise steps",
             field="sac.learning_starts",
         )

@@ -76,6 +76,7 @@ class SACLearner(PackedLearner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._rng = np.random.default_rng(np.random.SeedSequence([self.training.seed, 2]))
+        self._head_start = self.training.resolved_head_start()
         self.anchors: Any = None
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -148,7 +149,7 @@ class SACLearner(PackedLearner):
         action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[1])
         best = net.critic(torch.cat((now, action), dim=1), frozen=True).amin(dim=0)
         # An actor that follows critics that know nothing yet leaves the default for the ends of the box.
-        moves = 1.0 if self.updates >= self.training.sac.head_start else 0.0
+        moves = 1.0 if self.updates >= self._head_start else 0.0
         actor_loss = moves * (temperature * log_prob - best).mean()
         entropy = -log_prob.detach().mean()
         wanted_entropy = self.training.sac.target_entropy
@@ -215,6 +216,7 @@ class SACAlgorithm(PackedAlgorithm):
         capacity = min(self.training.sac.buffer_size, self.training.steps + runner.rows)
         self.replay = ReplayBuffer(max(capacity, self.training.batch_size), policy.n_features, policy.n_actions, m)
         self.learner.anchors = anchors_of(runner.scenario)
+        self._warm_up = self.training.resolved_learning_starts()
         self._calibrated = False
         self._owed = 0.0
 
@@ -224,7 +226,7 @@ class SACAlgorithm(PackedAlgorithm):
         before, losses = self.steps_done, {}
         wanted = min(ROWS_PER_ITERATION, max(1, self.training.steps - before))
         for _ in range(-(-wanted // runner.rows)):
-            warming_up = self.steps_done < sac.learning_starts
+            warming_up = self.steps_done < self._warm_up
             # Warming up alternates between the untrained policy, around the default, and the whole box.
             at_random = warming_up and (self.steps_done // runner.rows) % 2 == 0
             self.replay.add(transitions_of(runner.sample(num_timesteps=1, random_actions=at_random)))

@@ -25,7 +25,11 @@ def test_shipped_configurations_load(repository: Path) -> None:
         ({"scenario": "a", "steps": 0}, "steps", "greater than or equal to 1"),
         ({"scenario": "a", "algorithm": "dqn"}, "algorithm", "'sac' or 'ppo'"),
         ({"scenario": "a", "step": 5}, "step", "allowed: algorithm, batch_size"),
-        ({"scenario": "a", "sac": {"tua": 0.1}}, "sac.tua", "allowed: buffer_size, learning_starts"),
+        (
+            {"scenario": "a", "sac": {"tua": 0.1}},
+            "sac.tua",
+            "allowed: actor_learning_rate, buffer_size, head_start",
+        ),
         ({"scenario": "a", "ppo": {"clip": 2}}, "ppo.clip", "less than 1"),
         ({"scenario": "a", "hidden": [64, 0]}, "training config", "hidden"),
         ({"scenario": "a", "sac": {"buffer_size": 10}}, "training config", "batch_size"),
@@ -45,10 +49,10 @@ def test_yaml_errors_name_file_and_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"run\.yaml: cannot be read"):
         load_config(file)
     file.write_text("scenario: [")
-    with pytest.raises(ConfigurationError, match=r"run\.yaml: is not YAML"):
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: not YAML"):
         load_config(file)
     file.write_text("- just\n- a list\n")
-    with pytest.raises(ConfigurationError, match=r"run\.yaml: must hold keys and values"):
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: expected a mapping"):
         load_config(file)
     file.write_text("scenario: network5g\nsac:\n  updates: 3\n")
     with pytest.raises(ConfigurationError, match=r"run\.yaml: unknown key 'sac\.updates'; allowed: .*updates_per_step"):
@@ -60,3 +64,18 @@ def test_round_trip_through_json() -> None:
     assert TrainingConfig(**config.model_dump(mode="json")) == config
     with pytest.raises(Exception, match="frozen"):
         config.steps = 3  # type: ignore[misc]
+
+
+def test_warm_up_follows_the_steps_unless_given() -> None:
+    long, short = TrainingConfig(scenario="a", steps=1_000_000), TrainingConfig(scenario="a", steps=2_000)
+    assert (long.resolved_learning_starts(), long.resolved_head_start()) == (10_000, 1_000)
+    # A tenth of (2,000 - 100) decisions at 1/8 update each.
+    assert (short.resolved_learning_starts(), short.resolved_head_start()) == (100, 23)
+    given = TrainingConfig(scenario="a", sac={"learning_starts": 7, "head_start": 0})
+    assert (given.resolved_learning_starts(), given.resolved_head_start()) == (7, 0)
+
+
+def test_reward_clip_is_for_normalised_rewards() -> None:
+    assert TrainingConfig(scenario="a").resolved_reward_clip() == 20.0
+    assert TrainingConfig(environment="a").resolved_reward_clip() is None
+    assert TrainingConfig(environment="a", reward_clip=2.0).resolved_reward_clip() == 2.0

@@ -224,7 +224,7 @@ def test_nan_is_a_training_error(local_ray: None, tmp_path: Path) -> None:
     ("values", "field"),
     [
         (PPO | {"algorithm": "sac"}, "algorithm"),
-        (SAC | {"steps": 900}, "sac.learning_starts"),
+        (SAC | {"steps": 900, "sac": {"learning_starts": 900}}, "sac.learning_starts"),
         (PPO | {"num_envs": 1, "ppo": {"rollout_length": 4}}, "ppo.minibatch"),
         ({"scenario": "nowhere"}, "scenario"),
         (SAC | {"options": {"colour": "red"}}, None),

@@ -41,7 +41,7 @@ class Effort:
     steps: int = 600
 
 
-EFFORT = {"small": Effort(networks=256), "medium": Effort(networks=64), "large": Effort(networks=16)}
+EFFORT = {"small": Effort(networks=256), "medium": Effort(networks=64), "large": Effort(networks=8)}
 
 
 def neutral_regime(scale: float) -> Regime:
@@ -103,7 +103,7 @@ def calibrate(ref: Reference, size: str, load: str, effort: Effort) -> Regime:
     """The regime in which the default uses the wanted share of resource blocks.
 
     Common random numbers make the use a smooth, growing function of the scale, so its root is bracketed: first with
-    a quarter of the networks, then around that root with all of them.
+    a quarter of the networks, then around that root with all of them, to one part in a thousand.
     """
     wanted = ref.rb_use[load]
 
@@ -112,7 +112,7 @@ def calibrate(ref: Reference, size: str, load: str, effort: Effort) -> Regime:
 
     rough = brentq(excess, math.log(0.2), math.log(12.0), args=(max(effort.networks // 4, 4),), xtol=0.02)
     exact = brentq(excess, rough - 0.25, rough + 0.25, args=(effort.networks,), xtol=0.001)
-    return with_ranges(measure_default(ref, size, _rounded(math.exp(exact)), effort), ref)
+    return with_ranges(measure_default(ref, size, float(f"{math.exp(exact):.4g}"), effort), ref)
 
 
 def with_ranges(regime: Regime, ref: Reference) -> Regime:
@@ -162,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             regime = calibrate(ref, size, load, EFFORT[size])
             document["regimes"].setdefault(size, {})[load] = to_document(regime)
             print(f"{size} {load}: scale {regime.scale:.4g}, rb use {regime.rb_use:.4f}", file=sys.stderr)
-    (chosen.output or source).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            # Written after each regime: a whole calibration takes many minutes.
+            (chosen.output or source).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

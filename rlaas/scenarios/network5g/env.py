@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
 from rlaas.objectives import Objective
-from rlaas.scenarios.base import VectorScenarioEnv
+from rlaas.scenarios.base import VectorScenarioEnv, seed_list
 from rlaas.scenarios.network5g.accounts import Accounts, Interval
 from rlaas.scenarios.network5g.control import Settings, action_space, check_actions, default_action
 from rlaas.scenarios.network5g.energy import cell_energy_j
@@ -27,7 +27,7 @@ from rlaas.scenarios.network5g.physics import Physics
 from rlaas.scenarios.network5g.reference import Reference, Regime
 from rlaas.scenarios.network5g.world import World
 
-__all__ = ["VectorNetwork5G", "spread_seeds"]
+__all__ = ["VectorNetwork5G"]
 
 Float64Array = NDArray[np.float64]
 
@@ -91,14 +91,14 @@ class VectorNetwork5G(VectorScenarioEnv):
         """Start every network anew.
 
         Args:
-            seed: network i takes ``seed + i``, or its own of a sequence; None continues the random streams.
+            seed: spread over the networks, or one each; None continues the random streams.
             options: not used.
 
         Raises:
             InvalidInputError: a sequence of the wrong length, or a negative seed.
         """
         if seed is not None:
-            self._world.generators = _generators(spread_seeds(seed, self.environments))
+            self._world.generators = _generators(seed_list(seed, self.environments))
         return self._restart(), {}
 
     def step(
@@ -207,23 +207,6 @@ class VectorNetwork5G(VectorScenarioEnv):
         features = self._accounts.features(interval)
         hour = self._world.hours[self._world.state.hour]
         return observe(features, actions, hour, self.layout.neighbours).reshape(self.num_envs, -1)
-
-
-def spread_seeds(seed: int | Sequence[int], environments: int) -> list[int]:
-    """One seed per environment: ``seed + i``, or those given.
-
-    Raises:
-        InvalidInputError: a sequence of the wrong length, or a negative seed.
-    """
-    if isinstance(seed, int | np.integer):
-        seeds = [int(seed) + i for i in range(environments)]
-    else:
-        seeds = [int(s) for s in seed]
-    if len(seeds) != environments:
-        raise InvalidInputError(f"seed has {len(seeds)} entries; expected {environments}", field="seed")
-    if any(s < 0 for s in seeds):
-        raise InvalidInputError(f"seed must be >= 0, got {min(seeds)}", field="seed")
-    return seeds
 
 
 def _generators(seeds: Sequence[int]) -> list[np.random.Generator]:

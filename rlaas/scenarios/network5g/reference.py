@@ -184,7 +184,13 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if names != set(values):
         raise TypeError(f"reference section {kind.__name__}: keys {sorted(names ^ set(values))} do not match")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return kind(**{name: _frozen(value) for name, value in values.items()})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return {key: _frozen(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def parse(text: str) -> Reference:

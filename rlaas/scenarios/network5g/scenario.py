@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.objectives import Mode, Preference
-from rlaas.scenarios.base import EvaluationProtocol, Scenario, Target
+from rlaas.scenarios.base import EvaluationProtocol, Scenario, Target, seed_list
 from rlaas.scenarios.network5g.baselines import DEFAULT, make_baselines, make_tunables
 from rlaas.scenarios.network5g.control import action_space
-from rlaas.scenarios.network5g.env import VectorNetwork5G, spread_seeds
+from rlaas.scenarios.network5g.env import VectorNetwork5G
 from rlaas.scenarios.network5g.layout import SIZES, USERS, layout
 from rlaas.scenarios.network5g.objectives import PART_NAMES, SERVED, make_objectives, objective_values, step_rewards
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES, observation_space
@@ -130,7 +130,7 @@ class Network5G(Scenario):
         return self._users
 
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorNetwork5G:
-        """``num_envs`` networks, ``num_envs * cells`` rows; network i takes ``seed + i`` or its own of a sequence.
+        """``num_envs`` networks, ``num_envs * cells`` rows; the seed is spread over them, or one each.
 
         Raises:
             InvalidInputError: no environment, a sequence of the wrong length, or a negative seed.
@@ -145,7 +145,7 @@ class Network5G(Scenario):
             ref=self._reference,
             hour=self._hour,
             episode_steps=self._episode_steps,
-            seeds=spread_seeds(seed, int(num_envs)),
+            seeds=seed_list(seed, int(num_envs)),
         )
 
     def objective_values(
@@ -158,8 +158,8 @@ class Network5G(Scenario):
         self, numerators: NDArray[np.floating[Any]], denominators: NDArray[np.floating[Any]]
     ) -> NDArray[np.float64]:
         """Rewards [n, 4] of single cells' steps: as the environment's, but for the share of the network's mean."""
-        alone = (np.asarray(parts)[:, None, :] for parts in (numerators, denominators))
-        return step_rewards(*alone, self._regime, self.objectives)[:, 0]
+        n, d = (np.asarray(parts)[:, None, :] for parts in (numerators, denominators))
+        return step_rewards(n, d, self._regime, self.objectives)[:, 0]
 
     def guards(
         self, numerators: NDArray[np.floating[Any]], denominators: NDArray[np.floating[Any]]

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rlaas.errors import InvalidInputError
 from rlaas.scenarios.network5g.control import action_space
 from rlaas.scenarios.network5g.observation import observation_space
 from rlaas.scenarios.network5g.scenario import Network5G
@@ -33,7 +34,7 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
 
     def __init__(self, **options: Any) -> None:
         self.scenario = Network5G(**options)
-        self._env = self.scenario.vector_env(1)
+        self._env = self.scenario.vector_env(1, seed=int(np.random.SeedSequence().generate_state(1)[0]))
         rows = self._env.num_envs
         seen, done = observation_space(), action_space()
         self.observation_space = spaces.Box(np.tile(seen.low, rows), np.tile(seen.high, rows))
@@ -57,7 +58,11 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
         Raises:
             InvalidInputError: a wrong shape, or a value that is not finite or out of bounds.
         """
-        actions = np.asarray(action).reshape(self._env.num_envs, -1) if np.size(action) else np.asarray(action)
+        if np.shape(action) != self.action_space.shape:
+            raise InvalidInputError(
+                f"action has shape {np.shape(action)}; expected {self.action_space.shape}", field="action"
+            )
+        actions = np.asarray(action).reshape(self._env.num_envs, -1)
         observation, reward, _, truncated, infos = self._env.step(actions)
         info = {name: infos[name].sum(axis=0) for name in ("numerators", "denominators")}
         return observation.ravel(), reward.mean(axis=0), False, bool(truncated[0]), info

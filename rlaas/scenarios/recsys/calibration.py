@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rlaas.errors import InvalidInputError
 from rlaas.scenarios.configuration import ConfigurationProblem
 from rlaas.scenarios.evaluation import Evaluation, evaluate
 from rlaas.scenarios.recsys.reference import parse_reference, reference_text
@@ -65,6 +66,9 @@ def calibrate(document: dict[str, Any], *, steps: int = 200, replicas: int = 32)
         document: parsed ``reference.json``; left as it is.
         steps: counted steps of each rollout.
         replicas: environments per calibration seed.
+
+    Raises:
+        InvalidInputError: so few pages that some configuration's orders per click are undefined.
     """
     fitted = copy.deepcopy(document)
     wanted = fitted["calibrated"]
@@ -86,6 +90,10 @@ def calibrate(document: dict[str, Any], *, steps: int = 200, replicas: int = 32)
     problem = ConfigurationProblem(scenario, "static", SEEDS, steps, warmup=20, replicas=max(1, replicas // 4))
     signs = np.array([-objective.sign for objective in scenario.objectives])
     values = problem.evaluate(scenario.actions.parts.astype(np.float64)) * signs
+    if not np.isfinite(values).all():
+        raise InvalidInputError(
+            f"{steps} steps x {replicas} replicas show no click for some configuration; raise steps", field="steps"
+        )
     wanted["ranges"] = {
         objective.name: [float(f"{values[:, i].min():.3g}"), float(f"{values[:, i].max():.3g}")]
         for i, objective in enumerate(scenario.objectives)

@@ -63,7 +63,7 @@ class Catalogue:
     @property
     def topics(self) -> int:
         """Number of topics."""
-        return self.topics_ik.shape[1]
+        return int(self.topics_ik.shape[1])
 
 
 def _standardised(values: FloatArray) -> FloatArray:

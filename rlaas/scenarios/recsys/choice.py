@@ -24,7 +24,7 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 
 
-def dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
+def dot(a: FloatArray, b: FloatArray) -> FloatArray:
     """Inner product over the last axis, with the same bits however many rows there are (BLAS makes no such promise)."""
     return np.asarray((a * b).sum(axis=-1))
 

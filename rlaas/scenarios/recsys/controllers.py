@@ -138,14 +138,15 @@ class LinUCBController(Controller):
         # x is an outer product, so x' A^-1 x is a quadratic form of the context with a matrix per action.
         blocks = inverse.reshape(n_parts, width, n_parts, width)
         active = [np.flatnonzero(row) for row in self._actions]
-        forms = np.stack([blocks[np.ix_(on, range(width), on, range(width))].sum(axis=(0, 2)) for on in active])
+        forms = np.stack([blocks[on][:, :, on].sum(axis=(0, 2)) for on in active])
         spread = np.einsum("ni,aij,nj->na", context, forms, context, optimize=True)
-        return np.argmax(mean + self.alpha * np.sqrt(np.maximum(spread, 0.0)), axis=1)
+        return np.asarray(np.argmax(mean + self.alpha * np.sqrt(np.maximum(spread, 0.0)), axis=1))
 
     def learn(self, observation: FloatArray, action: NDArray[Any], reward: FloatArray) -> None:
         """Add the rows' rewards [num_rows, n_objectives]; rows that showed no page (all rewards 0) teach nothing."""
         shown = np.asarray(reward).any(axis=1)
         context = self._context(observation[shown])
-        x = (self._actions[np.asarray(action)[shown]][:, :, None] * context[:, None, :]).reshape(len(context), -1)
+        x = self._actions[np.asarray(action)[shown]][:, :, None] * context[:, None, :]
+        x = x.reshape(len(context), len(self._moment))
         self._gram += x.T @ x
         self._moment += x.T @ np.asarray(reward)[shown].mean(axis=1)

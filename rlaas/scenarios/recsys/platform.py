@@ -189,4 +189,4 @@ class Platform:
             axis=1,
         )
         features = np.concatenate([columns, taste, self.exposure, self.trend], axis=1)
-        return np.clip(features, -OBSERVATION_BOUND, OBSERVATION_BOUND).astype(np.float32)
+        return np.asarray(np.clip(features, -OBSERVATION_BOUND, OBSERVATION_BOUND), dtype=np.float32)

@@ -203,7 +203,7 @@ def parse_reference(document: Mapping[str, Any]) -> Reference:
         TypeError: a constant is missing or unknown.
     """
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    frozen = {
+    frozen: dict[str, dict[str, Any]] = {
         section: {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for section, values in document.items()
     }

@@ -257,7 +257,7 @@ def _check_option(option: str, value: int) -> None:
 
 def _ratio(numerators: FloatArray, denominators: FloatArray) -> NDArray[np.float64]:
     up, down = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
-    return np.divide(up, down, out=np.full(up.shape, np.nan), where=down > 0)
+    return np.asarray(np.divide(up, down, out=np.full(up.shape, np.nan), where=down > 0))
 
 
 def _static(table: ActionTable, values: NDArray[np.float64]) -> Controller:

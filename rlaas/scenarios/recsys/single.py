@@ -13,7 +13,7 @@ from rlaas.scenarios.recsys.scenario import Recommender
 __all__ = ["RecommenderEnv"]
 
 
-class RecommenderEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
+class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
     """``rlaas/Recommender-v0``: one stream of sessions; rewards are vectors [4] as MO-Gymnasium has them.
 
     ``reset`` after the end of a session opens the next session of the same stream; with a seed, or in the middle of a
@@ -45,7 +45,7 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def step(
         self, action: np.int64 | int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool, bool, dict[str, Any]]:  # type: ignore[override]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], bool, bool, dict[str, Any]]:
         """Show one page: observation [n_features], reward [4], terminated, truncated and the page's parts.
 
         Raises:

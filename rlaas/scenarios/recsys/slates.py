@@ -121,7 +121,7 @@ def intra_list_diversity(slate: IntArray, similarity: Float32Array) -> FloatArra
     k = slate.shape[1]
     first, second = np.triu_indices(k, 1)
     pairs = slate[:, first] * similarity.shape[1] + slate[:, second]
-    return 1.0 - similarity.ravel().take(pairs).astype(np.float64).sum(axis=1) / len(first)
+    return np.asarray(1.0 - similarity.ravel().take(pairs).astype(np.float64).sum(axis=1) / len(first))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

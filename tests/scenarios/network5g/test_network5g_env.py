@@ -73,11 +73,11 @@ def test_an_environment_is_the_same_whatever_stands_beside_it(size):
     assert_same([tuple(x[2 * cells : 3 * cells] for x in step) for step in together], alone)
 
 
-def test_an_integer_seed_counts_up():
+def test_an_integer_seed_is_spread_over_the_environments():
     scenario = Network5G()
-    assert_same(
-        rollout(scenario.vector_env(3, seed=7), 3, reset=7), rollout(scenario.vector_env(3), 3, reset=[7, 8, 9])
-    )
+    three, cells = rollout(scenario.vector_env(3), 3, reset=7), scenario.cells
+    assert_same([tuple(x[:cells] for x in step) for step in three], rollout(scenario.vector_env(1), 3, reset=7))
+    assert not np.array_equal(three[0][0][:cells], three[0][0][cells : 2 * cells])
     fresh = scenario.vector_env(3, seed=7)
     np.testing.assert_array_equal(fresh.reset()[0], scenario.vector_env(3).reset(seed=7)[0])
     assert not np.array_equal(fresh.reset()[0], scenario.vector_env(3).reset(seed=7)[0])

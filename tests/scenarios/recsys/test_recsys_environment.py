@@ -1,0 +1,343 @@
+"""The vector environment's contract: seeds, states, autoreset, parts and what drifts."""
+
+from __future__ import annotations
+
+import pickle
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rlaas.errors import InvalidInputError
+from rlaas.objectives import normalise
+from rlaas.scenarios.recsys import Recommender
+
+SCENARIO = Recommender()
+SMALL = Recommender(items=300, episode_steps=10)
+
+
+def rollout(env, actions, seed=None):
+    """Everything that comes out, stacked over steps."""
+    observation, _ = env.reset(seed=seed)
+    steps = [env.step(a) for a in actions]
+    keys = steps[0][4].keys()
+    return {
+        "observation": np.stack([observation, *(s[0] for s in steps)]),
+        "reward": np.stack([s[1] for s in steps]),
+        "terminated": np.stack([s[2] for s in steps]),
+        "truncated": np.stack([s[3] for s in steps]),
+        **{key: np.stack([s[4][key] for s in steps]) for key in keys},
+    }
+
+
+def some_actions(steps, n, seed=0):
+    return np.random.default_rng(seed).integers(96, size=(steps, n))
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def test_shapes_and_types() -> None:
+    env = SCENARIO.vector_env(5, seed=1)
+    out = rollout(env, some_actions(30, 5))
+    n_features = len(SCENARIO.observation_names)
+    assert out["observation"].shape == (31, 5, n_features)
+    assert out["observation"].dtype == np.float32
+    assert out["reward"].shape == (30, 5, 4)
+    assert out["reward"].dtype == np.float64
+    assert out["numerators"].shape == out["denominators"].shape == (30, 5, len(SCENARIO.part_names))
+    assert out["terminated"].dtype == out["truncated"].dtype == np.bool_
+    assert all(env.observation_space.contains(o) for o in out["observation"])
+    assert env.reward_space.shape == (4,)
+    assert np.isfinite(out["observation"]).all()
+    assert np.isfinite(out["reward"]).all()
+
+
+@pytest.mark.parametrize("n", [1, 3, 17])
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_environments(n: int) -> None:
+    seeds = list(range(100, 133))
+    actions = some_actions(80, 33)
+    together = rollout(SCENARIO.vector_env(33, seed=seeds), actions)
+    alone = rollout(SCENARIO.vector_env(n, seed=seeds[:n]), actions[:, :n])
+    assert_same({key: value[:, :n] for key, value in together.items()}, alone)
+
+
+def test_an_integer_seed_starts_with_itself() -> None:
+    actions = some_actions(40, 4)
+    four, one = rollout(SMALL.vector_env(4, seed=7), actions), rollout(SMALL.vector_env(1, seed=[7]), actions[:, :1])
+    assert_same({key: value[:, :1] for key, value in four.items()}, one)
+    again = rollout(SMALL.vector_env(4, seed=99), actions, seed=7)
+    assert_same(four, again)
+    other = rollout(SMALL.vector_env(4, seed=8), actions)
+    assert (other["observation"] != four["observation"]).any()
+    # The environments of one batch are different worlds.
+    assert (four["observation"][0, 0] != four["observation"][0, 1]).any()
+
+
+def test_reset_without_a_seed_goes_on_with_the_stream() -> None:
+    env = SMALL.vector_env(2, seed=3)
+    first, _ = env.reset()
+    second, _ = env.reset()
+    assert (first != second).any()
+
+
+def test_the_random_stream_does_not_depend_on_actions() -> None:
+    a, b = SMALL.vector_env(8, seed=5), SMALL.vector_env(8, seed=5)
+    a.reset()
+    b.reset()
+    for left, right in zip(some_actions(70, 8, 1), some_actions(70, 8, 2), strict=True):
+        a.step(left)
+        b.step(right)
+    left, right = a.get_state(), b.get_state()
+    np.testing.assert_array_equal(left["random"]["block"], right["random"]["block"])
+    assert [g.bit_generator.state for g in left["random"]["generators"]] == [
+        g.bit_generator.state for g in right["random"]["generators"]
+    ]
+    # Trends are the world's, not the platform's.
+    np.testing.assert_array_equal(left["population"]["trend"], right["population"]["trend"])
+    assert (left["population"]["taste"] != right["population"]["taste"]).any()
+
+
+@pytest.mark.parametrize("transport", ["direct", "pickled"])
+def test_state_round_trip_is_exact(transport: str) -> None:
+    actions = some_actions(120, 6)
+    env = SMALL.vector_env(6, seed=11)
+    env.reset()
+    for a in actions[:50]:
+        env.step(a)
+    state = env.get_state()
+    if transport == "pickled":
+        raw = pickle.dumps(state)
+        assert len(raw) < 2_000_000  # the catalogue does not travel along
+        state = pickle.loads(raw)
+    ahead = [env.step(a) for a in actions[50:]]
+    for other in (SMALL.vector_env(6, seed=0), env):
+        other.set_state(state)
+        for expected, a in zip(ahead, actions[50:], strict=True):
+            got = other.step(a)
+            for x, y in zip(expected[:4], got[:4], strict=True):
+                np.testing.assert_array_equal(x, y)
+            for key, value in expected[4].items():
+                np.testing.assert_array_equal(value, got[4][key])
+
+
+def test_state_of_another_size_is_refused() -> None:
+    env = SMALL.vector_env(2)
+    env.reset()
+    with pytest.raises(InvalidInputError, match="state has 2 environments; expected 3"):
+        SMALL.vector_env(3).set_state(env.get_state())
+
+
+def test_returned_arrays_are_never_overwritten() -> None:
+    env = SMALL.vector_env(4, seed=2)
+    observation, _ = env.reset()
+    kept = [(observation, observation.copy())]
+    for a in some_actions(80, 4):
+        step = env.step(a)
+        kept += [(x, x.copy()) for x in (*step[:4], *step[4].values())]
+    for now, then in kept:
+        np.testing.assert_array_equal(now, then)
+
+
+def test_autoreset_comes_in_the_step_after_the_end() -> None:
+    env = SMALL.vector_env(16, seed=4)
+    assert env.metadata["autoreset_mode"] == gymnasium.vector.AutoresetMode.NEXT_STEP
+    out = rollout(env, some_actions(150, 16))
+    ended = out["terminated"] | out["truncated"]
+    assert out["terminated"].any()
+    assert out["truncated"].any()
+    assert not (out["terminated"] & out["truncated"]).any()
+    opening = np.zeros_like(ended)
+    opening[1:] = ended[:-1]
+    assert not ended[opening].any()
+    for key in ("reward", "numerators", "denominators"):
+        assert (out[key][opening] == 0).all(), key
+        assert out[key][~opening].any(axis=-1).all(), key
+    assert (out["slate"][opening] == -1).all()
+    assert (out["click"][opening] == -1).all()
+    page = SMALL.observation_names.index("page")
+    assert (out["observation"][1:][opening][:, page] == 0).all()
+    # What was done in the ignored step changes nothing.
+    other = some_actions(150, 16)
+    other[opening] = (other[opening] + 1) % 96
+    assert_same(out, rollout(SMALL.vector_env(16, seed=4), other))
+
+
+def test_no_session_exceeds_its_pages() -> None:
+    out = rollout(SMALL.vector_env(16, seed=6), some_actions(200, 16))
+    pages = out["observation"][1:, :, SMALL.observation_names.index("page")]
+    assert pages.max() == pytest.approx(1.0)
+    np.testing.assert_allclose(pages[out["truncated"]], 1.0)
+
+
+def test_slates_hold_ten_distinct_items_and_repeat_none_within_a_session() -> None:
+    env = SCENARIO.vector_env(8, seed=9)
+    out = rollout(env, some_actions(120, 8))
+    ended = out["terminated"] | out["truncated"]
+    for e in range(8):
+        seen: set[int] = set()
+        for t in range(120):
+            slate = out["slate"][t, e]
+            if slate[0] < 0:
+                seen = set()
+                continue
+            assert len(set(slate)) == 10
+            assert not seen & set(slate.tolist())
+            seen |= set(slate.tolist())
+            if ended[t, e]:
+                seen = set()
+
+
+def test_parts_say_what_happened() -> None:
+    out = rollout(SCENARIO.vector_env(32, seed=10), some_actions(150, 32))
+    part = {name: i for i, name in enumerate(SCENARIO.part_names)}
+    up, down = out["numerators"], out["denominators"]
+    shown = out["slate"][:, :, 0] >= 0
+    clicked = out["click"] >= 0
+    np.testing.assert_array_equal(up[..., part["ctr"]], clicked)
+    np.testing.assert_array_equal(down[..., part["ctr"]], 10.0 * shown)
+    np.testing.assert_array_equal(up[..., part["cvr"]], out["order"])
+    np.testing.assert_array_equal(down[..., part["cvr"]], clicked)
+    assert not (out["order"] & ~clicked).any()
+    np.testing.assert_array_equal(down[..., part["diversity"]], shown)
+    assert (up >= 0).all()
+    # Costs by hand: items plus the strategy's retrieval, per 1,000 impressions.
+    actions = some_actions(150, 32)
+    for t, e in [(0, 0), (3, 5), (7, 31), (100, 2)]:
+        if shown[t, e]:
+            retrieval = SCENARIO.reference.actions.retrieval[SCENARIO.describe_action(actions[t, e])["retrieval"]]
+            expected = SCENARIO.catalogue.cost_i[out["slate"][t, e]].sum() + 10 * retrieval["cost"]
+            assert up[t, e, part["cost"]] == pytest.approx(expected)
+    sessions = down[..., part["impressions_per_session"]].sum()
+    opened = 32 + (~shown[:-1]).sum()  # a session counts with its first page
+    assert sessions == opened
+    assert up[..., part["impressions_per_session"]].sum() == 10 * shown.sum()
+
+
+def test_coverage_counts_the_distinct_items_of_a_window() -> None:
+    out = rollout(SCENARIO.vector_env(4, seed=12), np.zeros((70, 4), dtype=int))
+    uncovered = out["numerators"][..., SCENARIO.part_names.index("coverage")]
+    for e in range(4):
+        pages = [
+            (slate, fresh) for slate, fresh in zip(out["slate"][:, e], uncovered[:, e], strict=True) if slate[0] >= 0
+        ]
+        window = pages[:50]
+        assert sum(fresh for _, fresh in window) == len({i for slate, _ in window for i in slate})
+        assert pages[50][1] == 10  # a new window has seen nothing
+
+
+def test_rewards_are_the_normalised_objectives_of_the_page() -> None:
+    out = rollout(SCENARIO.vector_env(64, seed=13), some_actions(100, 64))
+    shown = out["slate"][:, :, 0] >= 0
+    reward, up, down = out["reward"][shown], out["numerators"][shown], out["denominators"][shown]
+    values = SCENARIO.objective_values(up, down)
+    expected = normalise(SCENARIO.objectives, values)
+    for i in (0, 2, 3):
+        np.testing.assert_allclose(reward[:, i], expected[:, i], rtol=1e-12)
+    calibrated = SCENARIO.reference.calibrated
+    cvr = SCENARIO.objectives[1]
+    surplus = (up[:, 1] - calibrated.cvr0 * down[:, 1]) / calibrated.clicks_per_page
+    np.testing.assert_allclose(reward[:, 1], (calibrated.cvr0 + surplus - cvr.low) / (cvr.high - cvr.low))
+    neutral = (calibrated.cvr0 - cvr.low) / (cvr.high - cvr.low)
+    np.testing.assert_allclose(reward[down[:, 1] == 0, 1], neutral)
+    # Sums of rewards are the objectives, so what is learned is what is reported.
+    pooled = normalise(SCENARIO.objectives, SCENARIO.objective_values(up.sum(axis=0), down.sum(axis=0)))
+    np.testing.assert_allclose(reward.mean(axis=0)[[0, 2, 3]], pooled[[0, 2, 3]])
+
+
+def test_interests_and_trends_drift() -> None:
+    env = SCENARIO.vector_env(32, seed=14)
+    env.reset()
+    start = env.get_state()["population"]
+    zero = np.zeros(32, dtype=int)
+    env.step(zero)
+    one = env.get_state()["population"]
+    moved = np.abs(one["taste"] - start["taste"]).sum(axis=1)
+    assert (moved > 0).all()
+    assert moved.max() < 0.2  # gently within a session
+    assert (one["trend"] != start["trend"]).all()
+    largest = 0.0
+    for _ in range(150):
+        before = env.get_state()["population"]["trend"]
+        env.step(zero)
+        largest = max(largest, float((env.get_state()["population"]["trend"] - before).max()))
+    users = SCENARIO.reference.users
+    assert largest > users.shock_size - 6 * users.trend_noise  # a shock came
+    later = env.get_state()["population"]
+    np.testing.assert_allclose(later["taste"].sum(axis=1), 1.0)
+    assert (later["taste"] >= 0).all()
+
+
+def test_the_estimate_approaches_the_taste_it_cannot_see() -> None:
+    env = SCENARIO.vector_env(256, seed=15)
+    observation, _ = env.reset()
+    columns = [SCENARIO.observation_names.index(f"taste_{k}") for k in range(12)]
+    action = np.full(256, SCENARIO.actions.index(1, 1, 3, 0))
+
+    def agreement(observation) -> float:
+        latent = env.get_state()["population"]["taste"]
+        shares = observation[:, columns]
+        cosine = (latent * shares).sum(axis=1)
+        return float((cosine / np.linalg.norm(latent, axis=1) / np.linalg.norm(shares, axis=1)).mean())
+
+    at_first = agreement(observation)
+    for _ in range(5):
+        observation, *_ = env.step(action)
+    assert agreement(observation) > at_first + 0.05
+
+
+def test_observations_hold_nothing_latent() -> None:
+    env = SMALL.vector_env(8, seed=16)
+    first, _ = env.reset()
+    state = env.get_state()
+    for name in ("taste", "price_sensitivity", "satisfaction", "patience", "satiation"):
+        state["population"][name] = state["population"][name] * 0.5 + 0.01
+    env.set_state(state)
+    np.testing.assert_array_equal(env._platform.observe(env._population), first)
+
+
+def test_satisfied_users_come_back_and_are_remembered() -> None:
+    env = SCENARIO.vector_env(64, seed=17)
+    out = rollout(env, np.full((200, 64), SCENARIO.actions.index(1, 1, 3, 0)))
+    names = SCENARIO.observation_names
+    opening = out["slate"][:, :, 0] < 0
+    first = out["observation"][1:][opening]
+    returning = first[:, names.index("returning")] > 0
+    assert 0.2 < returning.mean() < 0.95
+    confidence = first[:, names.index("confidence")]
+    assert confidence[returning].mean() > 0.3
+    assert (confidence[~returning] == 0).all()
+    # A running number changes exactly when a new user arrives.
+    arrived = (np.diff(out["user"], axis=0) == 1)[opening[1:]]
+    later = out["observation"][2:][opening[1:]][:, names.index("returning")] == 0
+    np.testing.assert_array_equal(arrived, later)
+
+
+def test_step_needs_a_reset_and_good_actions() -> None:
+    env = SMALL.vector_env(2)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(2, dtype=int))
+    env.reset()
+    before = env.get_state()
+    with pytest.raises(InvalidInputError, match="action must be whole numbers from 0 to 95, got 96 in row 1"):
+        env.step(np.array([0, 96]))
+    # A refused action moved nothing, not even the random stream.
+    after = env.get_state()
+    assert after["random"]["at"] == before["random"]["at"]
+    np.testing.assert_array_equal(after["population"]["taste"], before["population"]["taste"])
+
+
+@pytest.mark.parametrize(("seed", "message"), [([1], "1 entries; expected 2"), (-1, ">= 0"), ([1, -2], ">= 0")])
+def test_bad_seeds_are_refused(seed, message) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        SMALL.vector_env(2, seed=seed)
+    with pytest.raises(InvalidInputError, match=message):
+        SMALL.vector_env(2).reset(seed=seed)
+
+
+def test_needs_at_least_one_environment() -> None:
+    with pytest.raises(InvalidInputError, match="num_envs must be at least 1, got 0"):
+        SMALL.vector_env(0)

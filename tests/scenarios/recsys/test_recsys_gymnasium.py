@@ -1,0 +1,76 @@
+"""The single environment through other people's checkers."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from mo_gymnasium.wrappers import LinearReward
+
+from rlaas.errors import ConfigurationError, InvalidInputError
+from rlaas.scenarios.recsys import GYMNASIUM_ID, Recommender
+
+
+def test_passes_the_environment_checker() -> None:
+    env = gymnasium.make(GYMNASIUM_ID, disable_env_checker=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # The wrapper is the point: a bare vector reward would draw warnings itself.
+        warnings.filterwarnings("ignore", message=".*is different from the unwrapped version")
+        check_env(LinearReward(env.unwrapped, weight=np.full(4, 0.25)), skip_render_check=True)
+
+
+def test_linear_reward_is_the_weighted_sum() -> None:
+    weights = np.array([0.1, 0.6, 0.1, 0.2])
+    plain, weighted = (gymnasium.make(GYMNASIUM_ID, disable_env_checker=True).unwrapped for _ in range(2))
+    scalar = LinearReward(weighted, weight=weights)
+    plain.reset(seed=3)
+    scalar.reset(seed=3)
+    for action in (5, 40, 95):
+        vector = plain.step(action)[1]
+        assert vector.shape == (4,)
+        assert scalar.step(action)[1] == pytest.approx(float(weights @ vector))
+
+
+def test_agrees_with_the_vector_environment() -> None:
+    env = gymnasium.make(GYMNASIUM_ID, items=300, episode_steps=6, disable_env_checker=True).unwrapped
+    vector = Recommender(items=300, episode_steps=6).vector_env(1)
+    observation, _ = env.reset(seed=8)
+    expected, _ = vector.reset(seed=8)
+    np.testing.assert_array_equal(observation, expected[0])
+    ended = False
+    for action in np.random.default_rng(0).integers(96, size=60):
+        if ended:
+            observation, _ = env.reset()
+            expected, *_ = vector.step([0])
+            np.testing.assert_array_equal(observation, expected[0])
+        observation, reward, terminated, truncated, info = env.step(action)
+        expected, expected_reward, a, b, infos = vector.step([int(action)])
+        np.testing.assert_array_equal(observation, expected[0])
+        np.testing.assert_array_equal(reward, expected_reward[0])
+        np.testing.assert_array_equal(info["numerators"], infos["numerators"][0])
+        assert (terminated, truncated) == (a[0], b[0])
+        ended = terminated or truncated
+
+
+def test_registering_twice_is_harmless_and_options_are_checked() -> None:
+    import importlib
+
+    import rlaas.scenarios.recsys as room
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        importlib.reload(room)
+    with pytest.raises(ConfigurationError, match="topics must be"):
+        gymnasium.make(GYMNASIUM_ID, topics=1)
+
+
+def test_bad_action_names_the_field() -> None:
+    env = gymnasium.make(GYMNASIUM_ID, disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    for action in (96, -1, 1.5, float("nan")):
+        with pytest.raises(InvalidInputError, match="action must be whole numbers from 0 to 95"):
+            env.step(action)
