@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -50,6 +52,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             f"--port={port}",
             f"--dashboard-port={dashboard}",
             f"--ray-client-server-port={client}",
+            f"--dashboard-agent-listen-port={_free_port()}",
+            f"--dashboard-agent-grpc-port={_free_port()}",
+            f"--metrics-export-port={_free_port()}",
+            f"--runtime-env-agent-port={_free_port()}",
             "--num-cpus=4",
             f"--temp-dir={folder}",
             "--include-dashboard=true",
@@ -79,7 +85,11 @@ def _wait_for_jobs(url: str, head: subprocess.Popen[bytes], log: Path) -> None:
     while True:
         assert head.poll() is None, log.read_text()
         try:
-            JobSubmissionClient(url).list_jobs()
+            # The endpoint answers before the node's agent, which starts jobs, has registered.
+            jobs = JobSubmissionClient(url)
+            job = jobs.submit_job(entrypoint="true")
+            while not jobs.get_job_status(job).is_terminal():
+                time.sleep(0.2)
         except (ConnectionError, RuntimeError):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
@@ -149,6 +159,50 @@ def test_an_optimisation_job_writes_a_front(cluster: Cluster, repository: Path, 
     front = json.loads((cluster.home / "fronts" / "network5g-static.json").read_text())
     assert front["scenario"] == "network5g"
     assert front["candidates"]
+
+
+@pytest.mark.ray
+def test_serve_run_brings_up_the_platform(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
+    port, log = _free_port(), tmp_path / "serve.log"
+    environment = {**os.environ, "RLAAS_HOME": str(cluster.home), "RAY_ADDRESS": cluster.address}
+    serve = str(Path(sys.executable).with_name("serve"))
+    subprocess.run(
+        [serve, "start", "--http-host=127.0.0.1", f"--http-port={port}"],
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    platform = subprocess.Popen(
+        [serve, "run", "ray_apps.platform:build_app", "config=configs/serving/local.yaml"],
+        env=environment,
+        cwd=repository,
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert platform.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.3)
+        # No policy is registered in this home, or one is: either way the platform says which.
+        assert httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5).status_code in (200, 503)
+        problem = httpx.post(f"http://127.0.0.1:{port}/api/v1/policies/ghost/decide", json={"observation": [1.0]})
+        assert problem.status_code in (404, 503)
+        assert problem.headers["content-type"] == "application/problem+json"
+    finally:
+        platform.send_signal(signal.SIGINT)
+        try:
+            platform.wait(60)
+        except subprocess.TimeoutExpired:
+            platform.kill()
 
 
 @pytest.mark.ray

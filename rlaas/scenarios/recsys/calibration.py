@@ -18,8 +18,8 @@ import numpy as np
 
 from rlaas.errors import InvalidInputError
 from rlaas.scenarios.configuration import ConfigurationProblem
-from rlaas.scenarios.evaluation import Evaluation, evaluate
-from rlaas.scenarios.recsys.reference import parse_reference, reference_text
+from rlaas.scenarios.evaluation import evaluate
+from rlaas.scenarios.recsys.reference import SLATE, parse_reference, reference_text
 from rlaas.scenarios.recsys.scenario import Recommender
 
 __all__ = ["calibrate", "main", "popularity_levels"]
@@ -34,17 +34,14 @@ def _recommender(document: dict[str, Any]) -> Recommender:
     return Recommender.from_reference(parse_reference(document))
 
 
-def _default(document: dict[str, Any], steps: int, replicas: int) -> Evaluation:
-    scenario = _recommender(document)
-    controller = scenario.baselines[scenario.default_baseline].make()
-    return evaluate(scenario, controller, SEEDS, steps=steps, warmup=20, replicas=replicas)
-
-
 def popularity_levels(document: dict[str, Any], *, steps: int, replicas: int) -> tuple[float, float, float]:
     """Clicks per impression, orders per click and clicks per page of the default baseline, pooled over the seeds."""
-    evaluation = _default(document, steps, replicas)
+    scenario = _recommender(document)
+    controller = scenario.baselines[scenario.default_baseline].make()
+    evaluation = evaluate(scenario, controller, SEEDS, steps=steps, warmup=20, replicas=replicas)
     up, down = evaluation.numerators.sum(axis=0), evaluation.denominators.sum(axis=0)
-    return float(up[0] / down[0]), float(up[1] / down[1]), float(up[0] / down[2])
+    ctr, cvr, *_ = scenario.objective_values(up, down).tolist()
+    return ctr, cvr, SLATE * ctr
 
 
 def _solve(function: Callable[[float], float], low: float, high: float, wanted: float) -> float:
@@ -87,7 +84,7 @@ def calibrate(document: dict[str, Any], *, steps: int = 200, replicas: int = 32)
     wanted["cvr0"], wanted["clicks_per_page"] = round(cvr0, 4), round(clicks_per_page, 4)
 
     scenario = _recommender(fitted)
-    problem = ConfigurationProblem(scenario, "static", SEEDS, steps, warmup=20, replicas=max(1, replicas // 4))
+    problem = ConfigurationProblem(scenario, "static", SEEDS[:1], steps, warmup=20, replicas=2 * replicas)
     signs = np.array([-objective.sign for objective in scenario.objectives])
     values = problem.evaluate(scenario.actions.parts.astype(np.float64)) * signs
     if not np.isfinite(values).all():

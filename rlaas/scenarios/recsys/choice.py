@@ -100,7 +100,7 @@ def pick(probability: FloatArray, uniform: FloatArray) -> NDArray[np.int64]:
 def conversion_probability(
     c: ConversionConstants, match: FloatArray, quality: FloatArray, price: FloatArray, price_sensitivity: FloatArray
 ) -> FloatArray:
-    """Probability that a click becomes an order [num_envs]."""
+    """Probability that a click becomes an order; the arguments broadcast together."""
     return sigmoid(c.intercept + c.match * match + c.quality * quality - c.price * price_sensitivity * (price - 1.0))
 
 

@@ -98,7 +98,7 @@ class LinUCBController(Controller):
 
     CONTEXT = ("confidence", "page", "pages_since_click", "session_click_rate", "popular_match", "shown_spread")
 
-    def __init__(self, table: ActionTable, features: Mapping[str, int], alpha: float = 0.3, ridge: float = 1.0) -> None:
+    def __init__(self, table: ActionTable, features: Mapping[str, int], alpha: float = 1.0, ridge: float = 1.0) -> None:
         self.alpha, self.ridge = alpha, ridge
         self._columns = [features[name] for name in self.CONTEXT[:-1]]
         self._shown = [column for name, column in features.items() if name.startswith("shown_")]

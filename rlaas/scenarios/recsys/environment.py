@@ -112,7 +112,7 @@ class RecommenderVectorEnv(VectorScenarioEnv):
             "order": response.ordered,
             "user": user,
         }
-        reward = self._levels.reward(numerators, denominators)
+        reward = self._levels.reward(numerators, denominators, response)
         return platform.observe(population), reward, terminated, truncated, infos
 
     def get_state(self) -> dict[str, Any]:
@@ -173,10 +173,12 @@ class _RewardLevels:
         self._low = np.array([o.low for o in scenario.objectives])
         self._span = np.array([o.high - o.low for o in scenario.objectives])
         self._up = np.array([o.direction == "maximize" for o in scenario.objectives])
-        self._cvr = [o.name for o in scenario.objectives].index("cvr")
+        names = [o.name for o in scenario.objectives]
+        self._ctr, self._cvr = names.index("ctr"), names.index("cvr")
+        self._expected = scenario.options["reward"] == "expected"
         self._cvr0, self._clicks_per_page = calibrated.cvr0, calibrated.clicks_per_page
 
-    def reward(self, numerators: FloatArray, denominators: FloatArray) -> FloatArray:
+    def reward(self, numerators: FloatArray, denominators: FloatArray, response: Response) -> FloatArray:
         """Rewards [num_envs, n_objectives] of one step; zero where no page was shown.
 
         ctr, diversity and cost are ratios per page already. A conversion rate per page is mostly 0 / 0, so its reward
@@ -184,10 +186,13 @@ class _RewardLevels:
         a page without a click gets that level, which is neutral.
         """
         n = len(self._low)
-        up, down = numerators[:, :n], denominators[:, :n]
+        up, down = numerators[:, :n].copy(), denominators[:, :n]
+        clicks, orders = up[:, self._ctr], up[:, self._cvr]
+        if self._expected:
+            clicks, orders = response.expected_clicks, response.expected_orders
+        up[:, self._ctr] = clicks
         values = up / np.maximum(down, 1.0)
-        surplus = up[:, self._cvr] - self._cvr0 * down[:, self._cvr]
-        values[:, self._cvr] = self._cvr0 + surplus / self._clicks_per_page
+        values[:, self._cvr] = self._cvr0 + (orders - self._cvr0 * clicks) / self._clicks_per_page
         share = (values - self._low) / self._span
         reward = np.where(self._up, share, 1.0 - share)
         shown = denominators[:, :1] > 0

@@ -32,13 +32,14 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What the users did with a page, as the platform sees it.
+    """What the users did with a page.
 
     Attributes:
         position: clicked position, -1 for none [num_envs].
         item: clicked item, 0 where there was no click [num_envs].
         clicked, ordered: [num_envs].
         left: the user's patience ran out [num_envs].
+        expected_clicks, expected_orders: their expectations given the slate [num_envs]. Hidden from the platform.
     """
 
     position: IntArray
@@ -46,6 +47,8 @@ class Response:
     clicked: BoolArray
     ordered: BoolArray
     left: BoolArray
+    expected_clicks: FloatArray
+    expected_orders: FloatArray
 
 
 class Population:
@@ -168,14 +171,17 @@ class Population:
         clicked = position >= 0
         rows = np.arange(len(slate))
         item = np.where(clicked, slate[rows, position], 0)
-        facts = (
-            match[rows, position],
-            cat.quality_i[item],
-            cat.price_i[item],
-            self.price_sensitivity,
+        converts = conversion_probability(
+            self._reference.conversion,
+            match,
+            cat.quality_i[slate],
+            cat.price_i[slate],
+            self.price_sensitivity[:, None],
         )
-        ordered = clicked & (draws.convert < conversion_probability(self._reference.conversion, *facts))
-        pleased = click_satisfaction(s, *facts)
+        ordered = clicked & (draws.convert < converts[rows, position])
+        pleased = click_satisfaction(
+            s, match[rows, position], cat.quality_i[item], cat.price_i[item], self.price_sensitivity
+        )
         # A page without a click is judged by how tempting it was.
         felt = np.where(clicked, pleased, probability.sum(axis=1))
         memory = s.satisfaction_memory
@@ -192,7 +198,13 @@ class Population:
         drifted = (1 - pull) * drifted + pull * cat.topics_ik[item]
         self.taste = np.where(live[:, None], drifted, self.taste)
         return Response(
-            position=position, item=item, clicked=clicked, ordered=ordered, left=live & (self.patience <= 0)
+            position=position,
+            item=item,
+            clicked=clicked,
+            ordered=ordered,
+            left=live & (self.patience <= 0),
+            expected_clicks=np.where(live, probability.sum(axis=1), 0.0),
+            expected_orders=np.where(live, (probability * converts).sum(axis=1), 0.0),
         )
 
     @staticmethod

@@ -23,7 +23,7 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
         options: options of :class:`~rlaas.scenarios.recsys.Recommender`.
     """
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, **options: Any) -> None:
         self.scenario = Recommender(**options)
         self.observation_space = self.scenario.single_observation_space
         self.action_space = self.scenario.single_action_space

@@ -248,6 +248,20 @@ def test_rewards_are_the_normalised_objectives_of_the_page() -> None:
     np.testing.assert_allclose(reward.mean(axis=0)[[0, 2, 3]], pooled[[0, 2, 3]])
 
 
+def test_expected_rewards_have_the_same_mean_and_less_noise() -> None:
+    actions = some_actions(150, 128)
+    realised = rollout(SCENARIO.vector_env(128, seed=18), actions)
+    expected = rollout(Recommender(reward="expected").vector_env(128, seed=18), actions)
+    shown = realised["slate"][:, :, 0] >= 0
+    a, b = realised.pop("reward")[shown], expected.pop("reward")[shown]
+    assert_same(realised, expected)  # the world, and what is reported of it, are the same
+    np.testing.assert_array_equal(a[:, 2:], b[:, 2:])
+    difference = (a - b)[:, :2]
+    standard_error = difference.std(axis=0) / np.sqrt(len(difference))
+    assert (np.abs(difference.mean(axis=0)) < 4 * standard_error).all()
+    assert (b[:, :2].std(axis=0) < 0.5 * a[:, :2].std(axis=0)).all()
+
+
 def test_interests_and_trends_drift() -> None:
     env = SCENARIO.vector_env(32, seed=14)
     env.reset()
