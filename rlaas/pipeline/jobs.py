@@ -56,10 +56,11 @@ def load_pipeline_config(path: str | Path) -> PipelineConfig:
     if config.training.scenario is None:
         raise ConfigurationError(f"{path}: training.scenario is missing", field="training.scenario")
     for index, search in enumerate(config.searches):
-        if (search.scenario, dict(search.options)) != (config.training.scenario, dict(config.training.options)):
+        # Options may differ: a scenario may offer some for training alone.
+        if search.scenario != config.training.scenario:
             raise ConfigurationError(
-                f"{path}: searches.{index} is about {search.scenario!r} {dict(search.options)}; "
-                f"expected the training's {config.training.scenario!r} {dict(config.training.options)}",
+                f"{path}: searches.{index} is about {search.scenario!r}; "
+                f"expected the training's {config.training.scenario!r}",
                 field=f"searches.{index}.scenario",
             )
     return config
