@@ -36,3 +36,12 @@ def test_file_loads(name: str) -> None:
             loaded = scenarios.load(scenario, **part.options)
             if hasattr(part, "tunable"):
                 assert part.tunable in loaded.tunables
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("training/")])
+def test_shipped_training_files_say_what_the_scenario_recommends(name: str) -> None:
+    config = load_config(CONFIGS / name)
+    scenario = scenarios.load(str(config.scenario))
+    written = config.model_dump(exclude_unset=True)
+    for key, value in scenario.training_defaults.items():
+        assert written[key] == (value if not isinstance(value, dict) else {**written[key], **value}), key

@@ -202,23 +202,29 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
 
 
 class TwinCritic(nn.Module):
-    """Two independent Q networks in one stack: one batched product per layer instead of two products."""
+    """Two independent Q networks in one stack: one batched product per layer instead of two products.
 
-    def __init__(self, n_in: int, hidden: Sequence[int]) -> None:
+    Args:
+        n_in: inputs.
+        hidden: widths of the hidden layers.
+        n_out: values, one head each.
+    """
+
+    def __init__(self, n_in: int, hidden: Sequence[int], n_out: int) -> None:
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for a, b in pairwise((n_in, *hidden, 1)):
+        for a, b in pairwise((n_in, *hidden, n_out)):
             # torch.nn.Linear's own initialisation, for each of the two.
             bound = 1.0 / math.sqrt(a)
             self.weights.append(nn.Parameter(torch.empty(2, a, b).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(2, 1, b).uniform_(-bound, bound)))
 
     def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
-        """Both values [2, n] of inputs [n, n_in]; ``frozen`` lets gradients reach ``x`` but not the weights."""
+        """Values of both networks [2, n, n_out] for inputs [n, n_in]; ``frozen`` keeps gradients from the weights."""
         h = x.expand(2, *x.shape)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias.detach() if frozen else bias, h, weight.detach() if frozen else weight)
             if i < last:
                 h = functional.relu(h)
-        return h.squeeze(-1)
+        return h

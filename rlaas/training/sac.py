@@ -2,12 +2,15 @@
 
 What differs from the textbook, and why:
 
-- The replay buffer keeps one reward per objective. Preferences are applied when a batch is read, and a share of its
-  rows is given fresh ones: every transition teaches every trade-off.
+- The replay buffer keeps one reward per objective, and a share of each batch is given fresh preferences: every
+  transition teaches every trade-off.
+- The critics are vectors: one head per objective and one for the entropy bonus. Their preference-weighted sum is what
+  the actor climbs; the twin with the smaller sum gives its whole vector as target. A single head would have to build
+  the products of weights and values by itself.
 - Actor, critics and temperature are updated by one backward pass and one fused optimizer step. The actor's loss sees
   the critics' weights detached, so each parameter receives only the gradient of its own loss.
-- Rewards are scaled once, after the random warm-up, to unit deviation; the critics' output starts at the discounted
-  mean reward, because a bias that large would take thousands of target updates to learn.
+- Each objective's reward is scaled once, after the random warm-up, to unit deviation; the critics' outputs start at the
+  discounted mean rewards, because a bias that large would take thousands of target updates to learn.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from rlaas.training.replay import ReplayBuffer, Transitions
 
 __all__ = ["SACAlgorithm", "SACConfig", "SACLearner", "SACModule", "transitions_of"]
 
+# Errors beyond it, in deviations of a reward, count linearly: delays have tails that matter to their mean, so the
+# bound is wide, but a step of full outage must not outweigh a thousand ordinary ones.
+HUBER_DELTA = 10.0
 FIRST_TEMPERATURE = 0.1
 ROWS_PER_ITERATION = 1_024
 
@@ -51,15 +57,24 @@ class SACModule(PackedModule):
     """Policy, twin critic, target critic and temperature."""
 
     reward_scale: Tensor
+    utility_scale: Tensor
 
     def setup(self) -> None:
         """Build the networks."""
         super().setup()
         shape = dict(self.model_config)
-        self.critic = TwinCritic(shape["n_features"] + shape["n_objectives"] + shape["n_actions"], shape["hidden"])
+        rewards = int(shape["n_rewards"])
+        inputs = shape["n_features"] + shape["n_objectives"] + shape["n_actions"]
+        self.critic = TwinCritic(inputs, shape["hidden"], rewards + 1)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(FIRST_TEMPERATURE)))
-        self.register_buffer("reward_scale", torch.tensor(1.0))
+        self.register_buffer("reward_scale", torch.ones(rewards))
+        self.register_buffer("utility_scale", torch.tensor(1.0))
+
+    def utility(self, values: Tensor, preference: Tensor) -> Tensor:
+        """Preference-weighted sum and entropy bonus [..., n] of critic values [..., n, n_objectives + 1]."""
+        weights = preference * (self.utility_scale / self.reward_scale)
+        return (values[..., :-1] * weights).sum(dim=-1) + values[..., -1]
 
     def explore(
         self, observation: Tensor, preference: Tensor, generator: torch.Generator
@@ -89,17 +104,19 @@ class SACLearner(PackedLearner):
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[*actor, *others])
 
     def calibrate(self, replay: ReplayBuffer) -> None:
-        """Set the reward scale and the critics' first output from the warm-up's transitions."""
+        """Set the reward scales and the critics' first outputs from the warm-up's transitions."""
         stored = replay.stored()
         scalar = (stored.reward * self._fresh(len(stored.reward))).sum(dim=1)
-        scale = reward_scale(float(scalar.std()), float(scalar.mean()))
-        self.net.reward_scale.fill_(scale)
-        offset = float(scalar.mean()) * scale / (1.0 - self.config.gamma)
+        self.net.utility_scale.fill_(reward_scale(float(scalar.std()), float(scalar.mean())))
+        mean, deviation = stored.reward.mean(dim=0), stored.reward.std(dim=0)
+        scales = [reward_scale(s, m) for s, m in zip(deviation.tolist(), mean.tolist(), strict=True)]
+        self.net.reward_scale.copy_(torch.tensor(scales))
         # Where episodes end for good the value is smaller; as a starting point any constant is unbiased.
         if not bool(stored.terminated.any()):
+            offset = mean * self.net.reward_scale / (1.0 - self.config.gamma)
             with torch.no_grad():
-                self.net.critic.biases[-1].add_(offset)
-                self.net.target.biases[-1].add_(offset)
+                for network in (self.net.critic, self.net.target):
+                    network.biases[-1][..., :-1].add_(offset)
 
     def update_from_replay(self, replay: ReplayBuffer, updates: int) -> dict[str, float]:
         """Take ``updates`` gradient steps.
@@ -140,14 +157,19 @@ class SACLearner(PackedLearner):
         with torch.no_grad():
             heads = policy.heads(later)
             action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[0])
-            value = net.target(torch.cat((later, action), dim=1)).amin(dim=0) - temperature * log_prob
-            wanted = batch["reward"] + self.config.gamma * (1.0 - batch["terminated"]) * value
+            twins = net.target(torch.cat((later, action), dim=1))
+            smaller = net.utility(twins, batch["preference"]).argmin(dim=0)
+            value = twins[smaller, torch.arange(n)]
+            value[:, -1] -= temperature * log_prob
+            wanted = self.config.gamma * (1.0 - batch["terminated"])[:, None] * value
+            wanted[:, :-1] += batch["reward"]
         predicted = net.critic(torch.cat((now, batch["action"]), dim=1))
-        # Huber: a step of full outage must not outweigh a thousand ordinary ones.
-        critic_loss = functional.huber_loss(predicted, wanted.expand_as(predicted), reduction="none").mean(dim=1).sum()
+        errors = functional.huber_loss(predicted, wanted.expand_as(predicted), reduction="none", delta=HUBER_DELTA)
+        critic_loss = errors.mean(dim=1).sum()
         heads = policy.heads(now)
         action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[1])
-        best = net.critic(torch.cat((now, action), dim=1), frozen=True).amin(dim=0)
+        twins = net.critic(torch.cat((now, action), dim=1), frozen=True)
+        best = net.utility(twins, batch["preference"]).amin(dim=0)
         # An actor that follows critics that know nothing yet leaves the default for the ends of the box.
         moves = 1.0 if self.updates >= self._head_start else 0.0
         actor_loss = moves * (temperature * log_prob - best).mean()
@@ -162,7 +184,7 @@ class SACLearner(PackedLearner):
         return self.losses(batch)[:3].sum()
 
     def _read(self, rows: Transitions) -> dict[str, Tensor]:
-        """Apply preferences to the vector rewards: the stored ones, or fresh ones for the first rows (drawn i.i.d.)."""
+        """Scaled vector rewards, under the stored preferences, or fresh ones for the first rows (drawn i.i.d.)."""
         preference = rows.preference
         fresh = int(len(preference) * self.training.sac.relabel)
         if fresh and preference.shape[1] > 1:
@@ -171,7 +193,7 @@ class SACLearner(PackedLearner):
             "observation": rows.observation,
             "action": rows.action,
             "preference": preference,
-            "reward": (rows.reward * preference).sum(dim=1) * self.net.reward_scale,
+            "reward": rows.reward * self.net.reward_scale,
             "terminated": rows.terminated.squeeze(1),
             "next_observation": rows.next_observation,
         }

@@ -13,6 +13,7 @@ from rlaas.training.conditioning import RunningMoments, anchors_of, reward_scale
 from rlaas.training.networks import TwinCritic, squashed_sample
 from rlaas.training.ppo import generalised_advantages
 from rlaas.training.replay import ReplayBuffer, Transitions
+from rlaas.training.sac import SACModule
 
 
 @settings(max_examples=40, deadline=None)
@@ -62,18 +63,32 @@ def test_squashed_density_matches_torch() -> None:
 
 def test_stacked_critic_is_two_separate_networks() -> None:
     torch.manual_seed(0)
-    critic = TwinCritic(5, (8, 6))
+    critic = TwinCritic(5, (8, 6), 3)
     x = torch.randn(7, 5, requires_grad=True)
     for which in range(2):
         h = x
         for i in range(3):
             h = torch.nn.functional.linear(h, critic.weights[i][which].T, critic.biases[i][which, 0])
             h = torch.relu(h) if i < 2 else h
-        assert torch.allclose(critic(x)[which], h.squeeze(-1), atol=1e-6)
+        assert torch.allclose(critic(x)[which], h, atol=1e-6)
     critic(x, frozen=True).sum().backward()
     assert x.grad is not None
     assert float(x.grad.abs().sum()) > 0
     assert all(p.grad is None for p in critic.parameters())
+
+
+def test_critics_preference_weighted_sum_is_in_the_utilitys_own_units() -> None:
+    """Heads are learned in units of their own deviation; the sum the actor climbs must undo exactly that."""
+    module = SACModule.__new__(SACModule)
+    torch.nn.Module.__init__(module)
+    module.register_buffer("reward_scale", torch.tensor([0.5, 4.0]))
+    module.register_buffer("utility_scale", torch.tensor(2.0))
+    returns = torch.tensor([[[3.0, -1.0]], [[2.0, 5.0]]])  # two twins, one row, two objectives
+    entropy = torch.tensor([[[0.25]], [[0.5]]])
+    heads = torch.cat((returns * module.reward_scale, entropy), dim=-1)
+    preference = torch.tensor([[0.75, 0.25]])
+    expected = 2.0 * (returns * preference).sum(dim=-1) + entropy.squeeze(-1)
+    assert torch.allclose(module.utility(heads, preference), expected)
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
-from rlaas.objectives import Mode, Preference
+from rlaas.objectives import Mode, Preference, Rule
 from rlaas.scenarios.base import EvaluationProtocol, Scenario, Target, seed_list
 from rlaas.scenarios.network5g.baselines import DEFAULT, make_baselines, make_tunables
 from rlaas.scenarios.network5g.control import action_space
@@ -29,6 +29,9 @@ MODES: dict[str, tuple[tuple[float, float, float, float], str]] = {
     "energy_saving": ((0.15, 0.1, 0.6, 0.15), "Power first: a quiet night"),
     "throughput": ((0.15, 0.6, 0.1, 0.15), "Rate first: a stadium or a software release"),
 }
+
+# Whatever the mode: a network that saves energy by serving nobody is not a choice.
+RULES = (Rule(objective="satisfaction", at_least=0.8), Rule(objective="latency", at_most=1.5))
 
 
 class Network5G(Scenario):
@@ -57,6 +60,17 @@ class Network5G(Scenario):
     protocols: ClassVar[Mapping[str, EvaluationProtocol]] = {
         "short": EvaluationProtocol(name="short", seeds=8, warmup=20, steps=100, replicas=4),
         "full": EvaluationProtocol(name="full", seeds=30, warmup=100, steps=600, replicas=8),
+    }
+
+    training_defaults: ClassVar[Mapping[str, Any]] = {
+        "steps": 250_000,
+        "num_envs": 64,
+        "learning_rate": 0.001,
+        # A backlog is paid for over some twenty steps; a shorter horizon starves the slow slice.
+        "gamma": 0.95,
+        # Traffic is bursty: small batches see mostly noise.
+        "batch_size": 2048,
+        "sac": {"updates_per_step": 0.035, "actor_learning_rate": 0.0005, "buffer_size": 250_000, "tau": 0.005},
     }
 
     def __init__(
@@ -94,7 +108,7 @@ class Network5G(Scenario):
         }
         self.objectives = make_objectives(self._regime)
         self.modes = {
-            name: Mode(name=name, preference=Preference.of(self.objectives, weights), description=text)
+            name: Mode(name=name, preference=Preference.of(self.objectives, weights), rules=RULES, description=text)
             for name, (weights, text) in MODES.items()
         }
         self.baselines = make_baselines(ref, self._layout.colour)

@@ -88,7 +88,14 @@ class Recommender(Scenario):
         "full": EvaluationProtocol(name="full", seeds=30, warmup=100, steps=1250, replicas=128),
     }
     # Clicks are rare and orders rarer: with realised rewards most of what a short run sees is noise.
-    training_defaults: ClassVar[Mapping[str, Any]] = {"options": {"reward": "expected"}}
+    training_defaults: ClassVar[Mapping[str, Any]] = {
+        "options": {"reward": "expected"},
+        "steps": 300_000,
+        "num_envs": 128,
+        "learning_rate": 0.0015,
+        "gamma": 0.95,
+        "ppo": {"rollout_length": 32, "minibatch": 512, "epochs": 4, "entropy": 0.003},
+    }
 
     def __init__(
         self,
