@@ -19,7 +19,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from harness import Row, parse_arguments, rate, report
+from benchmarks.harness import Row, parse_arguments, rate, report
 
 from rlaas.scenarios.network5g import Network5G
 

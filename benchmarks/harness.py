@@ -2,7 +2,7 @@
 
 A benchmark measures ours and a rival in the same run on the same machine, so a row stands for itself::
 
-    from harness import Row, parse_arguments, report, rate
+    from benchmarks.harness import Row, parse_arguments, report, rate
 
     arguments = parse_arguments("environments")
     rows = [Row("env steps, 7 cells, 15 users", "steps/s", ours=5200.0, rival="mobile-env 2.1", rival_value=47.0)]

@@ -31,7 +31,7 @@ import httpx
 import numpy as np
 import onnx
 import onnxruntime
-from harness import Row, parse_arguments, report
+from benchmarks.harness import Row, parse_arguments, report
 from onnx import TensorProto, helper
 
 FEATURES, HIDDEN, CHOICES = 32, 64, 10

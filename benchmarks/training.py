@@ -31,7 +31,7 @@ from gymnasium.vector import AutoresetMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Row, parse_arguments, report
+from benchmarks.harness import Row, parse_arguments, report
 
 from rlaas.objectives import Objective
 from rlaas.scenarios import Scenario, VectorScenarioEnv

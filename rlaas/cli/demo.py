@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -47,18 +48,13 @@ def demo(
         raise ConfigurationError(f"--{name}: {first['msg']}", field=name) from problem
     console = console_for(as_json)
 
-    def wait() -> None:
+    def report(summary: dict[str, Any]) -> None:
         if as_json:
-            return
-        console.print("serving until Ctrl-C")
-        while True:
-            time.sleep(3600)
+            print_json(summary)
+        if keep_serving:
+            console.print("serving until Ctrl-C")
+            # Ctrl-C ends the wait, not the command: what was asked for has been done.
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
 
-    try:
-        summary = run_demo(options, load_settings(), console, keep_serving=keep_serving, wait=wait)
-    except KeyboardInterrupt:
-        if not keep_serving or not (options.output / "summary.json").exists():
-            raise
-        return
-    if as_json:
-        print_json(summary)
+    run_demo(options, load_settings(), console, keep_serving=keep_serving, report=report)

@@ -120,7 +120,9 @@ class VectorScenarioEnv(gymnasium.vector.VectorEnv):  # type: ignore[type-arg]
     (each objective's step in normalised units, larger is better), ``terminated``, ``truncated`` [num_envs] bool and
     ``infos`` with the additive parts ``numerators`` and ``denominators`` [num_envs, n_parts] float64, from which
     :meth:`Scenario.objective_values` makes objectives. Autoreset mode is NEXT_STEP: in the step after an end the
-    action is ignored, the reward and the parts are zero and the observation is the new episode's first.
+    action is ignored, the reward and the parts are zero and the observation is the new episode's first. Where users
+    return in later episodes, ``infos["user"]`` [num_envs] identifies the one behind the observation just returned: the
+    unit that an experiment has to keep in one variant.
 
     One environment may hold several decision makers in lockstep (the cells of a network): then
     ``num_envs == environments * rows_per_env``, rows of one environment adjoining.

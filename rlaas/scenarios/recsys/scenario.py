@@ -90,7 +90,7 @@ class Recommender(Scenario):
     # Clicks are rare and orders rarer: with realised rewards most of what a short run sees is noise.
     training_defaults: ClassVar[Mapping[str, Any]] = {
         "options": {"reward": "expected"},
-        "steps": 300_000,
+        "steps": 600_000,
         "num_envs": 128,
         "learning_rate": 0.0015,
         "gamma": 0.95,
