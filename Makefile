@@ -19,7 +19,7 @@ help: ## this list
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"rlaas needs Python >= 3.11, this is {v}; try: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	# torch alone first: with it in place nothing else pulls in another build of it.
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0

@@ -19,8 +19,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from benchmarks.harness import Row, parse_arguments, rate, report
 
+from benchmarks.harness import Row, parse_arguments, rate, report
 from rlaas.scenarios.network5g import Network5G
 
 USERS, CELLS = 15, 7

@@ -31,8 +31,9 @@ import httpx
 import numpy as np
 import onnx
 import onnxruntime
-from benchmarks.harness import Row, parse_arguments, report
 from onnx import TensorProto, helper
+
+from benchmarks.harness import Row, parse_arguments, report
 
 FEATURES, HIDDEN, CHOICES = 32, 64, 10
 BODY = json.dumps({"observation": [round(0.01 * i, 4) for i in range(FEATURES)]}).encode()

@@ -32,7 +32,6 @@ from gymnasium.vector import AutoresetMode
 sys.path.insert(0, str(Path(__file__).parent))
 
 from benchmarks.harness import Row, parse_arguments, report
-
 from rlaas.objectives import Objective
 from rlaas.scenarios import Scenario, VectorScenarioEnv
 from rlaas.training import TrainingConfig, build_algorithm

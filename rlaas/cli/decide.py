@@ -19,6 +19,8 @@ def decide(
     mode: Annotated[str | None, typer.Option(help="Mode of the policy's scenario.")] = None,
     preference: Annotated[str | None, typer.Option(help='JSON object, for example {"latency": 1}.')] = None,
     unit: Annotated[str | None, typer.Option(help="Sticky key of an experiment.")] = None,
+    session: Annotated[str | None, typer.Option(help="Id of the trajectory.")] = None,
+    step: Annotated[int | None, typer.Option(help="Position within the session.")] = None,
     url: Annotated[str, typer.Option(help="Base URL of the platform.")] = "http://127.0.0.1:8000",
     as_json: JsonOption = False,
 ) -> None:
@@ -35,8 +37,8 @@ def decide(
         fields["mode"] = mode
     if preference is not None:
         fields["preference"] = _json("preference", preference)
-    if unit is not None:
-        fields["unit"] = unit
+    given = {"unit": unit, "session": session, "step": step}
+    fields |= {name: value for name, value in given.items() if value is not None}
     with Client(url) as client:
         answer = client.decide(policy, **fields)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +12,34 @@ import typer
 
 from rlaas.cli.main import run
 from rlaas.cli.output import print_json
+from rlaas.settings import Settings, load_settings
 
 __all__ = ["optimize_job", "pipeline_job", "train_job"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")]
 
 
-def _connect() -> None:
-    """Join the cluster that runs this job (RAY_ADDRESS), or start a local one when there is none."""
+def _settings() -> Settings:
+    """Settings of a job. Its working directory is a throw-away copy, so a home in it would be lost with it."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "RLAAS_HOME" not in os.environ:
+        home = Path.home() / ".rlaas"
+        print(f"RLAAS_HOME is not set: results go to {home} on this node", file=sys.stderr, flush=True)
+        return load_settings(home=home)
+    return load_settings()
+
+
+def _connect(settings: Settings) -> None:
+    """Join the cluster that runs this job (RAY_ADDRESS), or start a local one when there is none.
+
+    Raises:
+        ConfigurationError: the home is local to one of several nodes.
+    """
     import ray
 
+    from rlaas.control import check_home
+
     ray.init(logging_level="warning", ignore_reinit_error=True)
+    check_home(settings)
 
 
 def _log_progress(what: str) -> Callable[..., None]:
@@ -52,12 +70,12 @@ def _job(function: Callable[..., None]) -> Callable[[], None]:
 def _train(config: ConfigOption) -> None:
     """Train a policy by a config file and register it."""
     from rlaas.pipeline import run_training
-    from rlaas.settings import load_settings
     from rlaas.training import load_config
 
     loaded = load_config(config)
-    _connect()
-    result, version = run_training(loaded, load_settings(), progress=_log_progress("train"))
+    settings = _settings()
+    _connect(settings)
+    result, version = run_training(loaded, settings, progress=_log_progress("train"))
     print_json(
         {
             "bundle": str(result.bundle),
@@ -71,22 +89,22 @@ def _optimize(config: ConfigOption) -> None:
     """Search configurations by a config file and write their front."""
     from rlaas.optimization import load_optimization_config
     from rlaas.pipeline import run_optimization
-    from rlaas.settings import load_settings
 
     loaded = load_optimization_config(config)
-    _connect()
-    front, path = run_optimization(loaded, load_settings(), progress=_log_progress("optimize"))
+    settings = _settings()
+    _connect(settings)
+    front, path = run_optimization(loaded, settings, progress=_log_progress("optimize"))
     print_json({"scenario": front.scenario, "candidates": len(front.candidates), "front": str(path)})
 
 
 def _pipeline(config: ConfigOption) -> None:
     """Train, search, build one front, resolve it and register the policy, by a config file."""
     from rlaas.pipeline import load_pipeline_config, run_pipeline
-    from rlaas.settings import load_settings
 
     loaded = load_pipeline_config(config)
-    _connect()
-    print_json(run_pipeline(loaded, load_settings(), progress=_log_progress("pipeline")))
+    settings = _settings()
+    _connect(settings)
+    print_json(run_pipeline(loaded, settings, progress=_log_progress("pipeline")))
 
 
 train_job = _job(_train)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-from types import FrameType
 
 import typer
 from typer.exceptions import Abort, Exit, TyperException
@@ -14,6 +12,7 @@ from typer.exceptions import Abort, Exit, TyperException
 import rlaas
 from rlaas.cli.output import only_documents_on_stdout
 from rlaas.errors import RequestError, RlaasError
+from rlaas.interrupts import handle_interrupts
 
 __all__ = ["app", "main", "run"]
 
@@ -60,25 +59,20 @@ def _register() -> None:
 _register()
 
 
-def _on_terminate(_signum: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends a command the way Ctrl-C does: everything it started is stopped first."""
-    raise KeyboardInterrupt
-
-
 def run(command: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit status: 0, 1 (failed), 2 (bad usage) or 130 (interrupted)."""
     # Ray, MLflow and their helpers report to their makers unless told not to, and read this at import.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    signal.signal(signal.SIGTERM, _on_terminate)
+    handle_interrupts()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with only_documents_on_stdout() if "--json" in given else contextlib.nullcontext():
             status = command(args=arguments, standalone_mode=False)
-        return status if isinstance(status, int) else OK
+        return _ended(status) if isinstance(status, int) else OK
     except Exit as ended:
-        return int(ended.exit_code)
+        return _ended(int(ended.exit_code))
     except (KeyboardInterrupt, Abort):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -89,6 +83,17 @@ def run(command: typer.Typer, arguments: list[str] | None = None) -> int:
     except RlaasError as problem:
         print(f"error: {problem.message}", file=sys.stderr)
         return USAGE if isinstance(problem, RequestError) else FAILED
+    except OSError as problem:
+        where = f" {problem.filename}" if problem.filename else ""
+        print(f"error:{where}: {problem.strerror or problem}", file=sys.stderr)
+        return FAILED
+
+
+def _ended(status: int) -> int:
+    """Say what the command line library keeps to itself: it turns an interrupt into a silent status."""
+    if status == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return status
 
 
 def main() -> None:

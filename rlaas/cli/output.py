@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rlaas.interrupts import check_interrupt
+
 __all__ = ["JsonOption", "bar", "console_for", "only_documents_on_stdout", "print_json", "print_table", "stderr"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -82,6 +84,7 @@ def bar(title: str) -> Iterator[Any]:
         task = progress.add_task(title, total=None, note="")
 
         def advance(done: int, total: int, metrics: Any = None) -> None:
+            check_interrupt()
             note = ", ".join(f"{k} {v:.4g}" for k, v in (metrics or {}).items() if k in ("reward", "loss"))
             progress.update(task, completed=done, total=total, note=note)
 

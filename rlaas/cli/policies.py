@@ -67,7 +67,7 @@ def promote(
     from rlaas.settings import load_settings
 
     service = ControlService(load_settings())
-    document, record = service.promote(name, int(version) if version.isdigit() else version)
+    document, record = service.promote(name, version)
     generation = record.generation if record else None
     if as_json:
         print_json({"version": document, "generation": generation})

@@ -125,6 +125,8 @@ def evaluate(
     loaded = load(scenario)
     chosen = _protocol(loaded, protocol)
     controllers: dict[str, Controller] = {}
+    if mode is not None:
+        check_choice(mode, loaded.modes, field="mode")
     if policy is not None:
         from rlaas.bundles import load_bundle
         from rlaas.registry import Registry
@@ -132,9 +134,8 @@ def evaluate(
         from rlaas.training import PolicyController
 
         name = mode or loaded.primary_mode
-        check_choice(name, loaded.modes, field="mode")
         registry = Registry(load_settings())
-        version = registry.get(loaded.name, int(policy) if policy.isdigit() else policy)
+        version = registry.get(loaded.name, policy)
         bundle = load_bundle(registry.path(loaded.name, version.version))
         controllers[f"{loaded.name}:{version.version}@{name}"] = PolicyController(bundle, loaded.modes[name].preference)
     if baseline is not None:
@@ -222,7 +223,7 @@ def _front_document(scenario: Scenario, path: Path | None, policy: str) -> dict[
         from rlaas.settings import load_settings
 
         registry = Registry(load_settings())
-        version = registry.get(scenario.name, int(policy) if policy.isdigit() else policy)
+        version = registry.get(scenario.name, policy)
         document = registry.front(scenario.name, version.version)
         if document is None:
             raise InvalidInputError(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rlaas.cli.output import JsonOption, print_json
-from rlaas.errors import ConfigurationError
+from rlaas.client import Client
+from rlaas.errors import RetryableError
+from rlaas.interrupts import check_interrupt
 
 __all__ = ["serve"]
+
+READY_PATIENCE_S = 60.0
 
 
 def serve(
@@ -23,14 +28,13 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the registry's champions over HTTP until Ctrl-C or SIGTERM."""
-    from rlaas.control import start_platform, stop_platform
+    from rlaas.control import check_port, start_platform, stop_platform
     from rlaas.pipeline import local_ray
     from rlaas.serving import load_serving_config
 
     loaded = load_serving_config(config)
     settings = loaded.resolve_settings()
-    if _in_use(host, port):
-        raise ConfigurationError(f"--port {port} is in use on {host}; choose another one", field="port")
+    check_port(host, port)
     with local_ray(address) as urls:
         try:
             base_url = start_platform(loaded, settings, port=port, host=host, replicas=replicas)
@@ -45,25 +49,27 @@ def serve(
         except KeyboardInterrupt:
             typer.echo("stopping", err=True)
         finally:
-            stop_platform(shut_down_serve=address is not None)
+            stop_platform()
 
 
-def _in_use(host: str, port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _await_ready(client: Client) -> None:
+    """Wait until a Gateway has loaded its policies; the listener opens before."""
+    deadline = time.monotonic() + READY_PATIENCE_S
+    while True:
+        check_interrupt()
         try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False
+            client.ready()
+        except RetryableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _served(base_url: str) -> list[str]:
-    from rlaas.client import Client
-
     with Client(base_url) as client:
-        return sorted(
-            f"{d['policy']}:{'+'.join(str(v['version']) for v in d['variants'])}" for d in client.deployments()["items"]
-        )
+        live = client.deployments()["items"]
+        if live:
+            _await_ready(client)
+        return sorted(f"{d['policy']}:{'+'.join(str(v['version']) for v in d['variants'])}" for d in live)

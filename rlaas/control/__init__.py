@@ -12,11 +12,21 @@ _HOMES = {
     "ControlService": "service",
     "StateDatabase": "state",
     "build_application": "application",
+    "check_home": "application",
+    "check_port": "application",
     "start_platform": "application",
     "stop_platform": "application",
 }
 
-__all__ = ["ControlService", "StateDatabase", "build_application", "start_platform", "stop_platform"]
+__all__ = [
+    "ControlService",
+    "StateDatabase",
+    "build_application",
+    "check_home",
+    "check_port",
+    "start_platform",
+    "stop_platform",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -19,7 +20,7 @@ from rlaas.serving.config import ServingConfig
 from rlaas.serving.gateway import Gateway
 from rlaas.settings import Settings
 
-__all__ = ["APPLICATION", "build_application", "start_platform", "stop_platform"]
+__all__ = ["APPLICATION", "build_application", "check_home", "check_port", "start_platform", "stop_platform"]
 
 APPLICATION = "rlaas"
 # Nearly idle: they must start beside Gateways and trainers on a machine with two cores.
@@ -36,7 +37,7 @@ def build_application(config: ServingConfig, settings: Settings) -> Application:
     Raises:
         ConfigurationError: the home is local, but Ray has more than one node.
     """
-    _check_home(settings)
+    check_home(settings)
     quiet: Any = LoggingConfig(log_level="WARNING", enable_access_log=False)
     gateway = config.gateway
     committer = CommitterDeployment.options(  # type: ignore[attr-defined]
@@ -105,19 +106,38 @@ def start_platform(
     return base_url
 
 
-def stop_platform(*, shut_down_serve: bool = False) -> None:
+def stop_platform() -> None:
     """Stop the platform; what was acknowledged is in the write-ahead log and is committed now or by the next start.
 
-    Args:
-        shut_down_serve: stop Serve itself too. Leave it where Ray is about to end anyway (its controller, killed by
-            its own shutdown, is reported as a failed task), or where other applications are served.
+    Serve itself goes on: on a shared cluster it may serve other applications, and a local Ray takes it along.
     """
     serve.delete(APPLICATION)
-    if shut_down_serve:
-        serve.shutdown()
 
 
-def _check_home(settings: Settings) -> None:
+def check_port(host: str, port: int) -> None:
+    """Raise if something listens on ``port`` already: Serve would share it, and requests would go to either.
+
+    Raises:
+        ConfigurationError: the port is taken, or ``host`` is no address of this machine.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror as problem:
+            raise ConfigurationError(f"--host {host!r} is not an address of this machine", field="host") from problem
+        except OSError as problem:
+            raise ConfigurationError(
+                f"--port {port} is in use on {host}; choose another one", field="port"
+            ) from problem
+
+
+def check_home(settings: Settings) -> None:
+    """Raise if ``settings.home`` is local to one of several Ray nodes.
+
+    Raises:
+        ConfigurationError: naming the way out.
+    """
     if settings.home_is_shared or not ray.is_initialized():
         return
     alive = sum(1 for node in ray.nodes() if node["Alive"])

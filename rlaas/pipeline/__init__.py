@@ -10,7 +10,14 @@ from rlaas.pipeline.candidates import (
 )
 from rlaas.pipeline.cluster import local_ray
 from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
-from rlaas.pipeline.jobs import PipelineConfig, load_pipeline_config, run_optimization, run_pipeline, run_training
+from rlaas.pipeline.jobs import (
+    PipelineConfig,
+    config_parameters,
+    load_pipeline_config,
+    run_optimization,
+    run_pipeline,
+    run_training,
+)
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import (
     EvaluatedCandidates,
@@ -33,6 +40,7 @@ __all__ = [
     "analyse_experiment",
     "best_configuration",
     "build_front",
+    "config_parameters",
     "configuration_parameters",
     "evaluate_baselines",
     "evaluate_candidates",

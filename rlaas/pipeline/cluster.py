@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rlaas.errors import ConfigurationError
+
 __all__ = ["local_ray"]
 
 # Logical, not physical: Serve's replicas and the search pool reserve slots while the driver trains.
@@ -27,7 +29,11 @@ def local_ray(address: str | None = None) -> Iterator[dict[str, str]]:
     # Serve announces each of its steps; what a user needs to know, the command says itself.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if address is not None:
-        context = ray.init(address=address, logging_level="error", log_to_driver=False)
+        try:
+            context = ray.init(address=address, logging_level="error", log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as problem:
+            reason = " ".join(str(problem).split())[:200]
+            raise ConfigurationError(f"no Ray answers at address {address!r}: {reason}", field="address") from problem
         try:
             yield {"Ray dashboard": f"http://{context.dashboard_url}"} if context.dashboard_url else {}
         finally:
@@ -38,6 +44,7 @@ def local_ray(address: str | None = None) -> Iterator[dict[str, str]]:
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(
+            address="local",  # not that of RAY_ADDRESS
             num_cpus=LOGICAL_CPUS,
             include_dashboard=True,
             logging_level="error",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -10,10 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlaas.bundles import load_bundle
 from rlaas.configfiles import read_config
-from rlaas.errors import ConfigurationError
+from rlaas.errors import ConfigurationError, check_choice
 from rlaas.fronts import Front
+from rlaas.lake import Lake
 from rlaas.optimization import OptimizationConfig, SearchResult
 from rlaas.pipeline.candidates import build_front, configuration_parameters, hypervolumes, search_configurations
 from rlaas.pipeline.seeds import seeds_for
@@ -21,15 +22,21 @@ from rlaas.pipeline.stages import (
     evaluate_baselines,
     evaluate_candidates,
     evaluate_controller,
-    policy_preferences,
     resolve_modes,
 )
-from rlaas.registry import PolicyVersion, Registry, git_commit
+from rlaas.registry import PolicyVersion, Registry, check_alias, git_commit
 from rlaas.scenarios import Scenario, load
 from rlaas.settings import Settings
-from rlaas.training import PolicyController, TrainingConfig, TrainingRun, train
+from rlaas.training import TrainingConfig, TrainingRun, train
 
-__all__ = ["PipelineConfig", "load_pipeline_config", "run_optimization", "run_pipeline", "run_training"]
+__all__ = [
+    "PipelineConfig",
+    "config_parameters",
+    "load_pipeline_config",
+    "run_optimization",
+    "run_pipeline",
+    "run_training",
+]
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -72,8 +79,13 @@ def _workdir(settings: Settings, kind: str) -> Path:
     return folder
 
 
-def _lineage(scenario: Scenario, seed: int) -> dict[str, Any]:
-    return {"git_commit": git_commit(), "reference_hash": scenario.reference_hash, "seed": seed}
+def _lineage(scenario: Scenario, settings: Settings, seed: int) -> dict[str, Any]:
+    return {
+        "git_commit": git_commit(Path(__file__).parent),
+        "lake_versions": Lake(settings.lake_root, settings.tenant).versions(),
+        "reference_hash": scenario.reference_hash,
+        "seed": seed,
+    }
 
 
 def run_training(
@@ -94,22 +106,20 @@ def run_training(
     version = Registry(settings).register(
         scenario.name,
         run.bundle,
-        params={"kind": "policy", **_flat(config)},
+        params={"kind": "policy", **config_parameters(config)},
         metrics=run.metrics,
-        tags=_lineage(scenario, config.seed),
+        tags=_lineage(scenario, settings, config.seed),
         documents={"front.json": run.front.to_dict()} if run.front else None,
         curve=run.curve,
-        run_id=run.mlflow_run_id,
         alias=alias,
     )
-    return run, version
+    return dataclasses.replace(run, mlflow_run_id=version.run_id), version
 
 
-def _flat(config: TrainingConfig) -> dict[str, Any]:
-    return {
-        key: json.dumps(value) if isinstance(value, dict | list) else value
-        for key, value in config.model_dump(mode="json", exclude_none=True).items()
-    }
+def config_parameters(config: TrainingConfig) -> dict[str, Any]:
+    """A training configuration as flat parameters for the registry."""
+    fields = config.model_dump(mode="json", exclude_none=True)
+    return {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in fields.items()}
 
 
 def _search(config: OptimizationConfig, progress: Callable[[int, int], None] | None) -> SearchResult:
@@ -170,10 +180,13 @@ def run_pipeline(config: PipelineConfig, settings: Settings, *, progress: Progre
     """
     name = str(config.training.scenario)
     scenario = load(name, **config.training.options)
-    if config.protocol not in scenario.protocols:
-        raise ConfigurationError(
-            f"unknown protocol {config.protocol!r}; allowed: {', '.join(sorted(scenario.protocols))}", field="protocol"
-        )
+    check_choice(config.protocol, scenario.protocols, field="protocol")
+    for index, search in enumerate(config.searches):
+        check_choice(search.tunable, scenario.tunables, field=f"searches.{index}.tunable")
+    tunables = [search.tunable for search in config.searches]
+    if len(set(tunables)) < len(tunables):
+        raise ConfigurationError(f"searches name a tunable twice: {', '.join(tunables)}", field="searches")
+    check_alias(config.alias)
     protocol = scenario.protocols[config.protocol]
     seeds = seeds_for("front", config.training.seed, protocol.seeds)
     baselines = evaluate_baselines(scenario, seeds, protocol)
@@ -183,24 +196,20 @@ def run_pipeline(config: PipelineConfig, settings: Settings, *, progress: Progre
     front = build_front(scenario, evaluated.candidates)
     volumes = hypervolumes(scenario, evaluated.candidates, baselines)
     choices = resolve_modes(scenario, front)
-    policy = load_bundle(run.bundle)
-    primary = evaluate_controller(
-        scenario, PolicyController(policy, policy_preferences(scenario)[scenario.primary_mode]), seeds, protocol
-    )
+    primary = evaluated.evaluations[f"policy@{scenario.primary_mode}"]
     version = Registry(settings).register(
         scenario.name,
         run.bundle,
-        params={"kind": "policy", **_flat(config.training)},
+        params={"kind": "policy", **config_parameters(config.training)},
         metrics={
             **run.metrics,
             **dict(zip(front.names, primary.mean().tolist(), strict=True)),
             "hypervolume": volumes.union,
             "baseline_hypervolume": volumes.baselines,
         },
-        tags=_lineage(scenario, config.training.seed),
+        tags=_lineage(scenario, settings, config.training.seed),
         documents={"front.json": front.to_dict()},
         curve=run.curve,
-        run_id=run.mlflow_run_id,
         alias=config.alias,
     )
     return {

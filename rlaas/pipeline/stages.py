@@ -69,7 +69,11 @@ def policy_preferences(scenario: Scenario) -> dict[str, Preference]:
     half = {frozenset((a, b)) for a in names for b in names if a != b}
     for pair in sorted(half, key=sorted):
         preferences["+".join(sorted(pair))] = Preference.of(names, {n: 0.4 if n in pair else 0.1 for n in names})
-    return preferences
+    distinct: dict[tuple[float, ...], str] = {}
+    for label, preference in preferences.items():
+        distinct.setdefault(tuple(round(w, 9) for w in preference.weights), label)
+    # A mode keeps its name even where another preference says the same.
+    return {label: p for label, p in preferences.items() if label in scenario.modes or label in distinct.values()}
 
 
 def spread_subset(objectives_min: np.ndarray[Any, Any], count: int) -> list[int]:

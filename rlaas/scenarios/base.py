@@ -231,6 +231,8 @@ class Scenario(ABC):
         targets: wanted relative change against the default by objective, or an absolute share; see :attr:`targets`.
         reference_hash: sha256 (first 16 hex digits) of the frozen reference behind every result.
         env_class: what :meth:`vector_env` builds, where a scenario does not override that method.
+        tunables: families of controllers a search may tune. The loop compares policies with the family ``static``,
+            whose controllers are :class:`ConstantController`.
         protocols: how it is evaluated: ``full`` for quoted figures, ``short`` for a demonstration.
         training_defaults: fields of the training configuration that suit it, where they differ from the algorithm's.
     """

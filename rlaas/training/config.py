@@ -78,8 +78,6 @@ class TrainingConfig(_Document):
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.
         evaluation_preferences: number of preferences evaluated: modes first, then points spread over the simplex.
         evaluation_steps, evaluation_warmup, evaluation_replicas: see :func:`rlaas.scenarios.evaluate`.
-        tracking_uri: MLflow tracking URI; None logs nowhere.
-        experiment: MLflow experiment; None names it after the problem.
         threads: torch threads while training. Networks this small are slower on more than one.
 
     Raises:
@@ -106,8 +104,6 @@ class TrainingConfig(_Document):
     evaluation_steps: int = Field(default=200, ge=1)
     evaluation_warmup: int = Field(default=20, ge=0)
     evaluation_replicas: int = Field(default=1, ge=1)
-    tracking_uri: str | None = None
-    experiment: str | None = None
     threads: int = Field(default=1, ge=1)
 
     def __init__(self, **data: Any) -> None:

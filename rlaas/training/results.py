@@ -23,9 +23,9 @@ class TrainingRun:
         checkpoint: folder from which training could continue. RLlib's are cloudpickle: load them only where written.
         metrics: final figures by name.
         curve: one row per iteration: ``step`` (decisions taken), ``reward`` (scalarised, mean per decision),
-            ``return`` (mean of the episodes that ended), each objective's mean step reward under its name, losses.
+            ``return`` (mean of the episodes that ended), ``reward_<objective>`` (mean step reward of each), losses.
         front: the policy at several preferences on the evaluation seeds, or None if none were configured.
-        mlflow_run_id: id of the MLflow run, or None without a tracking URI.
+        mlflow_run_id: id of the MLflow run once the policy is registered, else None.
     """
 
     bundle: Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 
 from rlaas.fronts import Front
 from rlaas.objectives import Preference
+from rlaas.registry import git_commit
 from rlaas.scenarios import Scenario
 from rlaas.training.conditioning import spread_preferences
 from rlaas.training.config import Algorithm, TrainingConfig
@@ -60,11 +60,8 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
         finally:
             algo.stop()
     front = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
-    run_id = None
-    if config.tracking_uri:
-        run_id = _log_to_mlflow(config, algorithm, metrics=metrics, curve=curve, bundle=bundle, front=front)
     return TrainingRun(
-        bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=run_id
+        bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=None
     )
 
 
@@ -167,60 +164,11 @@ def _export(algo: Any, config: TrainingConfig, scenario: Scenario, algorithm: Al
     lineage = {
         "seed": config.seed,
         "steps": int(algo.steps_done),
-        "git_commit": git_commit(),
+        "git_commit": git_commit(Path(__file__).parent),
         "rlaas": __version__,
-        "config": config.model_dump(mode="json", exclude={"tracking_uri"}),
+        "config": config.model_dump(mode="json"),
     }
     return export_bundle(algo.policy, scenario, folder, algorithm=algorithm, lineage=lineage)
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout this code lies in, or None outside one."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
-
-
-def _log_to_mlflow(
-    config: TrainingConfig,
-    algorithm: Algorithm,
-    *,
-    metrics: dict[str, float],
-    curve: list[dict[str, float]],
-    bundle: Path,
-    front: Front | None,
-) -> str:
-    import mlflow
-    from mlflow.entities import Metric, Param
-
-    client = mlflow.MlflowClient(tracking_uri=config.tracking_uri)
-    name = config.experiment or f"training-{config.problem_name}"
-    found = client.get_experiment_by_name(name)
-    experiment = found.experiment_id if found else client.create_experiment(name)
-    run = client.create_run(experiment, run_name=f"{algorithm}-{config.seed}")
-    run_id = str(run.info.run_id)
-    now = int(time.time() * 1000)
-    flat = {**config.model_dump(mode="json", exclude={"sac", "ppo", "tracking_uri"}), "algorithm": algorithm}
-    flat |= {f"{algorithm}.{key}": value for key, value in getattr(config, algorithm).model_dump().items()}
-    client.log_batch(run_id, params=[Param(key, str(value)[:500]) for key, value in flat.items()])
-    client.log_batch(run_id, metrics=[Metric(f"final_{key}", value, now, 0) for key, value in metrics.items()])
-    points = [Metric(key, value, now, int(row["step"])) for row in curve for key, value in row.items() if key != "step"]
-    # MLflow takes at most 1,000 metrics a call.
-    for start in range(0, len(points), 1000):
-        client.log_batch(run_id, metrics=points[start : start + 1000])
-    client.set_tag(run_id, "rlaas.bundle", str(bundle))
-    if front is not None:
-        client.log_dict(run_id, front.to_dict(), "front.json")
-    client.set_terminated(run_id)
-    return run_id
 
 
 @contextmanager

@@ -162,6 +162,28 @@ def test_an_optimisation_job_writes_a_front(cluster: Cluster, repository: Path, 
 
 
 @pytest.mark.ray
+def test_a_pipeline_job_registers_the_policy_with_its_front(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
+    source = yaml.safe_load((repository / "configs/pipeline/network5g.yaml").read_text())
+    source["training"]["steps"] = 1500
+    source["searches"] = [{**source["searches"][0], "generations": 1, "population": 8, "steps": 20, "warmup": 2}]
+    config = _shrunk(repository / "configs/pipeline/network5g.yaml", tmp_path / "pipeline.yaml", source)
+    done = _submit(cluster, repository, "ray_apps.pipeline", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    from rlaas.registry import Registry
+    from rlaas.settings import load_settings
+
+    registry = Registry(load_settings(home=cluster.home))
+    version = registry.get("network5g", "candidate")
+    front = registry.front("network5g", version.version)
+    assert front is not None
+    assert {c["kind"] for c in front["candidates"]} <= {"policy", "configuration"}
+    assert {"hypervolume", "baseline_hypervolume", "latency"} <= version.metrics.keys()
+    assert version.params["gamma"] == "0.95"
+    assert version.tags["reference_hash"] == front["reference_hash"]
+
+
+@pytest.mark.ray
 def test_serve_run_brings_up_the_platform(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
     port, log = _free_port(), tmp_path / "serve.log"
     environment = {**os.environ, "RLAAS_HOME": str(cluster.home), "RAY_ADDRESS": cluster.address}
