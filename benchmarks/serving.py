@@ -39,6 +39,9 @@ FEATURES, HIDDEN, CHOICES = 32, 64, 10
 BODY = json.dumps({"observation": [round(0.01 * i, 4) for i in range(FEATURES)]}).encode()
 
 
+ROOT = Path(__file__).parent.parent
+
+
 def main() -> None:
     arguments = parse_arguments("serving", _own_arguments)
     if arguments.load:
@@ -76,8 +79,8 @@ def _measure(root: Path, *, seconds: float, rounds: int) -> list[Row]:
     settings = load_settings(home=root / "home")
     Registry(settings).register("bench", bundle, alias="champion")
     port, plain_port = _free_port(), _free_port()
-    command = [sys.executable, __file__, "--plain", str(bundle / "policy.onnx"), str(plain_port)]
-    plain = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "benchmarks.serving", "--plain", str(bundle / "policy.onnx"), str(plain_port)]
+    plain = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=str(root / "ray"))
     try:
         config = ServingConfig.model_validate({"gateway": {"num_cpus": 0.5}})
@@ -205,8 +208,8 @@ async def _load(url: httpx.URL, seconds: float, connections: int) -> float:
 
 
 def _rate(url: str, seconds: float, connections: int) -> float:
-    command = [sys.executable, __file__, "--load", url, str(seconds), str(connections)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, "-m", "benchmarks.serving", "--load", url, str(seconds), str(connections)]
+    return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
 def _await(url: str) -> None:
