@@ -38,7 +38,7 @@ def test_file_loads(name: str) -> None:
                 assert part.tunable in loaded.tunables
 
 
-def _recommended(config: Any, where: str) -> None:
+def check_recommended(config: Any, where: str) -> None:
     scenario = scenarios.load(str(config.scenario))
     written = config.model_dump(exclude_unset=True)
     for key, value in scenario.training_defaults.items():
@@ -48,9 +48,9 @@ def _recommended(config: Any, where: str) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("training/", "pipeline/"))])
 def test_shipped_files_train_as_the_scenario_recommends(name: str) -> None:
     config = LOADERS[name.split("/", maxsplit=1)[0]](CONFIGS / name)
-    _recommended(getattr(config, "training", config), name)
+    check_recommended(getattr(config, "training", config), name)
 
 
 def test_the_clusters_job_trains_as_the_scenario_recommends(repository: Path) -> None:
     path = repository / "clusters" / "base" / "config" / "training.yaml"
-    _recommended(load_config(path), path.name)
+    check_recommended(load_config(path), path.name)
