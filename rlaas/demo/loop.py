@@ -117,7 +117,7 @@ class Loop:
         self._deployment = ""
         if CORE_FAMILY not in self.scenario.tunables:
             raise ConfigurationError(
-                f"scenario {self.scenario.name} has no tunable {CORE_FAMILY!r}: the loop needs configurations to compare with",
+                f"scenario {self.scenario.name} has no tunable {CORE_FAMILY!r} to compare its policy with",
                 field="tunables",
             )
         if options.traffic_steps and self.scenario.experiment_design == "switchback":

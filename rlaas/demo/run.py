@@ -77,7 +77,8 @@ def check_output(folder: Path) -> None:
     """
     nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"--output {folder} cannot be written: {nearest} is no writable folder", field="output")
+        message = f"--output {folder} cannot be written: {nearest} is no writable folder"
+        raise ConfigurationError(message, field="output")
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

@@ -25,9 +25,9 @@ BUDGETS = {
 @pytest.mark.parametrize("name", sorted(BUDGETS))
 def test_the_whole_loop(name: str, tmp_path: Path) -> None:
     home, output = tmp_path / "home", tmp_path / "out"
+    where = ["--output", str(output), "--port", str(free_port())]
     done = subprocess.run(
-        [RLAAS, "demo", "--scenario", name, *BUDGETS[name]]
-        + ["--seed", "3", "--output", str(output), "--port", str(free_port()), "--json"],
+        [RLAAS, "demo", "--scenario", name, *BUDGETS[name], "--seed", "3", *where, "--json"],
         env=environment(home),
         capture_output=True,
         text=True,
