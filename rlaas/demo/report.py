@@ -196,7 +196,11 @@ def _targets_line(result: LoopResult) -> str:
         f"{name} {value:.3f} of the default's ({'held' if held else '[red]broken[/]'})"
         for name, (value, held) in verdict.guards.items()
     )
-    return f"[bold]Targets[/] of {escape(result.ours)} (seeds pooled): " + "; ".join(parts) + (f". Guards: {guards}" if guards else "")
+    return (
+        f"[bold]Targets[/] of {escape(result.ours)} (seeds pooled): "
+        + "; ".join(parts)
+        + (f". Guards: {guards}" if guards else "")
+    )
 
 
 def _modes_table(result: LoopResult) -> Table:
