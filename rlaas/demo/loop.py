@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,19 @@ from rich.console import Console
 from rlaas.bundles import load_bundle
 from rlaas.client import Client
 from rlaas.control import start_platform, stop_platform
-from rlaas.decisions import Choice
 from rlaas.demo.options import DemoOptions
 from rlaas.demo.progress import Stages
+from rlaas.demo.results import LoopResult, ServedExperiment
 from rlaas.demo.traffic import Traffic, drive
 from rlaas.errors import ConfigurationError, LakeError, NotReadyError
-from rlaas.experiments import Comparison
 from rlaas.fronts import Candidate, Front
 from rlaas.interrupts import check_interrupt
-from rlaas.lake import Lake, Verification, update_transitions, verify
+from rlaas.lake import Lake, update_transitions, verify
+from rlaas.objectives import Preference
 from rlaas.optimization import SearchResult
 from rlaas.pipeline import (
     EvaluatedCandidates,
     Hypervolumes,
-    Verdict,
     analyse_experiment,
     best_configuration,
     build_front,
@@ -44,7 +42,7 @@ from rlaas.pipeline import (
     seeds_for,
 )
 from rlaas.registry import PolicyVersion, Registry, git_commit
-from rlaas.scenarios import ConstantController, Evaluation, EvaluationProtocol, Scenario, load
+from rlaas.scenarios import ConstantController, Evaluation, load
 from rlaas.serving import ServingConfig
 from rlaas.settings import Settings
 from rlaas.training import (
@@ -56,7 +54,7 @@ from rlaas.training import (
     train,
 )
 
-__all__ = ["Loop", "LoopResult", "ServedExperiment"]
+__all__ = ["Loop"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 # A backlog that one arm leaves behind is worked off within some twenty steps of the other.
@@ -64,42 +62,6 @@ SWITCHBACK_BLOCK_STEPS = 50
 SWITCHBACK_WASHOUT_STEPS = 20
 CORE_FAMILY = "static"
 PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedExperiment:
-    """What the served part of the loop showed."""
-
-    traffic: Traffic
-    decisions: Verification
-    outcomes: Verification
-    transitions: pa.Table
-    comparison: Comparison
-    promoted: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopResult:
-    """Everything a report needs."""
-
-    scenario: Scenario
-    protocol: EvaluationProtocol
-    baselines: Mapping[str, Evaluation]
-    training: TrainingRun
-    searches: Mapping[str, SearchResult]
-    evaluated: EvaluatedCandidates
-    front: Front
-    volumes: Hypervolumes
-    choices: Mapping[str, Choice]
-    champion: PolicyVersion
-    policy: PolicyVersion
-    served: ServedExperiment
-    offline: TrainingRun
-    offline_version: PolicyVersion
-    columns: Mapping[str, Evaluation]
-    verdicts: Mapping[str, Verdict]
-    ours: str
-    seconds: Mapping[str, float]
 
 
 class Loop:
@@ -204,7 +166,7 @@ class Loop:
             stop_platform()
 
     @property
-    def _primary(self) -> Any:
+    def _primary(self) -> Preference:
         return self.scenario.modes[self.scenario.primary_mode].preference
 
     def _train(self, advance: Callable[[int, int], None]) -> TrainingRun:

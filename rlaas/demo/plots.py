@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlaas.demo.loop import LoopResult
+from rlaas.demo.results import LoopResult
 from rlaas.objectives import normalise
 
 __all__ = ["write_plots"]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlaas.demo.loop import LoopResult
+from rlaas.demo.results import LoopResult
 
 __all__ = ["print_report", "summarise"]
 
