@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-__all__ = ["check_interrupt", "handle_interrupts"]
+__all__ = ["check_interrupt", "handle_interrupts", "interrupted"]
 
 
 class _State:
@@ -22,6 +22,11 @@ def handle_interrupts() -> None:
     _State.pending = False
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
+
+
+def interrupted() -> bool:
+    """Whether a signal has arrived since :func:`handle_interrupts`."""
+    return _State.pending
 
 
 def check_interrupt() -> None:

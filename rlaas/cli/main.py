@@ -12,7 +12,7 @@ from typer.exceptions import Abort, Exit, TyperException
 import rlaas
 from rlaas.cli.output import only_documents_on_stdout
 from rlaas.errors import RequestError, RlaasError
-from rlaas.interrupts import handle_interrupts
+from rlaas.interrupts import handle_interrupts, interrupted
 
 __all__ = ["app", "main", "run"]
 
@@ -74,19 +74,28 @@ def run(command: typer.Typer, arguments: list[str] | None = None) -> int:
     except Exit as ended:
         return _ended(int(ended.exit_code))
     except (KeyboardInterrupt, Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except TyperException as problem:
+        return _ended(INTERRUPTED)
+    except Exception as problem:
+        # An interrupt inside an import or a library's clean-up surfaces as whatever that made of it.
+        if interrupted():
+            return _ended(INTERRUPTED)
+        return _failed(problem)
+
+
+def _failed(problem: Exception) -> int:
+    """Say in one line what failed, and return the exit status; what nobody foresaw goes on with its traceback."""
+    if isinstance(problem, TyperException):
         message = problem.format_message() if hasattr(problem, "format_message") else str(problem)
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return int(getattr(problem, "exit_code", USAGE))
-    except RlaasError as problem:
+    if isinstance(problem, RlaasError):
         print(f"error: {problem.message}", file=sys.stderr)
         return USAGE if isinstance(problem, RequestError) else FAILED
-    except OSError as problem:
+    if isinstance(problem, OSError):
         where = f" {problem.filename}" if problem.filename else ""
         print(f"error:{where}: {problem.strerror or problem}", file=sys.stderr)
         return FAILED
+    raise problem
 
 
 def _ended(status: int) -> int:

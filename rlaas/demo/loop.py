@@ -24,7 +24,7 @@ from rlaas.fronts import Candidate, Front
 from rlaas.interrupts import check_interrupt
 from rlaas.lake import Lake, update_transitions, verify
 from rlaas.objectives import Preference
-from rlaas.optimization import SearchResult
+from rlaas.optimization import OptimizationConfig, SearchResult
 from rlaas.pipeline import (
     EvaluatedCandidates,
     Hypervolumes,
@@ -187,10 +187,9 @@ class Loop:
         return train(config, output=self._work / "train", progress=report)
 
     def _search(self, tunable: str, advance: Callable[[int, int], None]) -> SearchResult:
-        return search_configurations(
-            self.options.scenario,
-            {},
-            tunable,
+        config = OptimizationConfig(
+            scenario=self.options.scenario,
+            tunable=tunable,
             generations=self.options.generations,
             population=self.options.population,
             seeds=seeds_for("search", self.options.seed, self.options.search_seeds),
@@ -199,8 +198,8 @@ class Loop:
             replicas=self.protocol.replicas,
             workers=self.options.workers,
             seed=self.options.seed,
-            progress=advance,
         )
+        return search_configurations(config, progress=advance)
 
     def _best(self, evaluated: EvaluatedCandidates, tunable: str) -> Candidate:
         return best_configuration(self.scenario, evaluated.candidates, tunable, self._primary)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rlaas.errors import check_choice
 from rlaas.fronts import Candidate, Front
 from rlaas.objectives import Preference, normalise
-from rlaas.optimization import ActorPool, SearchResult, front_hypervolume, minimize
+from rlaas.optimization import ActorPool, OptimizationConfig, SearchResult, front_hypervolume, minimize
 from rlaas.scenarios import ConfigurationProblem, Evaluation, Scenario, load
 
 __all__ = [
@@ -28,60 +28,45 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 
 
-def build_problem(
-    name: str, options: Mapping[str, Any], tunable: str, seeds: tuple[int, ...], steps: int, warmup: int, replicas: int
-) -> ConfigurationProblem:
-    """The configuration problem of a scenario by name: runs inside the actor, so nothing heavy is shipped."""
+CPUS_PER_WORKER = 0.5
+"""Set aside for each evaluating actor: a search runs beside Serve's replicas on machines with two cores."""
+
+
+def build_problem(config: OptimizationConfig) -> ConfigurationProblem:
+    """The problem that a configuration describes: built inside the actor, so nothing heavy is shipped."""
     return ConfigurationProblem(
-        load(name, **options), tunable, seeds=seeds, steps=steps, warmup=warmup, replicas=replicas
+        load(config.scenario, **config.options),
+        config.tunable,
+        seeds=config.seeds,
+        steps=config.steps,
+        warmup=config.warmup,
+        replicas=config.replicas,
     )
 
 
 def search_configurations(
-    name: str,
-    options: Mapping[str, Any],
-    tunable: str,
-    *,
-    generations: int,
-    seeds: Sequence[int],
-    steps: int,
-    warmup: int,
-    replicas: int = 1,
-    population: int | None = None,
-    workers: int = 2,
-    cpus_per_worker: float = 0.5,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    config: OptimizationConfig, *, progress: Callable[[int, int], None] | None = None
 ) -> SearchResult:
-    """Search one family of static controllers with NSGA-III, evaluated on a pool of Ray actors.
+    """Search one family of controllers, evaluated on a pool of Ray actors.
 
     Args:
-        name, options: the scenario.
-        tunable: which family of controllers.
-        generations, population, seed: of the search.
-        seeds, steps, warmup, replicas: how a configuration is evaluated; the seeds are never used again later.
-        workers: actors; 0 evaluates in this process.
-        cpus_per_worker: processors that Ray sets aside for each.
+        config: the scenario, the family, and the budget; its seeds should never be used again later.
         progress: called with (generation, generations).
 
     Raises:
         ConfigurationError: unknown scenario or tunable.
     """
-    factory = functools.partial(build_problem, name, dict(options), tunable, tuple(seeds), steps, warmup, replicas)
+    factory = functools.partial(build_problem, config)
     problem = factory()
-    search = functools.partial(
-        minimize,
-        problem,
-        algorithm="nsga3",
-        generations=generations,
-        population=population,
-        seed=seed,
-        progress=progress,
-    )
-    if workers == 0:
-        return search()
-    with ActorPool(factory, workers=workers, cpus_per_worker=cpus_per_worker) as pool:
-        return search(evaluator=pool.evaluate)
+    with ActorPool(factory, workers=config.workers, cpus_per_worker=CPUS_PER_WORKER) as pool:
+        return minimize(
+            problem,
+            generations=config.generations,
+            population=config.population,
+            seed=config.seed,
+            evaluator=pool.evaluate,
+            progress=progress,
+        )
 
 
 def configuration_parameters(scenario: Scenario, tunable: str, x: Sequence[float]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rlaas.configfiles import read_config
 from rlaas.errors import ConfigurationError, check_choice
 from rlaas.fronts import Front
 from rlaas.lake import Lake
-from rlaas.optimization import OptimizationConfig, SearchResult
+from rlaas.optimization import OptimizationConfig
 from rlaas.pipeline.candidates import build_front, configuration_parameters, hypervolumes, search_configurations
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import (
@@ -122,23 +122,6 @@ def config_parameters(config: TrainingConfig) -> dict[str, Any]:
     return {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in fields.items()}
 
 
-def _search(config: OptimizationConfig, progress: Callable[[int, int], None] | None) -> SearchResult:
-    return search_configurations(
-        config.scenario,
-        config.options,
-        config.tunable,
-        generations=config.generations,
-        population=config.population,
-        seeds=config.seeds,
-        steps=config.steps,
-        warmup=config.warmup,
-        replicas=config.replicas,
-        workers=config.workers,
-        seed=config.seed,
-        progress=progress,
-    )
-
-
 def run_optimization(
     config: OptimizationConfig, settings: Settings, *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Front, Path]:
@@ -148,7 +131,7 @@ def run_optimization(
         The front and the JSON file that holds it (``fronts/<scenario>-<tunable>.json``).
     """
     scenario = load(config.scenario, **config.options)
-    result = _search(config, progress)
+    result = search_configurations(config, progress=progress)
     protocol = scenario.protocols["short"]
     seeds = seeds_for("front", config.seed, protocol.seeds)
     family = scenario.tunables[config.tunable]
@@ -191,7 +174,7 @@ def run_pipeline(config: PipelineConfig, settings: Settings, *, progress: Progre
     seeds = seeds_for("front", config.training.seed, protocol.seeds)
     baselines = evaluate_baselines(scenario, seeds, protocol)
     run = train(config.training, output=_workdir(settings, "pipeline"), progress=progress)
-    searches = {search.tunable: _search(search, None) for search in config.searches}
+    searches = {search.tunable: search_configurations(search) for search in config.searches}
     evaluated = evaluate_candidates(scenario, run.bundle, searches, seeds, protocol)
     front = build_front(scenario, evaluated.candidates)
     volumes = hypervolumes(scenario, evaluated.candidates, baselines)
