@@ -18,6 +18,7 @@ from rlaas.pipeline.jobs import (
     run_pipeline,
     run_training,
 )
+from rlaas.pipeline.replay import ReplayComparison, compare_estimators
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import (
     EvaluatedCandidates,
@@ -35,11 +36,13 @@ __all__ = [
     "EvaluatedCandidates",
     "Hypervolumes",
     "PipelineConfig",
+    "ReplayComparison",
     "TargetRow",
     "Verdict",
     "analyse_experiment",
     "best_configuration",
     "build_front",
+    "compare_estimators",
     "config_parameters",
     "configuration_parameters",
     "evaluate_baselines",

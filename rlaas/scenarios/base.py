@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
 from rlaas.objectives import Mode, Objective, normalise
+from rlaas.scenarios.reports import Report, Section
 
 __all__ = [
     "Baseline",
@@ -23,6 +25,7 @@ __all__ = [
     "Controller",
     "EvaluationProtocol",
     "FloatArray",
+    "LoggedPair",
     "Scenario",
     "Tunable",
     "VectorScenarioEnv",
@@ -294,6 +297,62 @@ class Scenario(ABC):
         return {}
 
     guard_shares: Mapping[str, float] = {}
+
+    def calibration(self, data_dir: Path | None = None, *, quick: bool = False) -> Report:
+        """How the simulator compares with measurements that it was not fitted to.
+
+        Args:
+            data_dir: folder of the measurements; None for the configured one.
+            quick: simulate less, for a first look.
+
+        Raises:
+            InvalidInputError: nothing has been measured for this scenario.
+            ConfigurationError: the measurements are not where they should be.
+        """
+        raise InvalidInputError(f"{self.name} has no measurements to compare with", field="scenario")
+
+    def capabilities(self, *, quick: bool = False) -> Sequence[Section]:
+        """Figures that people of the trade ask about, each in the configuration that it belongs to; none by default.
+
+        Args:
+            quick: simulate less, for a first look.
+        """
+        return ()
+
+    def logs(self, data_dir: Path | None = None) -> Sequence[LoggedPair]:
+        """Logs of real choices with their propensities, for off-policy evaluation; none by default.
+
+        Args:
+            data_dir: folder of the measurements; None for the configured one.
+
+        Raises:
+            ConfigurationError: the logs are not where they should be.
+        """
+        return ()
+
+    def picture(self, env: VectorScenarioEnv, environment: int = 0) -> NDArray[np.uint8]:
+        """What one environment looks like now, as an image [height, width, 3].
+
+        Raises:
+            InvalidInputError: the scenario draws no pictures.
+        """
+        raise InvalidInputError(f"{self.name} draws no pictures", field="scenario")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedPair:
+    """Logs of two policies that ran side by side, so that each one's value is known.
+
+    Attributes:
+        behaviour: log that an estimator sees, one row per choice: ``item``, ``position``, ``click``, ``propensity``
+            [n], ``features`` [n, n_features], ``n_items``, ``n_positions``, ``policy`` and ``campaign``.
+        evaluation: log of the policy that is asked about.
+        distribution: of the latter [n_positions, n_items]; rows sum to 1.
+    """
+
+    behaviour: Any
+    evaluation: Any
+    distribution: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,14 +120,23 @@ class ConfigurationProblem:
         Raises:
             InvalidInputError: a row of the wrong length or out of bounds, naming the parameter.
         """
+        means = [evaluation.values.mean(axis=0) for evaluation in self.evaluations(X)]
+        return to_minimisation(self.scenario.objectives, np.array(means).reshape(-1, self.n_obj))
+
+    def evaluations(self, X: Sequence[Sequence[float]] | FloatArray) -> list[Evaluation]:
+        """What each of the configurations X [n, n_var] reached on each seed, in the objectives' units.
+
+        Raises:
+            InvalidInputError: a row of the wrong length or out of bounds, naming the parameter.
+        """
         X = np.atleast_2d(np.asarray(X, dtype=np.float64))
         controllers = [self._family.controller(x) for x in X]
         at_once = max(1, ROWS_PER_BATCH // (len(self.seeds) * self.replicas))
-        means = [
-            self._run(controllers[i : i + at_once]).values.reshape(-1, len(self.seeds), self.n_obj).mean(axis=1)
+        return [
+            one
             for i in range(0, len(controllers), at_once)
+            for one in self._apart(self._run(controllers[i : i + at_once]))
         ]
-        return to_minimisation(self.scenario.objectives, np.concatenate(means) if means else np.empty((0, self.n_obj)))
 
     def evaluation(self, x: Sequence[float] | FloatArray) -> Evaluation:
         """What the configuration x [n_var] reached on each seed, in the objectives' units."""
@@ -141,6 +150,21 @@ class ConfigurationProblem:
     def candidate(self, x: Sequence[float] | FloatArray, name: str) -> Candidate:
         """The configuration x [n_var], evaluated, as a member of a front."""
         return self.evaluation(x).candidate(name, "configuration", self.parameters(x))
+
+    def _apart(self, together: Evaluation) -> list[Evaluation]:
+        """One evaluation per controller of a common rollout, each with an equal part of its wall time."""
+        count = len(together.seeds) // len(self.seeds)
+        arrays = (together.values, together.numerators, together.denominators)
+        return [
+            Evaluation(
+                seeds=self.seeds,
+                values=values,
+                numerators=numerators,
+                denominators=denominators,
+                seconds=together.seconds / count,
+            )
+            for values, numerators, denominators in zip(*(np.split(array, count) for array in arrays), strict=True)
+        ]
 
     def _run(self, controllers: Sequence[Controller]) -> Evaluation:
         return evaluate(

@@ -21,9 +21,10 @@ import numpy as np
 from scipy.optimize import brentq
 
 from rlaas.scenarios.network5g.control import default_action
-from rlaas.scenarios.network5g.env import VectorNetwork5G
-from rlaas.scenarios.network5g.layout import SIZES, USERS, layout
+from rlaas.scenarios.network5g.engine import Engine, Network
+from rlaas.scenarios.network5g.geography import SIZES, USERS, layout_of_size
 from rlaas.scenarios.network5g.objectives import PART_NAMES, make_objectives
+from rlaas.scenarios.network5g.power import power_model
 from rlaas.scenarios.network5g.reference import LOADS, Reference, Regime, parse
 
 __all__ = ["Effort", "calibrate", "measure_default"]
@@ -41,7 +42,7 @@ class Effort:
     steps: int = 600
 
 
-EFFORT = {"small": Effort(networks=256), "medium": Effort(networks=64), "large": Effort(networks=8)}
+EFFORT = {"small": Effort(networks=512), "medium": Effort(networks=192), "large": Effort(networks=48)}
 
 
 def neutral_regime(scale: float) -> Regime:
@@ -64,27 +65,29 @@ def neutral_regime(scale: float) -> Regime:
 def measure_default(ref: Reference, size: str, scale: float, effort: Effort) -> Regime:
     """What the default reaches at an arrival-rate scale, hours of the day weighted by demand; ranges not set."""
     regime = neutral_regime(scale)
-    cells = layout(size, ref.radio.inter_site_m)
-    env = VectorNetwork5G(
-        cells=cells,
+    cells = layout_of_size(size, ref.radio.inter_site_m)
+    network = Network(
+        layout=cells,
         users=ref.traffic.users(USERS[size]),
         regime=regime,
         objectives=make_objectives(regime),
-        ref=ref,
-        hour=None,
+        reference=ref,
+        radio=ref.radio,
         episode_steps=effort.warmup + effort.steps,
-        seeds=range(FIRST_SEED, FIRST_SEED + effort.networks),
+        power_models=(ref.energy.model,) * cells.cells,
     )
-    env.reset()
-    actions = np.repeat(default_action(ref)[None], env.num_envs, axis=0)
+    engine = Engine(network, effort.networks)
+    engine.seed(range(FIRST_SEED, FIRST_SEED + effort.networks))
+    engine.begin()
+    actions = np.broadcast_to(default_action(ref), (effort.networks, cells.cells, len(default_action(ref)))).copy()
     numerators, denominators = np.zeros(len(PART_NAMES)), np.zeros(len(PART_NAMES))
     for step in range(effort.warmup + effort.steps):
-        infos = env.step(actions)[4]
+        out = engine.step(actions)
         if step >= effort.warmup:
-            numerators += infos["numerators"].sum(axis=0)
-            denominators += infos["denominators"].sum(axis=0)
+            numerators += out.numerators.sum(axis=(0, 1))
+            denominators += out.denominators.sum(axis=(0, 1))
     ratio = dict(zip(PART_NAMES, numerators / denominators, strict=True))
-    usual = dict(zip(PART_NAMES, denominators / (env.num_envs * effort.steps), strict=True))
+    usual = dict(zip(PART_NAMES, denominators / (effort.networks * cells.cells * effort.steps), strict=True))
     slices = PART_NAMES[:3]
     return replace(
         regime,
@@ -110,7 +113,7 @@ def calibrate(ref: Reference, size: str, load: str, effort: Effort) -> Regime:
     def excess(log_scale: float, networks: int) -> float:
         return measure_default(ref, size, math.exp(log_scale), replace(effort, networks=networks)).rb_use - wanted
 
-    rough = brentq(excess, math.log(0.2), math.log(12.0), args=(max(effort.networks // 4, 4),), xtol=0.02)
+    rough = brentq(excess, math.log(0.02), math.log(12.0), args=(max(effort.networks // 4, 4),), xtol=0.02)
     exact = brentq(excess, rough - 0.25, rough + 0.25, args=(effort.networks,), xtol=0.001)
     return with_ranges(measure_default(ref, size, float(f"{math.exp(exact):.4g}"), effort), ref)
 
@@ -121,7 +124,7 @@ def with_ranges(regime: Regime, ref: Reference) -> Regime:
     Latency half to one and a half times the default's; throughput half to twice; energy from every transceiver
     asleep to a tenth above the default; satisfaction from three quarters of the default's to 1.
     """
-    floor = ref.energy.transceivers * ref.energy.sleep_w
+    floor = power_model(ref.energy.model).deep_w
     return replace(
         regime,
         ranges={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
-from rlaas.scenarios.network5g.reference import Energy, Reference
+from rlaas.scenarios.network5g.reference import Reference
 
-__all__ = ["ACTION_NAMES", "HIGH", "LOW", "Settings", "action_space", "check_actions", "default_action"]
+__all__ = ["ACTION_NAMES", "HIGH", "LOW", "action_space", "check_actions", "default_action"]
 
 Float64Array = NDArray[np.float64]
 
@@ -31,7 +31,6 @@ _COMPONENTS: dict[str, tuple[float, float]] = {
 ACTION_NAMES = tuple(_COMPONENTS)
 LOW = np.array([low for low, _ in _COMPONENTS.values()])
 HIGH = np.array([high for _, high in _COMPONENTS.values()])
-TOLERANCE = 1e-6 * (HIGH - LOW)
 
 
 def action_space() -> spaces.Box:
@@ -44,67 +43,35 @@ def default_action(ref: Reference) -> Float64Array:
     return np.array([ref.default[name] for name in ACTION_NAMES])
 
 
-def check_actions(actions: NDArray[Any], rows: int, cells: int) -> Float64Array:
-    """Actions [rows, n_components] as float64 within the bounds, as a copy.
+def check_actions(
+    actions: Any, into: Float64Array, rows: int, cells: int, first_bad: Callable[[Float64Array], int]
+) -> None:
+    """Take over actions [rows, ...] as float64 into ``into`` [networks * cells, n_components], if all are in bounds.
+
+    Args:
+        actions: one row per cell, or per network with its cells behind one another.
+        into: overwritten, whether the check passes or not.
+        rows: expected rows.
+        cells: of one network.
+        first_bad: finds the flat index of the first component out of bounds, or -1.
 
     Raises:
         InvalidInputError: a wrong shape or type, or a value that is not finite or out of bounds; names environment,
             cell, component and bounds.
     """
+    width = into.size // rows
+    if np.shape(actions) != (rows, width):
+        raise InvalidInputError(f"action has shape {np.shape(actions)}; expected ({rows}, {width})", field="action")
     try:
-        values = np.array(actions, dtype=np.float64)
+        np.copyto(into.reshape(rows, width), actions, casting="unsafe")
     except (TypeError, ValueError) as problem:
         raise InvalidInputError(f"action is not an array of numbers: {problem}", field="action") from problem
-    if values.shape != (rows, len(ACTION_NAMES)):
-        raise InvalidInputError(
-            f"action has shape {values.shape}; expected ({rows}, {len(ACTION_NAMES)})", field="action"
-        )
-    inside = (values >= LOW - TOLERANCE) & (values <= HIGH + TOLERANCE)
-    if not inside.all():
-        row, column = (int(i) for i in np.argwhere(~inside)[0])
+    bad = first_bad(into)
+    if bad >= 0:
+        row, column = divmod(bad, len(ACTION_NAMES))
         name = ACTION_NAMES[column]
         raise InvalidInputError(
-            f"action {name} of environment {row // cells}, cell {row % cells} is {values[row, column]:g}; "
+            f"action {name} of environment {row // cells}, cell {row % cells} is {into[row, column]:g}; "
             f"allowed: [{LOW[column]:g}, {HIGH[column]:g}]",
             field=f"action.{name}",
-        )
-    return np.clip(values, LOW, HIGH)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Checked actions in the form the physics uses; arrays [envs, cells] unless said otherwise.
-
-    Attributes:
-        power_db, tilt_deg, cell_offset_db, handover_offset_db: float32.
-        shares: slice shares that sum to 1 [envs, cells, 3].
-        alpha: fairness.
-        sleep: share of each idle cycle slept, 0 for a cell that is off.
-        off: cells that sleep for the whole interval.
-    """
-
-    power_db: NDArray[np.float32]
-    tilt_deg: NDArray[np.float32]
-    cell_offset_db: NDArray[np.float32]
-    handover_offset_db: NDArray[np.float32]
-    shares: Float64Array
-    alpha: Float64Array
-    sleep: Float64Array
-    off: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, actions: Float64Array, energy: Energy) -> Settings:
-        """The settings behind actions [envs, cells, n_components]."""
-        radio = actions[..., :4].astype(np.float32)
-        shares = actions[..., 4:7]
-        off = actions[..., 8] >= energy.off_from
-        return cls(
-            power_db=np.ascontiguousarray(radio[..., 0]),
-            tilt_deg=np.ascontiguousarray(radio[..., 1]),
-            cell_offset_db=np.ascontiguousarray(radio[..., 2]),
-            handover_offset_db=np.ascontiguousarray(radio[..., 3]),
-            shares=shares / shares.sum(axis=-1, keepdims=True),
-            alpha=np.ascontiguousarray(actions[..., 7]),
-            sleep=np.where(off, 0.0, actions[..., 8]),
-            off=off,
         )

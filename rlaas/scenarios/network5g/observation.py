@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
+from rlaas.scenarios.network5g.control import ACTION_NAMES
 
-__all__ = ["OBSERVATION_NAMES", "observation_space", "observe"]
-
-Float64Array = NDArray[np.float64]
+__all__ = ["NEIGHBOUR_NAMES", "OBSERVATION_NAMES", "OWN_NAMES", "TIME_NAMES", "observation_space"]
 
 OWN_NAMES = (
     "use_total",  # share of all resource blocks and time
@@ -32,14 +27,19 @@ OWN_NAMES = (
     "efficiency_urllc",
     "efficiency_mmtc",
     "weak_users",  # share of users below CQI 4
+    "edge_users",  # share of users whose best neighbour is within 3 dB of a handover
     "interference",  # mean interference over noise, dB / 50
+    "block_errors",  # mean block error rate of eMBB
     "latency_embb",  # r / (1 + r), r the delay over the default's
     "latency_urllc",
     "latency_mmtc",
     "satisfaction",  # of its users in the trailing second, 1 without users
     "own_off",
+    "forecast_leaving",  # users expected to leave within the horizon over the mean number of users
+    "forecast_arriving",  # users expected to arrive, likewise
+    "forecast_use",  # slow average of the use, moved by who leaves and arrives
 )
-NEIGHBOUR_NAMES = ("neighbours_use", "neighbours_users", "neighbours_backlog", "neighbours_off")
+NEIGHBOUR_NAMES = ("neighbours_use", "neighbours_users", "neighbours_backlog", "neighbours_off", "neighbours_forecast")
 TIME_NAMES = ("hour_sin", "hour_cos")
 SETTING_NAMES = tuple(f"own_{name}" for name in ACTION_NAMES)
 OBSERVATION_NAMES = OWN_NAMES + NEIGHBOUR_NAMES + SETTING_NAMES + TIME_NAMES
@@ -50,39 +50,3 @@ def observation_space() -> spaces.Box:
     low = np.zeros(len(OBSERVATION_NAMES), dtype=np.float32)
     low[-len(TIME_NAMES) :] = -1.0
     return spaces.Box(low, np.ones(len(OBSERVATION_NAMES), dtype=np.float32), dtype=np.float32)
-
-
-def observe(
-    own: Mapping[str, Float64Array],
-    actions: Float64Array,
-    hour: Float64Array,
-    neighbours: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Observations [envs, cells, n_features] float32, clipped to the space.
-
-    Args:
-        own: features [envs, cells] by name, all of ``OWN_NAMES``.
-        actions: settings in force [envs, cells, n_components], in physical units.
-        hour: hour of the day [envs].
-        neighbours: indices [cells, n_neighbours].
-    """
-    envs, cells = own["use_total"].shape
-    users = (own["users_embb"] + own["users_urllc"] + own["users_mmtc"]) / 3.0
-    around = [
-        values[:, neighbours].sum(axis=-1) / neighbours.shape[1]
-        for values in (own["use_total"], users, own["backlog_embb"], own["own_off"])
-    ]
-    angle = 2.0 * np.pi * hour / 24.0
-    clock = [np.broadcast_to(value[:, None], (envs, cells)) for value in (np.sin(angle), np.cos(angle))]
-    features = np.empty((envs, cells, len(OBSERVATION_NAMES)), dtype=np.float32)
-    first = len(OWN_NAMES)
-    for i, name in enumerate(OWN_NAMES):
-        features[..., i] = own[name]
-    for i, values in enumerate(around):
-        features[..., first + i] = values
-    first += len(NEIGHBOUR_NAMES)
-    features[..., first : first + len(ACTION_NAMES)] = (actions - LOW) / (HIGH - LOW)
-    for i, values in enumerate(clock):
-        features[..., first + len(ACTION_NAMES) + i] = values
-    np.clip(features[..., : -len(TIME_NAMES)], 0.0, 1.0, out=features[..., : -len(TIME_NAMES)])
-    return features

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
-__all__ = ["LOADS", "Energy", "HandoverRule", "Radio", "Reference", "Regime", "Satisfaction", "Traffic", "reference"]
+__all__ = [
+    "LOADS",
+    "Energy",
+    "Forecast",
+    "HandoverRule",
+    "Radio",
+    "Reference",
+    "Regime",
+    "Satisfaction",
+    "Traffic",
+    "reference",
+]
 
 LOADS = ("low", "mid", "high")
 STEP_S = 0.1
@@ -26,11 +36,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Radio:
-    """Carrier, powers, heights and antennas; distances in m, powers in dBm."""
+    """Carrier, powers, heights, antennas and link adaptation; distances in m, powers in dBm.
 
+    Attributes:
+        propagation: ``uma`` or ``umi``.
+        carrier_ghz, bandwidth_mhz, subcarrier_khz: the carrier and its numerology.
+        overhead: share of the blocks that carries no data.
+        power_dbm: of a cell. noise_figure_db: of a user.
+        site_height_m, user_height_m, inter_site_m, minimum_distance_m: geometry.
+        columns: of the antenna panel: beams of the horizontal codebook.
+        array_floor_db: null filling of the tilted array.
+        los_correlation_m, map_spacing_m, map_realisations, map_seed: of the precomputed maps.
+        modulation: ``64qam`` or ``256qam``. layers: most spatial layers of a user.
+        target_error: block error rate of eMBB and mMTC. offset_gain_db, offset_range_db: of the outer loop.
+        multi_user_gain: rate gained per ln of the users to choose from.
+        urllc_efficiency_share: of Shannon's capacity at an error rate of 1e-5. urllc_backoff_db: on the last report.
+        report_delay_s: age of a channel report when it is used.
+        indoor_share: of users indoors. indoor_depth_m: largest depth behind the outer wall.
+    """
+
+    propagation: str
     carrier_ghz: float
-    resource_blocks: int
-    block_khz: float
+    bandwidth_mhz: float
+    subcarrier_khz: int
     overhead: float
     power_dbm: float
     noise_figure_db: float
@@ -38,42 +66,41 @@ class Radio:
     user_height_m: float
     inter_site_m: float
     minimum_distance_m: float
-    array_elements: int
+    columns: int
     array_floor_db: float
     los_correlation_m: float
-    target_bler: float
+    map_spacing_m: float
+    map_realisations: int
+    map_seed: int
+    modulation: str
+    layers: int
+    target_error: float
+    offset_gain_db: float
+    offset_range_db: tuple[float, float]
     multi_user_gain: float
     urllc_efficiency_share: float
-
-    @property
-    def bandwidth_mhz(self) -> float:
-        """Transmission bandwidth: 51 blocks of 360 kHz in a 20 MHz channel (TS 38.101-1 table 5.3.2-1)."""
-        return self.resource_blocks * self.block_khz / 1e3
-
-    @property
-    def noise_mw(self) -> float:
-        """Thermal noise at the receiver: -174 dBm/Hz + 10 log10 B + NF."""
-        return float(10 ** ((-174 + 10 * math.log10(self.bandwidth_mhz * 1e6) + self.noise_figure_db) / 10))
-
-    @property
-    def usable_mhz(self) -> float:
-        """Bandwidth left for data after control overhead."""
-        return self.bandwidth_mhz * (1 - self.overhead)
+    urllc_backoff_db: float
+    report_delay_s: float
+    indoor_share: float
+    indoor_depth_m: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
-    """EARTH power model of one macro cell (two of a three-sector site's six transceivers) and its sleep."""
+    """Power model of a cell by name, and the sleep setting from which it is off."""
 
-    transceivers: int
-    maximum_w: float
-    idle_w: float
-    slope: float
-    sleep_w: float
-    cycle_ms: float
-    ramp_ms: float
-    switch_ms: float
+    model: str
     off_from: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Logistic forecast of a handover within ``horizon_s``, from margin (dB) and its rise per step (dB)."""
+
+    horizon_s: float
+    bias: float
+    margin: float
+    trend: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,20 +133,15 @@ class Traffic:
     packet_bits: tuple[float, float, float]
     budgets_s: tuple[float, float, float]
     cap_budgets: int
-    slot_ms: float
-    minislot_ms: float
+    minislot_symbols: int
     urllc_processing_ms: float
     harq_round_trip_ms: float
     speed_m_s: tuple[float, float]
     mmtc_speed_m_s: float
     leg_m: tuple[float, float]
+    gauss_markov_memory_s: float
+    mmtc_burst_s: float
     demand_hours: tuple[int, ...]
-    demand_swing: float
-    demand_trough_hour: float
-
-    def demand(self, hour: float) -> float:
-        """Demand at an hour of the day relative to the daily mean: a sinusoid with its trough before dawn."""
-        return 1 - self.demand_swing * math.cos(2 * math.pi * (hour - self.demand_trough_hour) / 24)
 
     def users(self, total: int) -> tuple[int, int, int]:
         """How many of ``total`` users belong to eMBB, URLLC and mMTC."""
@@ -173,6 +195,7 @@ class Reference:
     handover: HandoverRule
     traffic: Traffic
     satisfaction: Satisfaction
+    forecast: Forecast
     default: Mapping[str, float]
     rb_use: Mapping[str, float]
     regimes: Mapping[str, Mapping[str, Regime]]
@@ -202,6 +225,7 @@ def parse(text: str) -> Reference:
         handover=build(HandoverRule, document["handover"]),
         traffic=build(Traffic, document["traffic"]),
         satisfaction=build(Satisfaction, document["satisfaction"]),
+        forecast=build(Forecast, document["forecast"]),
         default=document["default"],
         rb_use=document["rb_use"],
         regimes={

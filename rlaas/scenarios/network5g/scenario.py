@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,18 +11,29 @@ from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.objectives import Mode, Preference, Rule
-from rlaas.scenarios.base import EvaluationProtocol, Scenario, Target, seed_list
+from rlaas.scenarios.base import EvaluationProtocol, Scenario, Target, VectorScenarioEnv
 from rlaas.scenarios.network5g.baselines import DEFAULT, make_baselines, make_tunables
 from rlaas.scenarios.network5g.control import action_space
+from rlaas.scenarios.network5g.engine import MOBILITY, Network, build
 from rlaas.scenarios.network5g.env import VectorNetwork5G
-from rlaas.scenarios.network5g.layout import SIZES, USERS, layout
+from rlaas.scenarios.network5g.geography import SIZES, USERS
 from rlaas.scenarios.network5g.objectives import PART_NAMES, SERVED, make_objectives, objective_values, step_rewards
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES, observation_space
+from rlaas.scenarios.network5g.options import (
+    changed_radio,
+    check_number,
+    choose_layout,
+    choose_power_models,
+    choose_traces,
+    regime_for,
+    tiled,
+)
 from rlaas.scenarios.network5g.reference import LOADS, Reference, reference
+from rlaas.scenarios.network5g.rendering import draw_network
 
 __all__ = ["Network5G"]
 
-CONTROLS = ("cell",)
+CONTROLS = ("cell", "central")
 MODES: dict[str, tuple[tuple[float, float, float, float], str]] = {
     # latency, throughput, energy, satisfaction
     "emergency": ((0.6, 0.2, 0.1, 0.1), "Delay first: rescue services share the network"),
@@ -37,18 +49,43 @@ RULES = (Rule(objective="satisfaction", at_least=0.8), Rule(objective="latency",
 class Network5G(Scenario):
     """A 5G radio network whose cells set power, tilt, handover, slices, fairness and sleep every 100 ms.
 
-    One policy serves any number of cells: each cell is a row with its own observation, action and reward.
+    With ``control="cell"`` one policy serves any number of cells: each cell is a row with its own observation, action
+    and reward. With ``control="central"`` one decision maker sets all cells of a network at once.
+
+    Results are comparable with the frozen reference (:attr:`reference_hash`) only where every option below ``hour`` has
+    its default. Other networks take the arrivals *per cell* of the nearest size, and its default's figures to
+    normalise.
 
     Args:
         size: ``small`` (3 sectors facing each other, 15 users), ``medium`` (7 omnidirectional cells, 70 users,
             wrap-around) or ``large`` (7 three-sector sites, 420 users, wrap-around).
         load: offered load: the default uses 15, 35 or 70 % of the resource blocks at ``low``, ``mid``, ``high``.
-        control: ``cell`` (every cell decides for itself).
+        control: ``cell`` or ``central``.
         episode_steps: steps of 100 ms until truncation.
-        hour: hour of the day, 0 to 24; None draws one per episode from eight, weighted by demand. The hour is fixed
-            within an episode, which lasts a minute.
-        users: number of users instead of the size's. The arrival rate per user stays, so load and default differ from
-            the frozen reference, and results are not comparable with it.
+        hour: hour of the day, 0 to 24; None draws one per episode from eight, weighted by demand.
+        hours_per_s: how far the clock moves per simulated second; 0 keeps the hour within an episode.
+        cells: number of cells on a hexagonal grid instead of the size's; wraps around where sites are 7 or 19.
+        sectors: 1 (omnidirectional) or 3 per site, with ``cells``.
+        users: number of users instead of the size's (ten per cell with ``cells`` or ``sites``).
+        sites: a CSV file of a real network: positions and azimuths; see
+            :func:`~rlaas.scenarios.network5g.geography.read_sites`.
+        propagation: ``uma`` or ``umi`` (TR 38.901).
+        indoor: share of users indoors, behind a wall and standing still.
+        inter_site_m: distance of neighbouring sites.
+        carrier_ghz, bandwidth_mhz, subcarrier_khz: the carrier and its numerology.
+        urllc_subcarrier_khz: numerology of the URLLC slice's bandwidth part; None for the carrier's.
+        modulation: ``64qam`` or ``256qam``. layers: most spatial layers, 1 to 4.
+        columns: antenna columns, 1, 2, 4 or 8: with more than one each user gets the best beam of a codebook.
+        mobility: ``waypoint``, ``gauss_markov`` or ``trace``.
+        traces: for ``trace``: a file (see :func:`~rlaas.scenarios.network5g.measured.read_traces`), or positions
+            [n, 2] in m every 100 ms, one array per trace.
+        power_model: name of a power model, or one per cell; see
+            :data:`~rlaas.scenarios.network5g.power.POWER_MODELS`.
+        embb_traffic: ``files`` (FTP model 3) or ``constant`` rate.
+        mmtc_traffic: ``poisson`` or ``beta`` (bursts, TR 37.868).
+        events: outages, new hardware, crowds: see :func:`~rlaas.scenarios.network5g.engine.events.compile_events`.
+        delays: record delay histograms, for :meth:`VectorNetwork5G.delays`.
+        fidelity: ``fluid`` (closed form within a step) or ``slot`` (every slot with fading, scheduler and HARQ).
 
     Raises:
         ConfigurationError: an unknown or impossible option value, naming what is allowed.
@@ -81,44 +118,84 @@ class Network5G(Scenario):
         control: str = "cell",
         episode_steps: int = 700,
         hour: float | None = None,
+        hours_per_s: float = 0.0,
+        cells: int | None = None,
+        sectors: int | None = None,
         users: int | None = None,
+        sites: str | Path | None = None,
+        propagation: str | None = None,
+        indoor: float | None = None,
+        inter_site_m: float | None = None,
+        carrier_ghz: float | None = None,
+        bandwidth_mhz: float | None = None,
+        subcarrier_khz: int | None = None,
+        urllc_subcarrier_khz: int | None = None,
+        modulation: str | None = None,
+        layers: int | None = None,
+        columns: int | None = None,
+        mobility: str = "waypoint",
+        traces: str | Path | Sequence[Any] | None = None,
+        power_model: str | Sequence[str] | None = None,
+        embb_traffic: str = "files",
+        mmtc_traffic: str = "poisson",
+        events: Sequence[Mapping[str, Any]] = (),
+        delays: bool = False,
+        fidelity: str = "fluid",
     ) -> None:
         ref = reference()
+        self.options = {
+            name: value for name, value in locals().items() if name not in ("self", "ref") and not name.startswith("__")
+        }
         check_choice(size, SIZES, field="size")
         check_choice(load, LOADS, field="load")
         check_choice(control, CONTROLS, field="control")
+        check_choice(mobility, MOBILITY, field="mobility")
+        check_choice(embb_traffic, ("files", "constant"), field="embb_traffic")
+        check_choice(mmtc_traffic, ("poisson", "beta"), field="mmtc_traffic")
+        check_choice(fidelity, ("fluid", "slot"), field="fidelity")
         _check_integer("episode_steps", episode_steps, 1)
         if users is not None:
             _check_integer("users", users, 1)
-        if hour is not None and (isinstance(hour, bool) or not isinstance(hour, int | float) or not 0 <= hour < 24):
-            raise ConfigurationError(f"hour must be a number in [0, 24) or None, got {hour!r}", field="hour")
+        if hour is not None:
+            check_number("hour", hour, 0.0, 24.0)
+            if hour == 24.0:
+                raise ConfigurationError("hour must be below 24 (midnight is 0), got 24", field="hour")
+        check_number("hours_per_s", hours_per_s, 0.0, 24.0)
+        radio = changed_radio(
+            ref.radio,
+            propagation=propagation,
+            indoor_share=indoor,
+            inter_site_m=inter_site_m,
+            carrier_ghz=carrier_ghz,
+            bandwidth_mhz=bandwidth_mhz,
+            subcarrier_khz=subcarrier_khz,
+            modulation=modulation,
+            layers=layers,
+            columns=columns,
+        )
+        shape = choose_layout(size, cells=cells, sectors=sectors, sites=sites, inter_site_m=radio.inter_site_m)
         self._reference = ref
-        self._regime = ref.regimes[size][load]
-        self._layout = layout(size, ref.radio.inter_site_m)
-        self._users = ref.traffic.users(USERS[size] if users is None else users)
-        self._hour = hour
-        self._episode_steps = episode_steps
-        self.options = {
-            "size": size,
-            "load": load,
-            "control": control,
-            "episode_steps": episode_steps,
-            "hour": hour,
-            "users": users,
-        }
+        own_shape = cells is None and sites is None
+        usual = USERS[size] if own_shape else 10 * shape.cells
+        self._users = ref.traffic.users(usual if users is None else users)
+        nearest = size if own_shape else "large" if shape.azimuth_deg is not None else "medium"
+        self._regime = regime_for(ref, nearest, load, sum(self._users) / shape.cells)
+        self._layout = shape
         self.objectives = make_objectives(self._regime)
         self.modes = {
             name: Mode(name=name, preference=Preference.of(self.objectives, weights), rules=RULES, description=text)
             for name, (weights, text) in MODES.items()
         }
-        self.baselines = make_baselines(ref, self._layout.colour)
-        self.tunables = make_tunables(ref, self._layout.colour)
+        self.baselines = make_baselines(ref, shape.colour)
+        self.tunables = make_tunables(ref, shape.colour)
         self.default_baseline = DEFAULT
         self.primary_mode = "normal"
         self.part_names = PART_NAMES
-        self.observation_names = OBSERVATION_NAMES
-        self.single_observation_space = observation_space()
-        self.single_action_space = action_space()
+        rows = shape.cells if control == "central" else 1
+        names = [OBSERVATION_NAMES] if rows == 1 else [[f"cell{i}_{n}" for n in OBSERVATION_NAMES] for i in range(rows)]
+        self.observation_names = tuple(name for cell in names for name in cell)
+        self.single_observation_space = tiled(observation_space(), rows)
+        self.single_action_space = tiled(action_space(), rows)
         self.targets = {
             "latency": Target(objective="latency", relative=-0.30),
             "throughput": Target(objective="throughput", relative=0.40),
@@ -127,6 +204,28 @@ class Network5G(Scenario):
         }
         self.guard_shares = {"served": 0.99}
         self.reference_hash = ref.hash
+        self._network = Network(
+            layout=shape,
+            users=self._users,
+            regime=self._regime,
+            objectives=self.objectives,
+            reference=ref,
+            radio=radio,
+            urllc_subcarrier_khz=urllc_subcarrier_khz,
+            hour=hour,
+            hours_per_s=hours_per_s,
+            episode_steps=episode_steps,
+            mobility=mobility,
+            traces=choose_traces(traces, mobility),
+            power_models=choose_power_models(power_model, ref.energy.model, shape.cells),
+            events=tuple(dict(event) for event in events),
+            embb_traffic=embb_traffic,
+            mmtc_traffic=mmtc_traffic,
+            histogram=bool(delays),
+            slots=fidelity == "slot",
+        )
+        # Whatever cannot be built is refused here rather than when the first environment starts.
+        build(self._network)
 
     @property
     def reference(self) -> Reference:
@@ -143,24 +242,33 @@ class Network5G(Scenario):
         """eMBB, URLLC and mMTC users of one network."""
         return self._users
 
-    def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorNetwork5G:
-        """``num_envs`` networks, ``num_envs * cells`` rows; the seed is spread over them, or one each.
+    @property
+    def network(self) -> Network:
+        """What its environments simulate."""
+        return self._network
+
+    def vector_env(
+        self,
+        num_envs: int,
+        seed: int | Sequence[int] | None = 0,
+        *,
+        copy: bool = True,
+        threads: int | None = None,
+    ) -> VectorNetwork5G:
+        """``num_envs`` networks: ``num_envs * cells`` rows, or ``num_envs`` with central control.
+
+        Args:
+            num_envs: how many networks.
+            seed: spread over them, or one each.
+            copy: return fresh arrays from every step; False overwrites the last step's and allocates nothing.
+            threads: to use; None for one per core.
 
         Raises:
             InvalidInputError: no environment, a sequence of the wrong length, or a negative seed.
         """
         if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise InvalidInputError(f"num_envs must be a whole number >= 1, got {num_envs!r}", field="num_envs")
-        return VectorNetwork5G(
-            cells=self._layout,
-            users=self._users,
-            regime=self._regime,
-            objectives=self.objectives,
-            ref=self._reference,
-            hour=self._hour,
-            episode_steps=self._episode_steps,
-            seeds=seed_list(seed, int(num_envs)),
-        )
+        return VectorNetwork5G(self, self._network, int(num_envs), seed, copy=copy, threads=threads)
 
     def objective_values(
         self, numerators: NDArray[np.floating[Any]], denominators: NDArray[np.floating[Any]]
@@ -180,6 +288,12 @@ class Network5G(Scenario):
     ) -> Mapping[str, NDArray[np.floating[Any]]]:
         """``served``: Mbit served [...], to be at least 99 % of the default's on the same seeds."""
         return {"served": np.asarray(numerators)[..., SERVED]}
+
+    def picture(self, env: VectorScenarioEnv, environment: int = 0) -> NDArray[np.uint8]:
+        """Map of a network: cells with load and beams, users with the cells that serve them [height, width, 3]."""
+        if not isinstance(env, VectorNetwork5G):
+            raise InvalidInputError(f"expected an environment of {self.name}, got {type(env).__name__}", field="env")
+        return draw_network(env, environment)
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:

@@ -1,4 +1,4 @@
-"""One network as a single Gymnasium environment with a vector reward, in the MO-Gymnasium convention."""
+"""One network as a Gymnasium environment with a vector reward, in the MO-Gymnasium convention; and many of them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
-from rlaas.scenarios.network5g.control import action_space
-from rlaas.scenarios.network5g.observation import observation_space
+from rlaas.scenarios.network5g.env import VectorNetwork5G
+from rlaas.scenarios.network5g.rendering import draw_network
 from rlaas.scenarios.network5g.scenario import Network5G
 
-__all__ = ["ENVIRONMENT_ID", "SingleNetwork5G", "register"]
+__all__ = ["ENVIRONMENT_ID", "SingleNetwork5G", "make_vector", "register"]
 
 ENVIRONMENT_ID = "rlaas/Network5G-v0"
 
@@ -27,18 +26,22 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
     ``denominators`` [n_parts], summed over cells.
 
     Args:
+        render_mode: ``rgb_array``: :meth:`render` returns a picture of the network.
         options: those of :class:`~rlaas.scenarios.network5g.Network5G`.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium reads a plain dictionary
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium reads a plain dictionary
 
-    def __init__(self, **options: Any) -> None:
-        self.scenario = Network5G(**options)
-        self._env = self.scenario.vector_env(1, seed=int(np.random.SeedSequence().generate_state(1)[0]))
-        rows = self._env.num_envs
-        seen, done = observation_space(), action_space()
-        self.observation_space = spaces.Box(np.tile(seen.low, rows), np.tile(seen.high, rows))
-        self.action_space = spaces.Box(np.tile(done.low, rows), np.tile(done.high, rows), dtype=np.float64)
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise InvalidInputError(
+                f"render_mode must be None or 'rgb_array', got {render_mode!r}", field="render_mode"
+            )
+        self.render_mode = render_mode
+        self.scenario = Network5G(**{**options, "control": "central"})
+        self._env = self.scenario.vector_env(1, seed=int(np.random.SeedSequence().generate_state(1)[0]), threads=1)
+        self.observation_space = self.scenario.single_observation_space
+        self.action_space = self.scenario.single_action_space
         self.reward_space = self._env.reward_space
         self.reward_dim = len(self.scenario.objectives)
 
@@ -48,7 +51,7 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
         """Start anew; a seed fixes everything that follows."""
         super().reset(seed=seed)
         observation, info = self._env.reset(seed=seed)
-        return observation.ravel(), info
+        return observation[0], info
 
     def step(
         self, action: NDArray[np.float64]
@@ -62,13 +65,24 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
             raise InvalidInputError(
                 f"action has shape {np.shape(action)}; expected {self.action_space.shape}", field="action"
             )
-        actions = np.asarray(action).reshape(self._env.num_envs, -1)
-        observation, reward, _, truncated, infos = self._env.step(actions)
-        info = {name: infos[name].sum(axis=0) for name in ("numerators", "denominators")}
-        return observation.ravel(), reward.mean(axis=0), False, bool(truncated[0]), info
+        observation, reward, _, truncated, infos = self._env.step(np.asarray(action)[None])
+        return observation[0], reward[0], False, bool(truncated[0]), {name: part[0] for name, part in infos.items()}
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """A picture [height, width, 3] of the network, or None without a render mode."""
+        return draw_network(self._env) if self.render_mode == "rgb_array" else None
+
+
+def make_vector(num_envs: int = 1, *, seed: int = 0, **options: Any) -> VectorNetwork5G:
+    """What ``gymnasium.make_vec(..., vectorization_mode="vector_entry_point")`` calls: whole networks as rows."""
+    return Network5G(**{"control": "central", **options}).vector_env(num_envs, seed=seed)
 
 
 def register() -> None:
     """Register ``rlaas/Network5G-v0`` with Gymnasium, once."""
     if ENVIRONMENT_ID not in gymnasium.registry:
-        gymnasium.register(id=ENVIRONMENT_ID, entry_point=f"{__name__}:SingleNetwork5G")
+        gymnasium.register(
+            id=ENVIRONMENT_ID,
+            entry_point=f"{__name__}:SingleNetwork5G",
+            vector_entry_point=f"{__name__}:make_vector",
+        )

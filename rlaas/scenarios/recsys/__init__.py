@@ -2,12 +2,26 @@
 
 import gymnasium
 
+from rlaas.scenarios.recsys.baselines import COLD_START
+from rlaas.scenarios.recsys.cold_start import ColdStart, cold_start_report
+from rlaas.scenarios.recsys.environment import RecommenderVectorEnv
 from rlaas.scenarios.recsys.scenario import Recommender
 
-__all__ = ["GYMNASIUM_ID", "Recommender"]
+__all__ = [
+    "COLD_START",
+    "GYMNASIUM_ID",
+    "ColdStart",
+    "Recommender",
+    "RecommenderVectorEnv",
+    "cold_start_report",
+]
 
 GYMNASIUM_ID = "rlaas/Recommender-v0"
-"""The single environment's id; registered on import."""
+"""The environment's id for ``gymnasium.make`` and ``gymnasium.make_vec``; registered on import."""
 
 if GYMNASIUM_ID not in gymnasium.registry:
-    gymnasium.register(id=GYMNASIUM_ID, entry_point="rlaas.scenarios.recsys.single:RecommenderEnv")
+    gymnasium.register(
+        id=GYMNASIUM_ID,
+        entry_point="rlaas.scenarios.recsys.single:RecommenderEnv",
+        vector_entry_point="rlaas.scenarios.recsys.single:recommender_vector_env",
+    )

@@ -1,8 +1,9 @@
 """Fits the levels of the reference before anything is trained: ``python -m rlaas.scenarios.recsys.calibration``.
 
-Two constants are solved for (the utility of the exit, the intercept of the order), so that the popularity baseline
-reaches the wanted clicks per impression and orders per click; then the normalisation ranges are measured as the span
-of all static configurations. Nothing else is fitted.
+Three constants are solved for: the utility of the exit at each level of clicks and the intercept of the order, so that
+the popularity baseline reaches the wanted clicks per impression and orders per click; then the normalisation ranges
+are measured as the span of all static configurations, and the best fixed strength of maximal marginal relevance is
+looked up among them. Nothing else is fitted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import copy
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,15 @@ SEEDS = tuple(range(9_000, 9_008))
 _BISECTIONS = 14
 
 
-def _recommender(document: dict[str, Any]) -> Recommender:
-    return Recommender.from_reference(parse_reference(document))
+def _recommender(document: dict[str, Any], level: str) -> Recommender:
+    return Recommender.from_reference(parse_reference(document), level=level)
 
 
-def popularity_levels(document: dict[str, Any], *, steps: int, replicas: int) -> tuple[float, float, float]:
+def popularity_levels(
+    document: dict[str, Any], level: str = "demonstration", *, steps: int, replicas: int
+) -> tuple[float, float, float]:
     """Clicks per impression, orders per click and clicks per page of the default baseline, pooled over the seeds."""
-    scenario = _recommender(document)
+    scenario = _recommender(document, level)
     controller = scenario.baselines[scenario.default_baseline].make()
     evaluation = evaluate(scenario, controller, SEEDS, steps=steps, warmup=20, replicas=replicas)
     up, down = evaluation.numerators.sum(axis=0), evaluation.denominators.sum(axis=0)
@@ -68,34 +72,47 @@ def calibrate(document: dict[str, Any], *, steps: int = 200, replicas: int = 32)
         InvalidInputError: so few pages that some configuration's orders per click are undefined.
     """
     fitted = copy.deepcopy(document)
-    wanted = fitted["calibrated"]
 
-    def click_rate(value: float) -> float:
-        fitted["choice"]["exit_utility"] = value
-        return popularity_levels(fitted, steps=steps, replicas=replicas)[0]
+    def click_rate(level: str, value: float) -> float:
+        fitted["calibrated"][level]["exit_utility"] = value
+        return popularity_levels(fitted, level, steps=steps, replicas=replicas)[0]
 
     def order_rate(value: float) -> float:
         fitted["conversion"]["intercept"] = value
         return popularity_levels(fitted, steps=steps, replicas=replicas)[1]
 
-    fitted["choice"]["exit_utility"] = _solve(click_rate, 0.0, 10.0, wanted["ctr_level"])
-    fitted["conversion"]["intercept"] = _solve(order_rate, -8.0, 2.0, wanted["cvr_level"])
-    _, cvr0, clicks_per_page = popularity_levels(fitted, steps=steps, replicas=replicas)
-    wanted["cvr0"], wanted["clicks_per_page"] = round(cvr0, 4), round(clicks_per_page, 4)
+    for level, wanted in fitted["calibrated"].items():
+        wanted["exit_utility"] = _solve(partial(click_rate, level), 0.0, 12.0, wanted["ctr_level"])
+        if level == "demonstration":
+            fitted["conversion"]["intercept"] = _solve(order_rate, -8.0, 2.0, fitted["conversion"]["level"])
+    for level, wanted in fitted["calibrated"].items():
+        _, cvr0, clicks_per_page = popularity_levels(fitted, level, steps=steps, replicas=replicas)
+        wanted["cvr0"], wanted["clicks_per_page"] = float(f"{cvr0:.4g}"), float(f"{clicks_per_page:.4g}")
+        _measure(fitted, level, steps=steps, replicas=2 * replicas)
+    return fitted
 
-    scenario = _recommender(fitted)
-    problem = ConfigurationProblem(scenario, "static", SEEDS[:1], steps, warmup=20, replicas=2 * replicas)
+
+def _measure(document: dict[str, Any], level: str, *, steps: int, replicas: int) -> None:
+    """Write the ranges over all static configurations and the best level of MMR."""
+    scenario, wanted = _recommender(document, level), document["calibrated"][level]
+    problem = ConfigurationProblem(scenario, "static", SEEDS[:1], steps, warmup=20, replicas=replicas)
     signs = np.array([-objective.sign for objective in scenario.objectives])
     values = problem.evaluate(scenario.actions.parts.astype(np.float64)) * signs
     if not np.isfinite(values).all():
         raise InvalidInputError(
             f"{steps} steps x {replicas} replicas show no click for some configuration; raise steps", field="steps"
         )
+    low, high = values.min(axis=0), values.max(axis=0)
     wanted["ranges"] = {
-        objective.name: [float(f"{values[:, i].min():.3g}"), float(f"{values[:, i].max():.3g}")]
+        objective.name: [float(f"{low[i]:.3g}"), float(f"{high[i]:.3g}")]
         for i, objective in enumerate(scenario.objectives)
     }
-    return fitted
+    names = scenario.reference.actions
+    fixed = list(names.retrieval).index("content"), list(names.ranking).index("click")
+    levels = [i for i, strength in enumerate(names.diversity) if strength != "dpp"]
+    rows = values[[scenario.actions.index(*fixed, i, 0) for i in levels]]
+    goodness = np.where(signs < 0, 1.0, -1.0) * (rows - low) / (high - low)
+    wanted["best_mmr"] = levels[int(np.argmax(goodness.mean(axis=1)))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -107,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     fitted = calibrate(json.loads(reference_text()), steps=options.steps, replicas=options.replicas)
     options.output.write_text(json.dumps(fitted, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({"exit_utility": fitted["choice"]["exit_utility"], **fitted["calibrated"]}))
+    print(json.dumps({"intercept": fitted["conversion"]["intercept"], **fitted["calibrated"]}))
 
 
 if __name__ == "__main__":

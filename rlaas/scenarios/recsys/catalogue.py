@@ -12,17 +12,17 @@ from rlaas.scenarios.recsys.reference import SEGMENTS, Reference
 __all__ = ["Catalogue", "build_catalogue"]
 
 FloatArray = NDArray[np.float64]
-Float32Array = NDArray[np.float32]
+
+_SAMPLES = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """Items I, topics K, days D of an item's life, retrieval strategies R. Frozen: the same for every environment.
+    """Items I, topics K, days D of an item's life, segments S. Frozen: the same for every environment.
 
     Attributes:
         topics_ik: topic shares of each item, summing to 1.
         vectors_ik: the same, scaled to unit length: *the* frozen item vectors of the diversity objective.
-        similarity_ii: cosines between item vectors, float32.
         quality_i: what users feel.
         observed_quality_di: what the platform believes: a noisy estimate, shrunk to the mean 0 while an item is new.
         price_i: price relative to the mean price.
@@ -31,15 +31,17 @@ class Catalogue:
         margin_i: share of the price that stays.
         freshness_di: 1 for a new item, decaying with age; items come back as new at the end of their life.
         popularity_di: standardised log popularity as observed: a new item has not had the time to become popular.
-        retrieval_dri: the part of every retrieval score that does not depend on the user, float32.
         popular_dk, fresh_dk, cheap_k: mean item vector of the 50 most popular, of fresh and of cheap items.
         topic_share_k: share of each topic in demand.
-        segment_prior_sk: Dirichlet parameters of the tastes of each segment.
+        segment_centre_sk: mean logits of the tastes of each segment.
+        segment_mean_sk: mean tastes of each segment, summing to 1.
+        release_i: day of an item's life cycle on which it is new.
+        known_di: how much of an item the platform has had time to learn, 0 to 1.
+        quality_variance_di: what the platform does not know of the quality, as a variance.
     """
 
     topics_ik: FloatArray
     vectors_ik: FloatArray
-    similarity_ii: Float32Array
     quality_i: FloatArray
     observed_quality_di: FloatArray
     price_i: FloatArray
@@ -48,12 +50,15 @@ class Catalogue:
     margin_i: FloatArray
     freshness_di: FloatArray
     popularity_di: FloatArray
-    retrieval_dri: Float32Array
     popular_dk: FloatArray
     fresh_dk: FloatArray
     cheap_k: FloatArray
     topic_share_k: FloatArray
-    segment_prior_sk: FloatArray
+    segment_centre_sk: FloatArray
+    segment_mean_sk: FloatArray
+    release_i: NDArray[np.int64]
+    known_di: FloatArray
+    quality_variance_di: FloatArray
 
     @property
     def items(self) -> int:
@@ -68,6 +73,13 @@ class Catalogue:
 
 def _standardised(values: FloatArray) -> FloatArray:
     return np.asarray((values - values.mean()) / values.std())
+
+
+def _mean_shares(centre: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
+    """Mean of the softmax of normal logits around each centre, by simulation: it has no closed form."""
+    logits = centre[:, None, :] + spread * rng.standard_normal((1, _SAMPLES, centre.shape[1]))
+    shares = np.exp(logits - logits.max(axis=2, keepdims=True))
+    return np.asarray((shares / shares.sum(axis=2, keepdims=True)).mean(axis=1))
 
 
 def build_catalogue(reference: Reference, items: int, topics: int) -> Catalogue:
@@ -106,24 +118,14 @@ def build_catalogue(reference: Reference, items: int, topics: int) -> Catalogue:
     observed_quality = known_di * (quality + c.quality_noise * noise[0])
     log_cost = _standardised(np.log(cost))
 
-    retrieval = np.stack(
-        [
-            w["popularity"] * popularity_di
-            + w["quality"] * observed_quality
-            + w["freshness"] * freshness
-            - w["economy"] * log_cost
-            for w in reference.actions.retrieval.values()
-        ],
-        axis=1,
-    ).astype(np.float32)
     top = np.argsort(-popularity_di, axis=1, kind="stable")[:, :50]
     segment_profile = rng.dirichlet(np.full(topics, u.segment_shape), size=SEGMENTS) + 1e-3
     segment_profile /= segment_profile.sum(axis=1, keepdims=True)
     mix = (1 - u.segment_weight) * topic_share + u.segment_weight * segment_profile
+    centre = np.log(mix)
     return Catalogue(
         topics_ik=topic_ik,
         vectors_ik=vectors,
-        similarity_ii=np.clip(vectors @ vectors.T, 0.0, 1.0).astype(np.float32),
         quality_i=quality,
         observed_quality_di=observed_quality,
         price_i=price,
@@ -132,10 +134,13 @@ def build_catalogue(reference: Reference, items: int, topics: int) -> Catalogue:
         margin_i=margin,
         freshness_di=freshness,
         popularity_di=popularity_di,
-        retrieval_dri=np.ascontiguousarray(retrieval),
         popular_dk=vectors[top].mean(axis=1),
         fresh_dk=(freshness @ vectors) / freshness.sum(axis=1, keepdims=True),
         cheap_k=vectors[cost <= np.quantile(cost, 0.25)].mean(axis=0),
         topic_share_k=topic_share,
-        segment_prior_sk=u.taste_concentration * mix,
+        segment_centre_sk=centre,
+        segment_mean_sk=_mean_shares(centre, u.taste_spread, np.random.default_rng([c.seed, topics, 1])),
+        release_i=release,
+        known_di=known_di,
+        quality_variance_di=(1.0 - known_di) ** 2 + (c.quality_noise * known_di) ** 2,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.scenarios.base import Controller
-from rlaas.scenarios.recsys.slates import ActionTable
+from rlaas.scenarios.recsys.actions import ActionTable
 
 __all__ = ["LinUCBController", "RandomController", "ReactiveController", "ReactiveRule"]
 
@@ -45,7 +45,7 @@ class ReactiveRule:
         unknown_retrieval, known_retrieval: strategy for each.
         ranking: preset.
         interested_diversity, bored_diversity: diversity factor (number of the level) for each.
-        exploration: exploration rate (number of the level) for unknown users; 0 for known ones.
+        exploration: exploration (its number) for unknown users; 0 for known ones.
     """
 
     confidence: float
@@ -110,6 +110,7 @@ class LinUCBController(Controller):
             np.eye(table.sizes[3])[exploration],
         ]
         self._actions = np.concatenate(one_hot, axis=1)
+        self._active = np.stack([np.flatnonzero(row) for row in self._actions])
         self._width = 1 + len(self.CONTEXT)
         self._start()
 
@@ -137,9 +138,10 @@ class LinUCBController(Controller):
         mean = context @ (self._actions @ theta).T
         # x is an outer product, so x' A^-1 x is a quadratic form of the context with a matrix per action.
         blocks = inverse.reshape(n_parts, width, n_parts, width)
-        active = [np.flatnonzero(row) for row in self._actions]
-        forms = np.stack([blocks[on][:, :, on].sum(axis=(0, 2)) for on in active])
-        spread = np.einsum("ni,aij,nj->na", context, forms, context, optimize=True)
+        on = self._active
+        forms = sum(blocks[on[:, i], :, on[:, j]] for i in range(on.shape[1]) for j in range(on.shape[1]))
+        products = (context[:, :, None] * context[:, None, :]).reshape(len(context), -1)
+        spread = products @ np.asarray(forms).reshape(len(on), -1).T
         return np.asarray(np.argmax(mean + self.alpha * np.sqrt(np.maximum(spread, 0.0)), axis=1))
 
     def learn(self, observation: FloatArray, action: NDArray[Any], reward: FloatArray) -> None:

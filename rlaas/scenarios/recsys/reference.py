@@ -57,24 +57,27 @@ class CatalogueConstants:
     promotion_share: float
     promotion_of_popularity: float
     promotion_fee: float
+    offline_users: int
+    offline_views: int
+    offline_click_share: float
+    factors: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserConstants:
     """Who arrives (per segment where a list) and how interests and trends drift, per page or session."""
 
-    taste_concentration: float
+    taste_spread: float
     segment_weight: float
     segment_shape: float
     segment_shares: tuple[float, ...]
     price_sensitivity: tuple[float, ...]
-    price_sensitivity_shape: float
+    price_sensitivity_shape: int
     patience_pages: tuple[float, ...]
-    patience_shape: float
+    patience_shape: int
     mobile_share: float
     page_drift: float
     session_drift: float
-    drift_concentration: float
     click_reinforcement: float
     trend_persistence: float
     trend_noise: float
@@ -86,7 +89,6 @@ class UserConstants:
 class ChoiceConstants:
     """Utilities of the conditional logit."""
 
-    exit_utility: float
     match: float
     quality: float
     freshness: float
@@ -102,12 +104,14 @@ class ChoiceConstants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionConstants:
-    """Log-odds of an order after a click."""
+    """Log-odds of an order after a click, the wanted orders per click, and the share of orders that wait a page."""
 
+    level: float
     intercept: float
     match: float
     quality: float
     price: float
+    delay: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +149,23 @@ class PlatformConstants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionConstants:
-    """The four parts of an action: weights by name (retrieval, ranking), shares (diversity, exploration)."""
+    """The four parts of an action.
 
-    retrieval: Mapping[str, Mapping[str, float]]
+    Attributes:
+        retrieval: weights of each strategy, and the rule of its user part.
+        ranking: weights of each preset; the first keeps the order of retrieval.
+        diversity: strengths of maximal marginal relevance, and ``dpp``.
+        exploration: names of what a page does to learn.
+        exploring: its constants.
+        determinant_trust: how much relevance counts against variety in the DPP.
+    """
+
+    retrieval: Mapping[str, Mapping[str, Any]]
     ranking: Mapping[str, Mapping[str, float]]
-    diversity: tuple[float, ...]
-    exploration: tuple[float, ...]
+    diversity: tuple[float | str, ...]
+    exploration: tuple[str, ...]
+    exploring: Mapping[str, float]
+    determinant_trust: float
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -160,25 +175,31 @@ class ActionConstants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibratedConstants:
-    """What the calibration measured: click and order levels of the default, ranges of the objectives.
+    """What the calibration measured at one level of clicks.
 
     Attributes:
-        ctr_level, cvr_level: wanted levels of the popularity baseline.
-        cvr0: its measured orders per click; the neutral point of the order reward.
+        ctr_level: wanted clicks per impression of the popularity baseline.
+        exit_utility: utility of clicking nothing that brings it there.
+        cvr0: the baseline's measured orders per click; the neutral point of the order reward.
         clicks_per_page: its measured clicks per page.
+        best_mmr: diversity level that is best at equal weights with content retrieval ranked by clicks.
         ranges: low and high end of each objective.
     """
 
     ctr_level: float
-    cvr_level: float
+    exit_utility: float
     cvr0: float
     clicks_per_page: float
+    best_mmr: int
     ranges: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Everything frozen. ``hash`` is the first 16 hex digits of the sha256 of its canonical JSON."""
+    """Everything frozen. ``hash`` is the first 16 hex digits of the sha256 of its canonical JSON.
+
+    ``calibrated`` holds the levels of clicks by name.
+    """
 
     catalogue: CatalogueConstants
     users: UserConstants
@@ -187,7 +208,7 @@ class Reference:
     session: SessionConstants
     platform: PlatformConstants
     actions: ActionConstants
-    calibrated: CalibratedConstants
+    calibrated: Mapping[str, CalibratedConstants]
     hash: str
 
 
@@ -207,8 +228,13 @@ def parse_reference(document: Mapping[str, Any]) -> Reference:
         section: {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for section, values in document.items()
     }
-    calibrated = dict(frozen["calibrated"])
-    calibrated["ranges"] = {name: (float(low), float(high)) for name, (low, high) in calibrated["ranges"].items()}
+    calibrated = {
+        level: CalibratedConstants(
+            **{key: value for key, value in values.items() if key != "ranges"},
+            ranges={name: (float(low), float(high)) for name, (low, high) in values["ranges"].items()},
+        )
+        for level, values in document["calibrated"].items()
+    }
     return Reference(
         catalogue=CatalogueConstants(**frozen["catalogue"]),
         users=UserConstants(**frozen["users"]),
@@ -217,7 +243,7 @@ def parse_reference(document: Mapping[str, Any]) -> Reference:
         session=SessionConstants(**frozen["session"]),
         platform=PlatformConstants(**frozen["platform"]),
         actions=ActionConstants(**frozen["actions"]),
-        calibrated=CalibratedConstants(**calibrated),
+        calibrated=calibrated,
         hash=hashlib.sha256(canonical).hexdigest()[:16],
     )
 

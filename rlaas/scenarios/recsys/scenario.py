@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,22 +12,15 @@ from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, check_choice
 from rlaas.objectives import Direction, Mode, Objective, Preference
-from rlaas.scenarios.base import (
-    Baseline,
-    ConstantController,
-    Controller,
-    EvaluationProtocol,
-    FloatArray,
-    Scenario,
-    Target,
-    Tunable,
-)
-from rlaas.scenarios.recsys.catalogue import build_catalogue
-from rlaas.scenarios.recsys.controllers import LinUCBController, RandomController, ReactiveController, ReactiveRule
+from rlaas.scenarios.base import EvaluationProtocol, FloatArray, Scenario, Target
+from rlaas.scenarios.recsys.actions import ActionTable
+from rlaas.scenarios.recsys.baselines import baselines_of, tunables_of
+from rlaas.scenarios.recsys.catalogue import Catalogue, build_catalogue
+from rlaas.scenarios.recsys.collaborative import Collaborative, fit_collaborative
+from rlaas.scenarios.recsys.engine import OBSERVATION_BOUND, constants_of, observation_names, tables_of
 from rlaas.scenarios.recsys.environment import PART_NAMES, RecommenderVectorEnv
-from rlaas.scenarios.recsys.platform import OBSERVATION_BOUND, observation_names
-from rlaas.scenarios.recsys.reference import SLATE, Reference, load_reference
-from rlaas.scenarios.recsys.slates import ActionTable, SlateBuilder
+from rlaas.scenarios.recsys.events import check_events, schedule_of
+from rlaas.scenarios.recsys.reference import SLATE, ActionConstants, Reference, load_reference
 
 __all__ = ["Recommender"]
 
@@ -50,9 +43,17 @@ _LIMITS: Mapping[str, tuple[int, int]] = {
     "slate": (SLATE, SLATE),
     "shortlist": (SLATE, 500),
     "episode_steps": (1, 200),
+    "attribution_pages": (0, 20),
 }
 
 _REWARDS = ("realised", "expected")
+_LEVELS = ("demonstration", "open_bandit")
+_STRATEGIES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]] | None] = {
+    "all": None,
+    "core": (("popularity", "content", "fresh", "economy"), ("none", "uniform")),
+}
+_KEPT = 4
+_built: dict[tuple[str, int, int], tuple[Catalogue, Collaborative]] = {}
 
 
 class Recommender(Scenario):
@@ -71,6 +72,15 @@ class Recommender(Scenario):
         reward: ``realised`` counts the clicks and orders that happened. ``expected`` takes their expectations given
             the slate: the same mean with a fraction of the variance, which only a simulator can offer, so it is for
             training. Observations, parts and hence every evaluation are the same under both.
+        attribution_pages: pages after a click within which its order may follow, in the same session; 0 puts every
+            order on the page of its click. The levels were calibrated at 0.
+        level: ``demonstration`` has 0.04 clicks per impression, ``open_bandit`` the 0.0038 of the Open Bandit Dataset.
+        strategies: ``all``, or ``core`` for the retrieval strategies popularity, content, fresh and economy without
+            exploration but the uniform one: a smaller set of actions.
+        events: scheduled regimes, for example ``{"kind": "shock", "topic": 3, "at_page": 500, "size": 2.0,
+            "duration": 200}``, ``{"kind": "new_items", "share": 0.3, "at_page": 500, "duration": 200}`` or
+            ``{"kind": "price_rise", "factor": 1.3, "at_page": 500, "duration": 200}``; see
+            :data:`~rlaas.scenarios.recsys.events.EVENT_FIELDS`. Pages count from the reset of a stream.
 
     Raises:
         ConfigurationError: an option that is no whole number, out of range or unknown, or a catalogue too small for a
@@ -105,6 +115,10 @@ class Recommender(Scenario):
         shortlist: int = 50,
         episode_steps: int = 20,
         reward: str = "realised",
+        attribution_pages: int = 0,
+        level: str = "demonstration",
+        strategies: str = "all",
+        events: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         sizes = {
             "items": items,
@@ -112,10 +126,13 @@ class Recommender(Scenario):
             "slate": slate,
             "shortlist": shortlist,
             "episode_steps": episode_steps,
+            "attribution_pages": attribution_pages,
         }
         for option, value in sizes.items():
             _check_option(option, value)
         check_choice(reward, _REWARDS, field="reward")
+        check_choice(level, _LEVELS, field="level")
+        check_choice(strategies, _STRATEGIES, field="strategies")
         needed = SLATE * episode_steps + shortlist
         if items < needed:
             raise ConfigurationError(
@@ -123,7 +140,8 @@ class Recommender(Scenario):
                 f"got {items}",
                 field="items",
             )
-        self._build(load_reference(), {**sizes, "reward": reward})
+        named = {"reward": reward, "level": level, "strategies": strategies}
+        self._build(load_reference(), {**sizes, **named, "events": check_events(events, topics)})
 
     @classmethod
     def from_reference(cls, reference: Reference, **options: Any) -> Recommender:
@@ -132,14 +150,22 @@ class Recommender(Scenario):
         scenario._build(reference, dict(scenario.options))
         return scenario
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What it was built from: tables of several megabytes need not travel to every worker.
+        return {"reference": self.reference, "options": self.options}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._build(state["reference"], state["options"])
+
     def _build(self, reference: Reference, options: Mapping[str, Any]) -> None:
         self.reference = reference
         self.options = options
         self.reference_hash = reference.hash
-        self.catalogue = build_catalogue(reference, options["items"], options["topics"])
-        self.actions = ActionTable(reference.actions.sizes)
-        self.slate_builder = SlateBuilder(reference, self.catalogue, self.actions, options["shortlist"])
-        ranges = reference.calibrated.ranges
+        self.catalogue, collaborative = _models(reference, options["items"], options["topics"])
+        chosen = replace(reference, actions=_subset(reference.actions, options["strategies"]))
+        self.actions = ActionTable(chosen.actions.sizes)
+        self.calibrated = reference.calibrated[options["level"]]
+        ranges = self.calibrated.ranges
         self.objectives = tuple(
             Objective(
                 name=name,
@@ -167,91 +193,54 @@ class Recommender(Scenario):
         self.single_action_space = spaces.Discrete(self.actions.n)
         self.guard_shares = {"orders_per_session": 1.0, "impressions_per_session": 1.0, "coverage": 1.0}
         self.default_baseline = "popularity"
-        self.baselines = self._baselines()
-        self.tunables = self._tunables()
-
-    def _baselines(self) -> dict[str, Baseline]:
-        features = {name: column for column, name in enumerate(self.observation_names)}
-        retrieval, ranking = self._part_names()
-        popularity = self.actions.index(retrieval.index("popularity"), ranking.index("popularity"), 0, 0)
-        mmr = self.actions.index(retrieval.index("content"), ranking.index("click"), 2, 0)
-        made = (
-            Baseline(
-                name="random",
-                description="a uniformly random action on every page",
-                make=partial(RandomController, self.actions.n),
-            ),
-            Baseline(
-                name="popularity",
-                description="the most popular items not yet shown, the same for everyone",
-                make=partial(ConstantController, popularity),
-            ),
-            Baseline(
-                name="mmr",
-                description="content retrieval, ranked by predicted click, diversified by MMR at a fixed lambda",
-                make=partial(ConstantController, mmr),
-            ),
-            Baseline(
-                name="linucb",
-                description="contextual LinUCB over the same actions, learning online at equal weights",
-                make=partial(LinUCBController, self.actions, features),
-            ),
+        self._parts = chosen.actions
+        self.baselines = baselines_of(self.actions, chosen.actions, self.observation_names, self.calibrated.best_mmr)
+        self.tunables = tunables_of(self.actions, self.observation_names)
+        self.constants = constants_of(
+            reference,
+            episode_steps=options["episode_steps"],
+            attribution_pages=options["attribution_pages"],
+            expected=options["reward"] == "expected",
+            exit_utility=self.calibrated.exit_utility,
         )
-        return {baseline.name: baseline for baseline in made}
-
-    def _tunables(self) -> dict[str, Tunable]:
-        features = {name: column for column, name in enumerate(self.observation_names)}
-        retrieval, ranking, diversity, exploration = (float(size - 1) for size in self.actions.sizes)
-        made = (
-            Tunable(
-                name="static",
-                parameters=("retrieval", "ranking", "diversity", "exploration"),
-                low=(0.0,) * 4,
-                high=(retrieval, ranking, diversity, exploration),
-                integer=(True,) * 4,
-                make=partial(_static, self.actions),
-            ),
-            Tunable(
-                name="reactive",
-                parameters=(
-                    "confidence",
-                    "idle_pages",
-                    "unknown_retrieval",
-                    "known_retrieval",
-                    "ranking",
-                    "interested_diversity",
-                    "bored_diversity",
-                    "exploration",
-                ),
-                low=(0.0,) * 8,
-                high=(1.0, 10.0, retrieval, retrieval, ranking, diversity, diversity, exploration),
-                integer=(False, False, True, True, True, True, True, True),
-                make=partial(_reactive, self.actions, features),
-            ),
+        self.tables = tables_of(
+            chosen,
+            self.catalogue,
+            collaborative,
+            schedule_of(options["events"], reference, self.catalogue),
+            parts=self.actions.parts,
+            calibrated=self.calibrated,
+            low=np.array([o.low for o in self.objectives]),
+            span=np.array([o.high - o.low for o in self.objectives]),
+            upward=np.array([o.direction == "maximize" for o in self.objectives]),
         )
-        return {tunable.name: tunable for tunable in made}
-
-    def _part_names(self) -> tuple[list[str], list[str]]:
-        return list(self.reference.actions.retrieval), list(self.reference.actions.ranking)
 
     def describe_action(self, action: int) -> dict[str, str | float]:
-        """The four parts of an action by name: strategy, preset, diversity factor, exploration rate.
+        """The four parts of an action by name: strategy, preset, MMR strength or ``dpp``, exploration.
 
         Raises:
             InvalidInputError: an action out of range.
         """
         retrieval, ranking, diversity, exploration = self.actions.parts[self.actions.check([action], 1)[0]]
-        strategies, presets = self._part_names()
         return {
-            "retrieval": strategies[retrieval],
-            "ranking": presets[ranking],
-            "diversity": self.reference.actions.diversity[diversity],
-            "exploration": self.reference.actions.exploration[exploration],
+            "retrieval": list(self._parts.retrieval)[retrieval],
+            "ranking": list(self._parts.ranking)[ranking],
+            "diversity": self._parts.diversity[diversity],
+            "exploration": self._parts.exploration[exploration],
         }
 
-    def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> RecommenderVectorEnv:
-        """``num_envs`` streams of sessions; a sequence gives each its own seed."""
-        return RecommenderVectorEnv(self, num_envs, seed)
+    def vector_env(
+        self, num_envs: int, seed: int | Sequence[int] = 0, *, copy: bool = True, threads: int | None = None
+    ) -> RecommenderVectorEnv:
+        """``num_envs`` streams of sessions; a sequence gives each its own seed.
+
+        Args:
+            num_envs: number of streams.
+            seed: one for all or one each.
+            copy: False returns the same arrays from every step, overwritten by the next.
+            threads: how many to use, None for as many as there are; results do not depend on it.
+        """
+        return RecommenderVectorEnv(self, num_envs, seed, copy=copy, threads=threads)
 
     def objective_values(self, numerators: FloatArray, denominators: FloatArray) -> NDArray[np.float64]:
         """ctr, cvr, diversity, cost [..., 4] from summed parts [..., 7]; NaN where a denominator is 0."""
@@ -280,21 +269,26 @@ def _ratio(numerators: FloatArray, denominators: FloatArray) -> NDArray[np.float
     return np.asarray(np.divide(up, down, out=np.full(up.shape, np.nan), where=down > 0))
 
 
-def _static(table: ActionTable, values: NDArray[np.float64]) -> Controller:
-    return ConstantController(table.index(*(int(value) for value in values)))
+def _models(reference: Reference, items: int, topics: int) -> tuple[Catalogue, Collaborative]:
+    """Catalogue and collaborative models, kept for the next scenario that wants the same."""
+    # What they are made from, rather than the whole reference: calibration changes levels many times.
+    used = (reference.catalogue, reference.users, reference.choice.match, reference.choice.quality)
+    key = (repr((used, reference.actions.exploring)), items, topics)
+    if key not in _built:
+        catalogue = build_catalogue(reference, items, topics)
+        while len(_built) >= _KEPT:
+            _built.pop(next(iter(_built)), None)
+        _built[key] = (catalogue, fit_collaborative(reference, catalogue))
+    return _built[key]
 
 
-def _reactive(table: ActionTable, features: Mapping[str, int], values: NDArray[np.float64]) -> Controller:
-    confidence, idle_pages, *levels = values
-    unknown, known, ranking, interested, bored, exploration = (int(level) for level in levels)
-    rule = ReactiveRule(
-        confidence=float(confidence),
-        idle_pages=float(idle_pages),
-        unknown_retrieval=unknown,
-        known_retrieval=known,
-        ranking=ranking,
-        interested_diversity=interested,
-        bored_diversity=bored,
+def _subset(actions: ActionConstants, strategies: str) -> ActionConstants:
+    chosen = _STRATEGIES[strategies]
+    if chosen is None:
+        return actions
+    retrieval, exploration = chosen
+    return replace(
+        actions,
+        retrieval={name: actions.retrieval[name] for name in retrieval},
         exploration=exploration,
     )
-    return ReactiveController(rule, table, features)

@@ -8,9 +8,22 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaas.errors import check_choice
+from rlaas.scenarios.recsys.environment import RecommenderVectorEnv
+from rlaas.scenarios.recsys.picture import SessionView, draw_session
 from rlaas.scenarios.recsys.scenario import Recommender
 
-__all__ = ["RecommenderEnv"]
+__all__ = ["RecommenderEnv", "recommender_vector_env"]
+
+
+def recommender_vector_env(num_envs: int, **options: Any) -> RecommenderVectorEnv:
+    """``gymnasium.make_vec("rlaas/Recommender-v0", num_envs)``: vector rewards [num_envs, 4] as MO-Gymnasium has them.
+
+    Args:
+        num_envs: number of streams.
+        options: options of :class:`~rlaas.scenarios.recsys.Recommender`.
+    """
+    return Recommender(**options).vector_env(num_envs, seed=int(np.random.SeedSequence().generate_state(1)[0]))
 
 
 class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
@@ -20,16 +33,27 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
     session, it begins a new stream.
 
     Args:
+        render_mode: ``rgb_array`` for pictures of the session, or None.
         options: options of :class:`~rlaas.scenarios.recsys.Recommender`.
+
+    Raises:
+        ConfigurationError: an unknown render mode or option.
     """
 
-    def __init__(self, **options: Any) -> None:
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 - as Gymnasium types it
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        if render_mode is not None:
+            check_choice(render_mode, self.metadata["render_modes"], field="render_mode")
+        self.render_mode = render_mode
         self.scenario = Recommender(**options)
         self.observation_space = self.scenario.single_observation_space
         self.action_space = self.scenario.single_action_space
         self._env = self.scenario.vector_env(1, seed=int(np.random.SeedSequence().generate_state(1)[0]))
         self.reward_space = self._env.reward_space
         self._ended = False
+        self._page: dict[str, Any] | None = None
+        self._patience: list[float] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -41,6 +65,8 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
         else:
             observation, infos = self._env.reset(seed=seed)
         self._ended = False
+        self._page = None
+        self._patience = [self._patience_now()] if self.render_mode else []
         return observation[0], {"user": int(infos["user"][0])}
 
     def step(
@@ -54,4 +80,45 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
         observation, reward, terminated, truncated, infos = self._env.step(np.asarray(action)[None])
         self._ended = bool(terminated[0] or truncated[0])
         own = {name: value[0] for name, value in infos.items()}
+        if self.render_mode:
+            self._page = own
+            self._patience.append(self._patience_now())
         return observation[0], reward[0], bool(terminated[0]), bool(truncated[0]), own
+
+    def _patience_now(self) -> float:
+        return float(self._env.get_state()["patience"][0])
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """A picture [540, 960, 3] of the session, or None where no render mode was asked for.
+
+        It shows what is hidden from a policy too: the page's click probabilities, the interests and the patience.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if self.render_mode is None:
+            return None
+        if not self._patience:
+            raise gymnasium.error.ResetNeeded("call reset before render")
+        state, names = self._env.get_state(), self.scenario.observation_names
+        first = names.index("taste_0")
+        topics = self.scenario.catalogue.topics
+        estimate = self._env.observe()[0, first : first + topics]
+        utility, probability = self._env.last_page()
+        slate = self._page["slate"] if self._page is not None else np.zeros(0, dtype=np.int64)
+        pages = len(self._patience) - 1
+        return draw_session(
+            SessionView(
+                title=f"user {state['user'][0]}, session {state['visits'][0]}, page {pages}, "
+                f"satisfaction {state['satisfaction'][0]:.2f}",
+                slate=slate,
+                utility=utility[: len(slate)],
+                probability=probability[: len(slate)],
+                click=int(self._page["click"]) if self._page is not None else -1,
+                order=bool(self._page["order"]) if self._page is not None else False,
+                topic=self.scenario.catalogue.topics_ik[slate].argmax(axis=1),
+                taste=state["taste"][0],
+                estimate=estimate,
+                patience=self._patience,
+            )
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 
 import gymnasium
 import numpy as np
@@ -31,7 +32,7 @@ def rollout(env, actions, seed=None):
 
 
 def some_actions(steps, n, seed=0):
-    return np.random.default_rng(seed).integers(96, size=(steps, n))
+    return np.random.default_rng(seed).integers(SCENARIO.actions.n, size=(steps, n))
 
 
 def assert_same(a, b):
@@ -92,13 +93,19 @@ def test_the_random_stream_does_not_depend_on_actions() -> None:
         a.step(left)
         b.step(right)
     left, right = a.get_state(), b.get_state()
-    np.testing.assert_array_equal(left["random"]["block"], right["random"]["block"])
-    assert [g.bit_generator.state for g in left["random"]["generators"]] == [
-        g.bit_generator.state for g in right["random"]["generators"]
-    ]
-    # Trends are the world's, not the platform's.
-    np.testing.assert_array_equal(left["population"]["trend"], right["population"]["trend"])
-    assert (left["population"]["taste"] != right["population"]["taste"]).any()
+    # Trends and random numbers are the world's, not the platform's.
+    for name in ("key", "step", "trend"):
+        np.testing.assert_array_equal(left[name], right[name])
+    assert (left["taste"] != right["taste"]).any()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(threads: int) -> None:
+    actions = some_actions(40, 33)
+    assert_same(
+        rollout(SMALL.vector_env(33, seed=7, threads=1), actions),
+        rollout(SMALL.vector_env(33, seed=7, threads=threads), actions),
+    )
 
 
 @pytest.mark.parametrize("transport", ["direct", "pickled"])
@@ -124,11 +131,50 @@ def test_state_round_trip_is_exact(transport: str) -> None:
                 np.testing.assert_array_equal(value, got[4][key])
 
 
+def test_steps_allocate_nothing_after_the_first() -> None:
+    env = SMALL.vector_env(64, seed=1, copy=False, threads=1)
+    env.reset()
+    actions = some_actions(60, 64)
+    for a in actions[:20]:
+        env.step(a)
+    arrays = [env.step(a)[0] for a in actions[20:22]]
+    assert arrays[0] is arrays[1]
+    tracemalloc.start()
+    try:
+        env.step(actions[22])
+        before = tracemalloc.get_traced_memory()[0]
+        for a in actions[23:]:
+            env.step(a)
+        grown, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # What a step holds for a moment (a future, a dictionary) is smaller than the observations alone.
+    assert grown - before < 2_000
+    assert peak - before < arrays[0].nbytes
+
+
+def test_memory_per_environment_is_bounded() -> None:
+    assert SCENARIO.vector_env(4).bytes_per_environment < 12_000
+
+
+def test_fresh_arrays_and_buffers_hold_the_same() -> None:
+    actions = some_actions(30, 8)
+    fresh, buffered = SMALL.vector_env(8, seed=3), SMALL.vector_env(8, seed=3, copy=False)
+    fresh.reset()
+    buffered.reset()
+    for a in actions:
+        x, y = fresh.step(a), buffered.step(a)
+        for left, right in zip((*x[:4], *x[4].values()), (*y[:4], *y[4].values()), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
 def test_state_of_another_size_is_refused() -> None:
     env = SMALL.vector_env(2)
     env.reset()
     with pytest.raises(InvalidInputError, match="state has 2 environments; expected 3"):
         SMALL.vector_env(3).set_state(env.get_state())
+    with pytest.raises(InvalidInputError, match="expected"):
+        SCENARIO.vector_env(2).set_state(env.get_state())
 
 
 def test_returned_arrays_are_never_overwritten() -> None:
@@ -162,7 +208,7 @@ def test_autoreset_comes_in_the_step_after_the_end() -> None:
     assert (out["observation"][1:][opening][:, page] == 0).all()
     # What was done in the ignored step changes nothing.
     other = some_actions(150, 16)
-    other[opening] = (other[opening] + 1) % 96
+    other[opening] = (other[opening] + 1) % SCENARIO.actions.n
     assert_same(out, rollout(SMALL.vector_env(16, seed=4), other))
 
 
@@ -237,7 +283,7 @@ def test_rewards_are_the_normalised_objectives_of_the_page() -> None:
     expected = normalise(SCENARIO.objectives, values)
     for i in (0, 2, 3):
         np.testing.assert_allclose(reward[:, i], expected[:, i], rtol=1e-12)
-    calibrated = SCENARIO.reference.calibrated
+    calibrated = SCENARIO.calibrated
     cvr = SCENARIO.objectives[1]
     surplus = (up[:, 1] - calibrated.cvr0 * down[:, 1]) / calibrated.clicks_per_page
     np.testing.assert_allclose(reward[:, 1], (calibrated.cvr0 + surplus - cvr.low) / (cvr.high - cvr.low))
@@ -259,30 +305,72 @@ def test_expected_rewards_have_the_same_mean_and_less_noise() -> None:
     difference = (a - b)[:, :2]
     standard_error = difference.std(axis=0) / np.sqrt(len(difference))
     assert (np.abs(difference.mean(axis=0)) < 4 * standard_error).all()
-    assert (b[:, :2].std(axis=0) < 0.5 * a[:, :2].std(axis=0)).all()
+    assert (b[:, :2].std(axis=0) < 0.6 * a[:, :2].std(axis=0)).all()
 
 
 def test_interests_and_trends_drift() -> None:
     env = SCENARIO.vector_env(32, seed=14)
     env.reset()
-    start = env.get_state()["population"]
+    start = env.get_state()
     zero = np.zeros(32, dtype=int)
     env.step(zero)
-    one = env.get_state()["population"]
+    one = env.get_state()
     moved = np.abs(one["taste"] - start["taste"]).sum(axis=1)
     assert (moved > 0).all()
     assert moved.max() < 0.2  # gently within a session
     assert (one["trend"] != start["trend"]).all()
     largest = 0.0
     for _ in range(150):
-        before = env.get_state()["population"]["trend"]
+        before = env.get_state()["trend"]
         env.step(zero)
-        largest = max(largest, float((env.get_state()["population"]["trend"] - before).max()))
+        largest = max(largest, float((env.get_state()["trend"] - before).max()))
     users = SCENARIO.reference.users
     assert largest > users.shock_size - 6 * users.trend_noise  # a shock came
-    later = env.get_state()["population"]
-    np.testing.assert_allclose(later["taste"].sum(axis=1), 1.0)
+    later = env.get_state()
+    np.testing.assert_allclose(later["taste"].sum(axis=1), 1.0, rtol=1e-5)
     assert (later["taste"] >= 0).all()
+
+
+def test_arrivals_follow_their_constants() -> None:
+    env = SCENARIO.vector_env(4000, seed=21)
+    env.reset()
+    state, users = env.get_state(), SCENARIO.reference.users
+    share = np.bincount(state["segment"], minlength=4) / 4000
+    np.testing.assert_allclose(share, users.segment_shares, atol=5 * np.sqrt(0.25 / 4000))
+    assert state["mobile"].mean() == pytest.approx(users.mobile_share, abs=5 * np.sqrt(0.25 / 4000))
+    for segment in range(4):
+        here = state["segment"] == segment
+        n = here.sum()
+        for name, mean, shape in (
+            ("sensitivity", users.price_sensitivity[segment], users.price_sensitivity_shape),
+            ("patience", users.patience_pages[segment], users.patience_shape),
+        ):
+            values = state[name][here] / mean
+            # Gamma with mean 1: variance 1 / shape.
+            assert values.mean() == pytest.approx(1.0, abs=5 / np.sqrt(shape * n)), name
+            assert values.var() == pytest.approx(1 / shape, rel=0.35), name
+        logits = state["logits"][here] - SCENARIO.catalogue.segment_centre_sk[segment]
+        assert logits.std() == pytest.approx(users.taste_spread, rel=5 / np.sqrt(2 * 12 * n))
+        np.testing.assert_allclose(
+            state["taste"][here].mean(axis=0), SCENARIO.catalogue.segment_mean_sk[segment], atol=5 * 0.35 / np.sqrt(n)
+        )
+
+
+def test_item_estimates_learn_the_hidden_quality() -> None:
+    env = Recommender(items=300, topics=4, episode_steps=10).vector_env(512, seed=22)
+    env.reset()
+    rng = np.random.default_rng(0)
+    n = env.single_action_space.n
+    for _ in range(150):
+        env.step(rng.integers(n, size=512))
+    state, cat = env.get_state(), env.scenario.catalogue
+    day = (state["clock"] // 24).astype(int) % 64
+    residual = cat.quality_i - cat.observed_quality_di[day]
+    informed = state["precision"] > 0.05
+    estimate = state["estimate"][informed]
+    assert np.corrcoef(estimate, residual[informed])[0, 1] > 0.05
+    # Using them brings the platform closer to the truth than its prior alone.
+    assert ((residual[informed] - estimate) ** 2).mean() < (residual[informed] ** 2).mean()
 
 
 def test_the_estimate_approaches_the_taste_it_cannot_see() -> None:
@@ -292,7 +380,7 @@ def test_the_estimate_approaches_the_taste_it_cannot_see() -> None:
     action = np.full(256, SCENARIO.actions.index(1, 1, 3, 0))
 
     def agreement(observation) -> float:
-        latent = env.get_state()["population"]["taste"]
+        latent = env.get_state()["taste"]
         shares = observation[:, columns]
         cosine = (latent * shares).sum(axis=1)
         return float((cosine / np.linalg.norm(latent, axis=1) / np.linalg.norm(shares, axis=1)).mean())
@@ -307,10 +395,10 @@ def test_observations_hold_nothing_latent() -> None:
     env = SMALL.vector_env(8, seed=16)
     first, _ = env.reset()
     state = env.get_state()
-    for name in ("taste", "price_sensitivity", "satisfaction", "patience", "satiation"):
-        state["population"][name] = state["population"][name] * 0.5 + 0.01
+    for name in ("taste", "logits", "sensitivity", "satisfaction", "patience", "trend"):
+        state[name] = state[name] * 0.5 + 0.01
     env.set_state(state)
-    np.testing.assert_array_equal(env._platform.observe(env._population), first)
+    np.testing.assert_array_equal(env.observe(), first)
 
 
 def test_satisfied_users_come_back_and_are_remembered() -> None:
@@ -336,12 +424,12 @@ def test_step_needs_a_reset_and_good_actions() -> None:
         env.step(np.zeros(2, dtype=int))
     env.reset()
     before = env.get_state()
-    with pytest.raises(InvalidInputError, match="action must be whole numbers from 0 to 95, got 96 in row 1"):
-        env.step(np.array([0, 96]))
+    with pytest.raises(InvalidInputError, match="action must be whole numbers from 0 to 734, got 735 in row 1"):
+        env.step(np.array([0, 735]))
     # A refused action moved nothing, not even the random stream.
     after = env.get_state()
-    assert after["random"]["at"] == before["random"]["at"]
-    np.testing.assert_array_equal(after["population"]["taste"], before["population"]["taste"])
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
 
 
 @pytest.mark.parametrize(("seed", "message"), [([1], "1 entries; expected 2"), (-1, ">= 0"), ([1, -2], ">= 0")])

@@ -8,10 +8,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from mo_gymnasium.wrappers import LinearReward
+from mo_gymnasium.wrappers import LinearReward, MORecordEpisodeStatistics
+from mo_gymnasium.wrappers.vector import MOSyncVectorEnv
 
 from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.scenarios.recsys import GYMNASIUM_ID, Recommender
+from rlaas.scenarios.recsys.single import RecommenderEnv
 
 
 def test_passes_the_environment_checker() -> None:
@@ -29,7 +31,7 @@ def test_linear_reward_is_the_weighted_sum() -> None:
     scalar = LinearReward(weighted, weight=weights)
     plain.reset(seed=3)
     scalar.reset(seed=3)
-    for action in (5, 40, 95):
+    for action in (5, 40, 734):
         vector = plain.step(action)[1]
         assert vector.shape == (4,)
         assert scalar.step(action)[1] == pytest.approx(float(weights @ vector))
@@ -42,7 +44,7 @@ def test_agrees_with_the_vector_environment() -> None:
     expected, _ = vector.reset(seed=8)
     np.testing.assert_array_equal(observation, expected[0])
     ended = False
-    for action in np.random.default_rng(0).integers(96, size=60):
+    for action in np.random.default_rng(0).integers(735, size=60):
         if ended:
             observation, _ = env.reset()
             expected, *_ = vector.step([0])
@@ -71,6 +73,64 @@ def test_registering_twice_is_harmless_and_options_are_checked() -> None:
 def test_bad_action_names_the_field() -> None:
     env = gymnasium.make(GYMNASIUM_ID, disable_env_checker=True).unwrapped
     env.reset(seed=0)
-    for action in (96, -1, 1.5, float("nan")):
-        with pytest.raises(InvalidInputError, match="action must be whole numbers from 0 to 95"):
+    for action in (735, -1, 1.5, float("nan")):
+        with pytest.raises(InvalidInputError, match="action must be whole numbers from 0 to 734"):
             env.step(action)
+
+
+def test_make_vec_gives_the_vector_environment() -> None:
+    env = gymnasium.make_vec(
+        GYMNASIUM_ID, num_envs=3, vectorization_mode="vector_entry_point", items=300, episode_steps=6
+    )
+    expected = Recommender(items=300, episode_steps=6).vector_env(3, seed=5)
+    observation, _ = env.reset(seed=5)
+    np.testing.assert_array_equal(observation, expected.reset(seed=5)[0])
+    actions = np.array([1, 200, 734])
+    for got, wanted in zip(env.step(actions)[:4], expected.step(actions)[:4], strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert env.step(actions)[1].shape == (3, 4)
+
+
+def test_recorded_episodes_sum_the_vector_rewards() -> None:
+    env = MORecordEpisodeStatistics(gymnasium.make(GYMNASIUM_ID, disable_env_checker=True).unwrapped, gamma=1.0)
+    env.reset(seed=2)
+    total, ended = np.zeros(4), False
+    while not ended:
+        _, reward, terminated, truncated, info = env.step(7)
+        total += reward
+        ended = terminated or truncated
+    np.testing.assert_allclose(info["episode"]["r"], total, rtol=1e-5)
+
+
+def test_vectors_of_single_environments_run_under_mo_gymnasium() -> None:
+    def make():
+        return gymnasium.make(GYMNASIUM_ID, items=300, episode_steps=6, disable_env_checker=True).unwrapped
+
+    env = MOSyncVectorEnv([make, make])
+    env.reset(seed=3)
+    for _ in range(12):
+        observation, reward, *_ = env.step(np.array([3, 100]))
+    assert observation.shape == (2, len(Recommender().observation_names))
+    assert reward.shape == (2, 4)
+
+
+def test_render_shows_the_session() -> None:
+    env = gymnasium.make(GYMNASIUM_ID, render_mode="rgb_array", disable_env_checker=True).unwrapped
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.render()
+    env.reset(seed=1)
+    empty = env.render()
+    env.step(200)
+    page = env.render()
+    assert page.shape == (540, 960, 3)
+    assert page.dtype == np.uint8
+    assert (page != empty).any()
+    np.testing.assert_array_equal(page, env.render())
+    assert gymnasium.make(GYMNASIUM_ID, disable_env_checker=True).unwrapped.render() is None
+    with pytest.raises(ConfigurationError, match="unknown render_mode 'human'; allowed: rgb_array"):
+        RecommenderEnv(render_mode="human")
+
+
+def test_a_picture_needs_one_environment() -> None:
+    with pytest.raises(InvalidInputError, match="last_page needs one environment, there are 2"):
+        Recommender(items=300, episode_steps=6).vector_env(2).last_page()

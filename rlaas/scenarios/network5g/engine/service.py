@@ -1,0 +1,451 @@
+"""Schedulers and queues of one step: closed-form sharing, M/G/1 waiting, and the lags that make delays exact.
+
+Fluid slices (eMBB, mMTC) have a backlog per user that is served by weighted processor sharing. A packet's delay is the
+time it spends in the buffer, so the sum of all delays is the integral of the backlog (Little), and a packet that
+reaches the discard timer leaves with exactly the cap counted. URLLC never waits from step to step: its cap lies far
+below the step, so delay and reliability are analytic.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rlaas.scenarios.compiled import exp2, inner, log2
+from rlaas.scenarios.network5g.engine.arrays import BINS, WINDOW, Scratch, State
+from rlaas.scenarios.network5g.engine.links import HANDOVER
+from rlaas.scenarios.network5g.reference import STEP_S
+
+__all__ = ["clear_fluid", "delay_bin", "late_probability", "serve", "share_out", "waiting_to_cap"]
+
+LOAD_LIMIT = 0.98
+"""Beyond it the M/G/1 wait stays at the limit's: the backlog that builds up is carried from step to step."""
+SLEEP, ALPHA = 8, 7
+"""Columns of a cell's settings; see ``control.ACTION_NAMES``."""
+
+_BINS_PER_LOG2 = BINS / math.log2(1e6)
+_LOG2_E = math.log2(math.e)
+
+
+@inner
+def delay_bin(delay_s: float) -> int:
+    """Bin of a delay: logarithmic from 0.1 ms to 100 s."""
+    if delay_s <= 1e-4:
+        return 0
+    return min(int(math.log2(delay_s * 1e4) * _BINS_PER_LOG2), BINS - 1)
+
+
+@inner
+def _power(base, exponent):  # type: ignore[no-untyped-def]
+    return float(exp2(np.float32(np.float32(exponent) * log2(np.float32(base)))))
+
+
+@inner
+def _exp(x):  # type: ignore[no-untyped-def]
+    return float(exp2(np.float32(x * _LOG2_E)))
+
+
+@inner
+def share_out(count, finish, weight, pick, time):  # type: ignore[no-untyped-def]
+    """Weighted processor sharing until the data is gone or the time is over, in closed form.
+
+    At every instant the time is split over the users with data in proportion to their weights; whoever finishes leaves
+    a larger share to the rest (generalised processor sharing in virtual time, Parekh and Gallager 1993): with
+    ``v = backlog / (rate * weight)``, user k finishes at ``sum_j weight_j min(v_j, v_k)``.
+
+    Args:
+        count: number of users.
+        finish: v of each user; on return the time at which it finished, or -fraction served where it did not.
+        weight: positive weight of each user, permuted with the others.
+        pick: any number that belongs to each user, permuted with the others.
+        time: the time there is.
+
+    Returns:
+        Time spent.
+    """
+    for a in range(1, count):
+        v, g, p = finish[a], weight[a], pick[a]
+        b = a - 1
+        while b >= 0 and finish[b] > v:
+            finish[b + 1], weight[b + 1], pick[b + 1] = finish[b], weight[b], pick[b]
+            b -= 1
+        finish[b + 1], weight[b + 1], pick[b + 1] = v, g, p
+    open_weight = 0.0
+    for a in range(count):
+        open_weight += weight[a]
+    spent = 0.0
+    for a in range(count):
+        v = finish[a]
+        # Those behind have at least as much left: each adds its weight times v.
+        ends = spent + v * open_weight
+        if ends > time:
+            level = (time - spent) / open_weight
+            for b in range(a, count):
+                finish[b] = -level / finish[b]
+            return time
+        finish[a] = ends
+        spent += weight[a] * v
+        open_weight = max(open_weight - weight[a], 0.0)
+    return spent
+
+
+@inner
+def late_probability(slack, load, wait, pause, share):  # type: ignore[no-untyped-def]
+    """P(waiting + pause > slack) for an M/G/1 queue behind a transmitter that sleeps part of each cycle.
+
+    Waiting has ``P(W > t) = rho exp(-rho t / E[W])``; a packet that falls into the pause waits for its rest, uniform
+    on ``[0, pause]``, as well.
+
+    Args:
+        slack: time left after the fixed parts of the delay; negative means surely late.
+        load: rho < 1.
+        wait: E[W].
+        pause: length of the pause.
+        share: share of packets that fall into it.
+    """
+    if slack < 0.0:
+        return 1.0
+    pace = load / wait if wait > 0.0 else 1e30
+    tail = _exp(-min(pace * slack, 80.0))
+    late = (1.0 - share) * load * tail
+    if share > 0.0 and pause > 0.0:
+        rest = _exp(-min(pace * max(slack - pause, 0.0), 80.0))
+        # The integral of the tail over the rest of the pause; where the rest exceeds the slack it is 1.
+        late += share * (max(pause - slack, 0.0) + load / max(pace, 1e-30) * (rest - tail)) / pause
+    return min(late, 1.0)
+
+
+@inner
+def clear_fluid(e, fluid, ring) -> None:  # type: ignore[no-untyped-def]
+    """Empty the buffers of an environment."""
+    for n in range(fluid.shape[1]):
+        f = fluid[e, n]
+        f.backlog = f.arrived = f.departed = f.served = f.active = f.late = 0.0
+        for a in range(WINDOW + 1):
+            f.served_ring[a] = 0.0
+            f.active_ring[a] = 0.0
+            f.late_ring[a] = 0.0
+        for a in range(ring.shape[2]):
+            ring[e, n, a] = 0.0
+
+
+@inner
+def _lags(step, length, deadline, cap):  # type: ignore[no-untyped-def]
+    """Where in a ring of arrivals this step, the deadline, the step before it and the discard age stand."""
+    return step % length, (step - deadline) % length, (step - deadline - 1) % length, (step - cap) % length
+
+
+@inner
+def _advance(f, ring, lags, at, came, went, active):  # type: ignore[no-untyped-def]
+    """Book a step of one user: totals, lateness, discards. Returns what was discarded."""
+    now, due, overdue, capped = lags
+    f.arrived += came
+    f.departed += went
+    f.served += went
+    f.active += active
+    ring[now] = f.arrived
+    f.late += max(ring[due] - max(ring[overdue], f.departed), 0.0)
+    rest = max(f.backlog + came - went, 0.0)
+    discarded = min(max(ring[capped] - f.departed, 0.0), rest)
+    f.departed += discarded
+    f.backlog = rest - discarded
+    f.served_ring[at] = f.served
+    f.active_ring[at] = f.active
+    f.late_ring[at] = f.late
+    return discarded
+
+
+@inner
+def _record(counts, f, ring, step, went, extra_s, packet, cap):  # type: ignore[no-untyped-def]
+    """Add the packets that a user got rid of in this step to a histogram, by their age."""
+    length, upto = len(ring), f.departed
+    begin = upto - went
+    for age in range(cap + 1):
+        newest, oldest = ring[(step - age) % length], ring[(step - age - 1) % length]
+        inside = min(newest, upto) - max(oldest, begin)
+        if inside > 0.0:
+            counts[delay_bin(max(age - 0.5, 0.0) * STEP_S + extra_s)] += inside / packet
+        if oldest <= begin:
+            return
+
+
+@inner
+def waiting_to_cap(f, ring, step, cap):  # type: ignore[no-untyped-def]
+    """Mbit-seconds missing until everything that still waits at a user has counted the cap."""
+    length, missing = len(ring), 0.0
+    for age in range(cap + 1):
+        inside = ring[(step - age) % length] - max(f.departed, ring[(step - age - 1) % length])
+        missing += max(inside, 0.0) * (cap - age) * STEP_S
+    return missing
+
+
+@inner
+def _group(e, k, c, s, w):  # type: ignore[no-untyped-def]
+    """Users by serving cell, each cell's in the order of the slices (a stable counting sort)."""
+    first, order, users = w.first[k], w.order[k], s.users.shape[1]
+    for j in range(c.cells + 1):
+        first[j] = 0
+    for i in range(users):
+        first[s.users[e, i].serving + 1] += 1
+    for j in range(c.cells):
+        first[j + 1] += first[j]
+    for i in range(users):
+        j = s.users[e, i].serving
+        order[first[j]] = i
+        first[j] += 1
+    for j in range(c.cells, 0, -1):
+        first[j] = first[j - 1]
+    first[0] = 0
+
+
+@inner
+def _take(k, count, finish, backlogs, skip, w):  # type: ignore[no-untyped-def]
+    """Write what :func:`share_out` found back to the users: data carried, and seconds with data."""
+    for a in range(count):
+        i = w.pick[k, a]
+        work = w.users[k, i]
+        backlog = backlogs[i - skip].backlog + work.offered
+        if finish[a] >= 0.0:
+            work.carried = backlog
+            work.active_s = finish[a]
+        else:
+            work.carried = -finish[a] * backlog
+
+
+@inner
+def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
+    """Alpha-fair sharing with a multi-user gain; returns the seconds the cell transmitted.
+
+    Shares ``x ~ R^((1 - alpha) / alpha)`` maximise alpha-fair utility of rates ``x R``. Choosing among n fading users
+    pays: the rate grows by ``1 + gain ln n``.
+    """
+    step, on, cell = s.environments[e].step, s.cells[e, j].off == 0, w.cells[k, j]
+    order, pick, finish, weight = w.order[k], w.pick[k], w.finish[k], w.weight[k]
+    lags, at = _lags(step, s.embb_ring.shape[2], c.embb_deadline, c.embb_cap), step % (WINDOW + 1)
+    waiting = 0
+    for a in range(begin, end):
+        i = order[a]
+        work = w.users[k, i]
+        work.offered = work.demand * c.mbit_embb
+        work.packets = work.offered / c.packet_mbit_embb
+        if s.embb[e, i].backlog + work.offered > 0.0:
+            waiting += 1
+    gain = 1.0 + c.multi_user_gain * math.log(max(waiting, 1)) if waiting > 1 else 1.0
+    whole = c.usable_mhz_embb * cell.share[0] * gain
+    alpha = cell.settings[ALPHA]
+    exponent = (1.0 - alpha) / alpha
+    count = 0
+    for a in range(begin, end):
+        i = order[a]
+        work = w.users[k, i]
+        rate = work.efficiency * (1.0 - work.error) * whole
+        if work.event & HANDOVER:
+            rate *= 1.0 - c.interruption_s / STEP_S
+        work.rate = rate
+        work.carried = 0.0
+        work.active_s = 0.0
+        backlog = s.embb[e, i].backlog + work.offered
+        if backlog > 0.0:
+            work.active_s = STEP_S
+            if on and rate > 0.0:
+                share = _power(max(rate, 1e-3), exponent) if exponent != 0.0 else 1.0
+                pick[count], weight[count], finish[count] = i, share, backlog / (rate * share)
+                count += 1
+    spent = share_out(count, finish, weight, pick, STEP_S)
+    _take(k, count, finish, s.embb[e], 0, w)
+    for a in range(begin, end):
+        i = order[a]
+        f, work = s.embb[e, i], w.users[k, i]
+        start = f.backlog + work.offered
+        delay = 0.5 * (start + max(start - work.carried, 0.0)) * work.active_s / c.packet_mbit_embb
+        work.delay_ms = 1e3 * delay
+        ring = s.embb_ring[e, i]
+        work.dropped = _advance(f, ring, lags, at, work.offered, work.carried, work.active_s)
+        if c.histogram:
+            went, counts = work.carried + work.dropped, s.histogram[e, 0]
+            # Files come at the start of a step: half a step more than packets that come during it.
+            _record(counts, f, ring, step, went, 0.5 * work.active_s, c.packet_mbit_embb, c.embb_cap)
+    return spent
+
+
+@inner
+def _serve_mmtc(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
+    """Equal shares of what arrives spread over the step; returns the seconds the cell transmitted."""
+    step, on, cell = s.environments[e].step, s.cells[e, j].off == 0, w.cells[k, j]
+    order, pick, finish, weight = w.order[k], w.pick[k], w.finish[k], w.weight[k]
+    whole, skip = c.usable_mhz_mmtc * cell.share[2], c.embb + c.urllc
+    lags, at = _lags(step, s.mmtc_ring.shape[2], c.mmtc_deadline, c.mmtc_cap), step % (WINDOW + 1)
+    count = 0
+    work_load = square = 0.0
+    for a in range(begin, end):
+        i = order[a]
+        work = w.users[k, i]
+        work.offered = work.demand * c.mbit_mmtc
+        work.packets = work.offered / c.packet_mbit_mmtc
+        rate = work.efficiency * (1.0 - work.error) * whole
+        if work.event & HANDOVER:
+            rate *= 1.0 - c.interruption_s / STEP_S
+        work.rate = rate
+        work.carried = 0.0
+        backlog = s.mmtc[e, i - skip].backlog + work.offered
+        work.active_s = STEP_S if backlog > 0.0 else 0.0
+        if rate > 0.0:
+            service = c.packet_mbit_mmtc / rate
+            work_load += work.arrival_rate * service
+            square += work.arrival_rate * service * service
+            if backlog > 0.0 and on:
+                pick[count], weight[count], finish[count] = i, 1.0, backlog / rate
+                count += 1
+    wait = _mg1_wait(work_load, square)
+    spent = share_out(count, finish, weight, pick, STEP_S)
+    _take(k, count, finish, s.mmtc[e], skip, w)
+    for a in range(begin, end):
+        i = order[a]
+        f, work = s.mmtc[e, i - skip], w.users[k, i]
+        before, rest = f.backlog, max(f.backlog + work.offered - work.carried, 0.0)
+        delay = 0.5 * before * work.active_s if rest <= 0.0 else 0.5 * (before + rest) * STEP_S
+        own = min(wait + c.packet_mbit_mmtc / work.rate, STEP_S) if work.rate > 0.0 else 0.0
+        work.delay_ms = 1e3 * (delay / c.packet_mbit_mmtc + work.packets * own)
+        ring = s.mmtc_ring[e, i - skip]
+        work.dropped = _advance(f, ring, lags, at, work.offered, work.carried, work.active_s)
+        if c.histogram:
+            went, counts = work.carried + work.dropped, s.histogram[e, 2]
+            _record(counts, f, ring, step, went, own, c.packet_mbit_mmtc, c.mmtc_cap)
+    return spent
+
+
+@inner
+def _mg1_wait(load, square):  # type: ignore[no-untyped-def]
+    """Mean wait of an M/G/1 queue, rate x E[S^2] / (2 (1 - rho)) (Pollaczek-Khinchine), rho at most the limit."""
+    if load <= 0.0:
+        return 0.0
+    rho = min(load, LOAD_LIMIT)
+    return rho * (square / load) / (2.0 * (1.0 - rho))
+
+
+@inner
+def _serve_urllc(e, k, j, begin, end, others_idle, c, s, w):  # type: ignore[no-untyped-def]
+    """Delay and reliability of URLLC as an M/G/1 queue on mini-slots, one shot each; returns the load.
+
+    D = processing + mini-slot alignment + transmission + wait + rest of a sleeping transmitter's pause.
+    """
+    order, cell, on = w.order[k], w.cells[k, j], s.cells[e, j].off == 0
+    whole, at = c.usable_mhz_urllc * cell.share[1], s.environments[e].step % WINDOW
+    work_load = square = 0.0
+    for a in range(begin, end):
+        work = w.users[k, order[a]]
+        work.rate = work.efficiency * whole
+        if work.rate > 0.0 and on:
+            service = c.mbit_urllc / work.rate
+            work_load += work.arrival_rate * service
+            square += work.arrival_rate * service * service
+    load, wait = min(work_load, LOAD_LIMIT), _mg1_wait(work_load, square)
+    sleep = cell.settings[SLEEP] if on else 0.0
+    pause, met = sleep * cell.cycle_s, sleep * others_idle * max(1.0 - work_load, 0.0)
+    for a in range(begin, end):
+        i = order[a]
+        work = w.users[k, i]
+        work.packets = work.demand
+        work.offered = work.demand * c.mbit_urllc
+        work.active_s = STEP_S
+        delay, late = c.urllc_cap_s, 1.0
+        work.carried = 0.0
+        if work.rate > 0.0 and on and work_load < 1.0:
+            service = c.mbit_urllc / work.rate
+            mean = c.processing_s + 0.5 * c.minislot_s + service + wait + 0.5 * met * pause
+            slack = c.urllc_budget_s - c.processing_s - c.minislot_s - service
+            late = late_probability(slack, load, wait, pause, met)
+            # A packet in error is sent again one round trip later, which is late for sure.
+            late += (1.0 - late) * work.error
+            delay = min(mean + work.error * c.harq_s, c.urllc_cap_s)
+            work.carried = work.offered
+        work.dropped = work.offered - work.carried
+        work.delay_ms = 1e3 * work.packets * delay
+        s.users[e, i].late[at] = late
+        if c.histogram:
+            _record_urllc(s.histogram[e, 1], work, wait, load, pause, met, c)
+    return min(work_load, 1.0)
+
+
+@inner
+def _record_urllc(counts, work, wait, load, pause, met, c):  # type: ignore[no-untyped-def]
+    """Spread a user's URLLC packets over a histogram by the analytic distribution of their delay."""
+    if work.carried <= 0.0:
+        counts[delay_bin(c.urllc_cap_s)] += work.packets
+        return
+    fixed = c.processing_s + c.minislot_s + c.mbit_urllc / work.rate
+    beyond = 1.0
+    for b in range(BINS):
+        edge = 1e-4 * 2.0 ** ((b + 1) / _BINS_PER_LOG2)
+        tail = 0.0 if edge >= c.urllc_cap_s else late_probability(edge - fixed, load, wait, pause, met)
+        if edge < fixed + c.harq_s:
+            tail += (1.0 - tail) * work.error
+        tail = min(tail, beyond)
+        counts[b] += work.packets * (beyond - tail)
+        beyond = tail
+        if beyond <= 0.0:
+            return
+
+
+@inner
+def serve(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-def]
+    """Serve every cell's users for one step."""
+    _group(e, k, c, s, w)
+    order, first = w.order[k], w.first[k]
+    for j in range(c.cells):
+        cell = w.cells[k, j]
+        embb, end = first[j], first[j + 1]
+        urllc = embb
+        while urllc < end and order[urllc] < c.embb:
+            urllc += 1
+        mmtc = urllc
+        while mmtc < end and order[mmtc] < c.embb + c.urllc:
+            mmtc += 1
+        cell.busy[0] = _serve_embb(e, k, j, embb, urllc, c, s, w) / STEP_S
+        cell.busy[2] = _serve_mmtc(e, k, j, mmtc, end, c, s, w) / STEP_S
+        # Slices transmit independently of one another, each on blocks of its own.
+        others_idle = (1.0 - cell.busy[0]) * (1.0 - cell.busy[2])
+        cell.busy[1] = _serve_urllc(e, k, j, urllc, mmtc, others_idle, c, s, w)
+        cell.idle = others_idle * (1.0 - cell.busy[1])
+        sleep = cell.settings[SLEEP] if s.cells[e, j].off == 0 else 0.0
+        # A packet that meets the pause waits for half of it on average.
+        pause = 0.5 * sleep * sleep * others_idle * cell.cycle_s
+        for a in range(embb, urllc):
+            work = w.users[k, order[a]]
+            work.delay_ms += 1e3 * work.packets * (0.5 * c.slot_s_embb + work.error * c.harq_s + pause)
+        for a in range(mmtc, end):
+            work = w.users[k, order[a]]
+            work.delay_ms += 1e3 * work.packets * (0.5 * c.slot_s_mmtc + work.error * c.harq_s + pause)
+    _judge(e, k, c, s, w)
+
+
+@inner
+def _judge(e, k, c, s, w):  # type: ignore[no-untyped-def]
+    """Satisfied and judged user-seconds, on the second that ends with this step."""
+    step = s.environments[e].step
+    at, before = step % (WINDOW + 1), (step - WINDOW) % (WINDOW + 1)
+    for i in range(c.embb):
+        f, work = s.embb[e, i], w.users[k, i]
+        busy = f.active_ring[at] - f.active_ring[before]
+        work.judged_s = work.happy_s = 0.0
+        if busy > 1e-9:
+            work.judged_s = STEP_S
+            if f.served_ring[at] - f.served_ring[before] >= c.want_mbit_s * busy:
+                work.happy_s = STEP_S
+    for i in range(c.embb, c.embb + c.urllc):
+        user, work, late = s.users[e, i], w.users[k, i], 0.0
+        for a in range(WINDOW):
+            late += user.late[a]
+        work.judged_s = STEP_S
+        work.happy_s = STEP_S if late <= c.want_late * WINDOW else 0.0
+    length = s.mmtc_ring.shape[2]
+    due, since = (step - c.mmtc_deadline) % length, (step - c.mmtc_deadline - WINDOW) % length
+    for n in range(c.mmtc):
+        f, work = s.mmtc[e, n], w.users[k, c.embb + c.urllc + n]
+        turned = s.mmtc_ring[e, n, due] - s.mmtc_ring[e, n, since]
+        work.judged_s = work.happy_s = 0.0
+        if turned > 1e-12:
+            work.judged_s = STEP_S
+            if f.late_ring[at] - f.late_ring[before] <= (1.0 - c.want_delivered) * turned + 1e-12:
+                work.happy_s = STEP_S

@@ -1,0 +1,191 @@
+"""One step of every network in a chunk: the only kernel that Python calls in a loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rlaas.scenarios.compiled import entry_point, inner
+from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
+from rlaas.scenarios.network5g.engine.accounting import account, add_up, draw_power, finish_episode, observe
+from rlaas.scenarios.network5g.engine.arrays import (
+    BINS,
+    OFFSET,
+    POWER,
+    RHO,
+    SINE,
+    WINDOW,
+    LinkTables,
+    MapTables,
+    Out,
+    Scratch,
+    State,
+    WorldTables,
+)
+from rlaas.scenarios.network5g.engine.links import adapt, attach, hand_over, measure
+from rlaas.scenarios.network5g.engine.service import clear_fluid, serve
+from rlaas.scenarios.network5g.engine.world import arrive, happen, move, place
+from rlaas.scenarios.network5g.power import ROW_COLUMNS
+
+__all__ = ["begin_chunk", "first_bad", "step_chunk"]
+
+_LOW, _HIGH = LOW.copy(), HIGH.copy()
+_TOLERANCE = 1e-6 * (HIGH - LOW)
+_COMPONENTS = len(ACTION_NAMES)
+_TILT = ACTION_NAMES.index("tilt_deg")
+_POWER_DB = ACTION_NAMES.index("power_db")
+_OFFSET = ACTION_NAMES.index("cell_offset_db")
+_HANDOVER_OFFSET = ACTION_NAMES.index("handover_offset_db")
+_SHARES = ACTION_NAMES.index("embb_share")
+_SLEEP = ACTION_NAMES.index("sleep")
+_CYCLE_MS = ROW_COLUMNS.index("cycle_ms")
+
+
+@entry_point
+def first_bad(actions) -> int:  # type: ignore[no-untyped-def]
+    """Flat index of the first component [rows, components] that is not finite or out of bounds, or -1."""
+    for row in range(actions.shape[0]):
+        for a in range(_COMPONENTS):
+            value = actions[row, a]
+            if not (_LOW[a] - _TOLERANCE[a] <= value <= _HIGH[a] + _TOLERANCE[a]):
+                return row * _COMPONENTS + a
+    return -1
+
+
+@inner
+def _configure(e, k, c, t, s, w, actions, begin):  # type: ignore[no-untyped-def]
+    """Put settings into the form the kernels use, once the schedule of events has spoken."""
+    happen(e, k, c, t, s, w)
+    pads = w.pads
+    for j in range(pads.shape[2]):
+        pads[k, SINE, j] = pads[k, RHO, j] = pads[k, OFFSET, j] = np.float32(0.0)
+        if j >= c.cells:
+            pads[k, POWER, j] = np.float32(0.0)
+    for j in range(c.cells):
+        cell, state = w.cells[k, j], s.cells[e, j]
+        for a in range(_COMPONENTS):
+            cell.settings[a] = min(max(actions[j, a], _LOW[a]), _HIGH[a])
+        off = cell.failed != 0 or cell.settings[_SLEEP] >= c.off_from
+        state.off = 1 if off else 0
+        cell.cycle_s = t.power_rows[cell.model, _CYCLE_MS] / 1e3
+        pads[k, POWER, j] += np.float32(cell.settings[_POWER_DB])
+        pads[k, SINE, j] = np.float32(math.sin(math.radians(cell.settings[_TILT])))
+        pads[k, OFFSET, j] = np.float32(-1e6) if off else np.float32(cell.settings[_OFFSET])
+        pads[k, RHO, j] = np.float32(0.0) if off or begin else np.float32(state.use)
+        total = cell.settings[_SHARES] + cell.settings[_SHARES + 1] + cell.settings[_SHARES + 2]
+        for a in range(3):
+            cell.share[a] = cell.settings[_SHARES + a] / total
+
+
+@inner
+def _forget(e, s):  # type: ignore[no-untyped-def]
+    """Empty queues, windows and counters of an environment; places and links stay."""
+    clear_fluid(e, s.embb, s.embb_ring)
+    clear_fluid(e, s.mmtc, s.mmtc_ring)
+    for i in range(s.users.shape[1]):
+        user = s.users[e, i]
+        user.weak = np.float32(0.0)
+        user.offset_db = np.float32(0.0)
+        for a in range(WINDOW):
+            user.late[a] = np.float32(0.0)
+    for a in range(3):
+        for b in range(BINS):
+            s.histogram[e, a, b] = 0.0
+    for j in range(s.cells.shape[1]):
+        cell = s.cells[e, j]
+        cell.use = cell.trend = 0.0
+        cell.off_steps = 0
+
+
+@inner
+def _begin(e, k, c, m, r, t, s, w, out):  # type: ignore[no-untyped-def]
+    """Start an episode: place everybody, then look without serving anybody."""
+    here = s.environments[e]
+    here.step = 0
+    here.over = 0
+    place(e, c, t, s, m.link_db.shape[0])
+    _forget(e, s)
+    _configure(e, k, c, t, s, w, t.default, True)
+    measure(e, k, c, m, s, w, True)
+    attach(e, k, c, s, w)
+    adapt(e, k, c, m, r, s, w)
+    for i in range(s.users.shape[1]):
+        work = w.users[k, i]
+        work.arrival_rate = work.demand = 0.0
+    serve(e, k, c, s, w)
+    draw_power(e, k, c, t, s, w)
+    add_up(e, k, c, s, w)
+    observe(e, k, c, t, r, s, w, out)
+    # The look itself leaves no trace.
+    _forget(e, s)
+    out.reward[e, :, :] = 0.0
+    out.numerators[e, :, :] = 0.0
+    out.denominators[e, :, :] = 0.0
+    here.clock += 1
+
+
+@entry_point
+def begin_chunk(  # type: ignore[no-untyped-def]
+    first,
+    last,
+    set_of,
+    constants,
+    m: MapTables,
+    r: LinkTables,
+    t: WorldTables,
+    s: State,
+    w: Scratch,
+    out: Out,
+) -> None:
+    """Reset the environments ``first`` to ``last - 1``."""
+    k, c = set_of[first], constants[0]
+    for e in range(first, last):
+        _begin(e, k, c, m, r, t, s, w, out)
+
+
+@entry_point
+def step_chunk(  # type: ignore[no-untyped-def]
+    first,
+    last,
+    set_of,
+    constants,
+    m: MapTables,
+    r: LinkTables,
+    t: WorldTables,
+    s: State,
+    w: Scratch,
+    out: Out,
+    actions,
+) -> None:
+    """Advance the environments ``first`` to ``last - 1`` by one step; those that ended begin anew.
+
+    Args:
+        first, last: the chunk.
+        set_of: which set of working arrays the chunk uses [E].
+        constants: see ``Constants.as_record``.
+        m, r, t, s, w, out: see :mod:`~rlaas.scenarios.network5g.engine.arrays`.
+        actions: checked settings [E, C, components].
+    """
+    k, c = set_of[first], constants[0]
+    for e in range(first, last):
+        here = s.environments[e]
+        if here.over:
+            _begin(e, k, c, m, r, t, s, w, out)
+            continue
+        move(e, c, t, s)
+        _configure(e, k, c, t, s, w, actions[e], False)
+        arrive(e, k, c, t, s, w)
+        measure(e, k, c, m, s, w, False)
+        hand_over(e, k, c, s, w, _HANDOVER_OFFSET)
+        adapt(e, k, c, m, r, s, w)
+        serve(e, k, c, s, w)
+        draw_power(e, k, c, t, s, w)
+        add_up(e, k, c, s, w)
+        account(e, k, c, w, out, s)
+        observe(e, k, c, t, r, s, w, out)
+        here.clock += 1
+        if here.step + 1 >= c.episode_steps:
+            finish_episode(e, c, s, out)
+            here.over = 1
+        here.step += 1
