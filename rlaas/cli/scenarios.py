@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rlaas.cli import scenario_reports
 from rlaas.cli.output import JsonOption, bar, print_json, print_table
 from rlaas.errors import InvalidInputError, check_choice
 from rlaas.scenarios import EvaluationProtocol, Scenario, available, load
@@ -15,6 +16,10 @@ from rlaas.scenarios import EvaluationProtocol, Scenario, available, load
 __all__ = ["app", "evaluate", "resolve"]
 
 app = typer.Typer(help="The scenarios and what they are made of.", invoke_without_command=True)
+
+app.command("calibrate")(scenario_reports.calibrate)
+app.command("render")(scenario_reports.render)
+app.command("feasibility")(scenario_reports.feasibility)
 
 ScenarioArgument = Annotated[str, typer.Argument(help="Name of a scenario, or module:attribute.")]
 

@@ -10,6 +10,8 @@ from rlaas.pipeline.candidates import (
 )
 from rlaas.pipeline.cluster import local_ray
 from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
+from rlaas.pipeline.feasibility import Budget, FeasibilityReport, Finalist, TargetSet, feasibility
+from rlaas.pipeline.feasibility_report import feasibility_page
 from rlaas.pipeline.jobs import (
     PipelineConfig,
     config_parameters,
@@ -19,6 +21,7 @@ from rlaas.pipeline.jobs import (
     run_training,
 )
 from rlaas.pipeline.replay import ReplayComparison, compare_estimators
+from rlaas.pipeline.replay_report import replay_section
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import (
     EvaluatedCandidates,
@@ -33,11 +36,15 @@ from rlaas.pipeline.stages import (
 from rlaas.pipeline.targets import TargetRow, Verdict, judge_targets
 
 __all__ = [
+    "Budget",
     "EvaluatedCandidates",
+    "FeasibilityReport",
+    "Finalist",
     "Hypervolumes",
     "PipelineConfig",
     "ReplayComparison",
     "TargetRow",
+    "TargetSet",
     "Verdict",
     "analyse_experiment",
     "best_configuration",
@@ -48,12 +55,15 @@ __all__ = [
     "evaluate_baselines",
     "evaluate_candidates",
     "evaluate_controller",
+    "feasibility",
+    "feasibility_page",
     "hypervolumes",
     "judge_targets",
     "load_pipeline_config",
     "local_ray",
     "policy_preferences",
     "pseudo_values",
+    "replay_section",
     "resolve_modes",
     "run_optimization",
     "run_pipeline",

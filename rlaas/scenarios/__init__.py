@@ -5,6 +5,7 @@ from rlaas.scenarios.base import (
     ConstantController,
     Controller,
     EvaluationProtocol,
+    LoggedPair,
     Scenario,
     Target,
     Tunable,
@@ -15,6 +16,8 @@ from rlaas.scenarios.configuration import ConfigurationProblem
 from rlaas.scenarios.evaluation import Evaluation, evaluate
 from rlaas.scenarios.outcomes import outcome_document, outcome_parts
 from rlaas.scenarios.registry import available, load
+from rlaas.scenarios.reports import Report, Section
+from rlaas.scenarios.scalarised import ScalarisedVectorEnv
 
 __all__ = [
     "Baseline",
@@ -23,7 +26,11 @@ __all__ = [
     "Controller",
     "Evaluation",
     "EvaluationProtocol",
+    "LoggedPair",
+    "Report",
+    "ScalarisedVectorEnv",
     "Scenario",
+    "Section",
     "Target",
     "Tunable",
     "VectorScenarioEnv",

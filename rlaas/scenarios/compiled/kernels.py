@@ -35,9 +35,17 @@ def _digest() -> str:
     return digest.hexdigest()
 
 
-def inner(function: Callable[..., Any]) -> Any:
-    """Compile ``function`` for calls from other compiled functions; it needs no cache of its own."""
-    return njit(forceinline=True, **_OPTIONS)(function)
+def inner(function: Callable[..., Any] | None = None, *, inline: bool = True, no_nan: bool = False) -> Any:
+    """Compile ``function`` for calls from other compiled functions; it needs no cache of its own.
+
+    Args:
+        function: what to compile; None returns a decorator.
+        inline: False leaves inlining to the compiler: for what is large and called from several places.
+        no_nan: its arguments are never NaN, which lets searches for extremes be vectorised.
+    """
+    options = {**_OPTIONS, "fastmath": {*_OPTIONS["fastmath"], "nnan"}} if no_nan else _OPTIONS
+    decorate = njit(forceinline=inline, **options)
+    return decorate if function is None else decorate(function)
 
 
 def entry_point(function: Callable[..., Any]) -> Any:

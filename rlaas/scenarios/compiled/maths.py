@@ -12,7 +12,7 @@ import numpy as np
 
 from rlaas.scenarios.compiled.kernels import inner
 
-__all__ = ["db_to_linear", "exp2", "linear_to_db", "log2", "normal_pair", "sigmoid"]
+__all__ = ["circle", "db_to_linear", "exp2", "linear_to_db", "log2", "normal_pair", "sigmoid"]
 
 _DB_TO_LOG2 = np.float32(math.log2(10.0) / 10.0)
 _LOG2_TO_DB = np.float32(10.0 * math.log10(2.0))
@@ -77,3 +77,27 @@ def normal_pair(u: np.float32, v: np.float32) -> tuple[np.float32, np.float32]:
     radius = np.float32(math.sqrt(_MINUS_TWO_LN2 * log2(np.float32(_ONE - u))))
     angle = np.float32(2.0 * math.pi) * v
     return np.float32(radius * math.cos(angle)), np.float32(radius * math.sin(angle))
+
+
+# Taylor coefficients of sin(2 pi x); on [-1/4, 1/4] the rest after x^11 is below 6e-8.
+_S1, _S3, _S5, _S7, _S9, _S11 = (
+    np.float32((-1.0) ** (k // 2) * (2.0 * math.pi) ** k / math.factorial(k)) for k in (1, 3, 5, 7, 9, 11)
+)
+_QUARTER = np.float32(0.25)
+
+
+@inner
+def _sine(x: np.float32) -> np.float32:
+    q = x * x
+    return np.float32(x * (_S1 + q * (_S3 + q * (_S5 + q * (_S7 + q * (_S9 + q * _S11))))))
+
+
+@inner
+def circle(turns: np.float32) -> tuple[np.float32, np.float32]:
+    """Cosine and sine of an angle in turns, with an absolute error below 5e-7 for angles of a few turns."""
+    x = turns - np.float32(math.floor(turns + _HALF))
+    away = np.float32(abs(x))
+    # Folded into [-1/4, 1/4], where the polynomial holds.
+    folded = _QUARTER - np.float32(abs(away - _QUARTER))
+    sine = _sine(folded)
+    return _sine(np.float32(_QUARTER - away)), np.float32(sine if x >= np.float32(0.0) else -sine)

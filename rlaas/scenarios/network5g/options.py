@@ -88,6 +88,8 @@ def choose_layout(
                 "sites already says which cells there are; leave cells and sectors out", field="sites"
             )
         return read_sites(sites)
+    if cells is not None and (isinstance(cells, bool) or not isinstance(cells, int | np.integer)):
+        raise ConfigurationError(f"cells must be a whole number, got {cells!r}", field="cells")
     if cells is None:
         if sectors is not None:
             raise ConfigurationError("sectors needs cells, the number of cells", field="sectors")

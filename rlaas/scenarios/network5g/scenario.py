@@ -30,6 +30,7 @@ from rlaas.scenarios.network5g.options import (
 )
 from rlaas.scenarios.network5g.reference import LOADS, Reference, reference
 from rlaas.scenarios.network5g.rendering import draw_network
+from rlaas.scenarios.reports import Report, Section
 
 __all__ = ["Network5G"]
 
@@ -186,8 +187,8 @@ class Network5G(Scenario):
             name: Mode(name=name, preference=Preference.of(self.objectives, weights), rules=RULES, description=text)
             for name, (weights, text) in MODES.items()
         }
-        self.baselines = make_baselines(ref, shape.colour)
-        self.tunables = make_tunables(ref, shape.colour)
+        self.baselines = make_baselines(ref, shape.colour, central=control == "central")
+        self.tunables = make_tunables(ref, shape.colour, central=control == "central")
         self.default_baseline = DEFAULT
         self.primary_mode = "normal"
         self.part_names = PART_NAMES
@@ -218,7 +219,7 @@ class Network5G(Scenario):
             mobility=mobility,
             traces=choose_traces(traces, mobility),
             power_models=choose_power_models(power_model, ref.energy.model, shape.cells),
-            events=tuple(dict(event) for event in events),
+            events=tuple(events),
             embb_traffic=embb_traffic,
             mmtc_traffic=mmtc_traffic,
             histogram=bool(delays),
@@ -288,6 +289,18 @@ class Network5G(Scenario):
     ) -> Mapping[str, NDArray[np.floating[Any]]]:
         """``served``: Mbit served [...], to be at least 99 % of the default's on the same seeds."""
         return {"served": np.asarray(numerators)[..., SERVED]}
+
+    def calibration(self, data_dir: Path | None = None, *, quick: bool = False) -> Report:
+        """The simulator beside measured base stations and drive tests, whatever this network's own options."""
+        from rlaas.scenarios.network5g.measured.report import calibration_report
+
+        return calibration_report(data_dir, quick=quick)
+
+    def capabilities(self, *, quick: bool = False) -> Sequence[Section]:
+        """Whether 1 ms for URLLC and 1 Gbit/s per cell can be had, in the configurations that these belong to."""
+        from rlaas.scenarios.network5g.capabilities import radio_figures
+
+        return radio_figures(quick=quick)
 
     def picture(self, env: VectorScenarioEnv, environment: int = 0) -> NDArray[np.uint8]:
         """Map of a network: cells with load and beams, users with the cells that serve them [height, width, 3]."""

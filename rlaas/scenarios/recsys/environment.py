@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from rlaas.errors import InvalidInputError
 from rlaas.scenarios.base import VectorScenarioEnv, seed_list
 from rlaas.scenarios.compiled import Workers, environment_key
-from rlaas.scenarios.recsys.engine import Outputs, Scratch, State, begin_streams, look, state_bytes, step_streams
+from rlaas.scenarios.recsys.engine import BEGIN, LOOK, STEP, Outputs, Scratch, State, advance, state_bytes
+from rlaas.scenarios.recsys.engine.state import TASTE
+from rlaas.scenarios.recsys.picture import SessionView
+from rlaas.scenarios.recsys.reference import SLATE
 
 if TYPE_CHECKING:
     from rlaas.scenarios.recsys.scenario import Recommender
@@ -58,7 +61,7 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         super().__init__(scenario, num_envs)
         options, tables = scenario.options, scenario.tables
         topics, items = tables.vectors_ki.shape
-        self._table, self._constants, self._tables = scenario.actions, scenario.constants, tables
+        self._table, self._tables = scenario.actions, tables
         self._copy = copy
         self._workers = Workers(num_envs, threads)
         self._state = State.empty(
@@ -80,8 +83,12 @@ class RecommenderVectorEnv(VectorScenarioEnv):
             features=len(scenario.observation_names),
             objectives=len(scenario.objectives),
             parts=len(PART_NAMES),
+            episode_steps=options["episode_steps"],
         )
+        self._no_actions = np.zeros(0, dtype=np.int64)
         self._started = False
+        # Whether the outputs belong to the state: not after it was set from outside.
+        self._shown = False
         self._seed(seed)
 
     @property
@@ -90,8 +97,11 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         return state_bytes(self._state)
 
     def _seed(self, seed: int | Sequence[int] | None) -> None:
-        self._state.key[:] = [environment_key(s) for s in seed_list(seed, self.num_envs)]
-        self._state.step[:] = 0
+        self._state.streams["key"] = [environment_key(s) for s in seed_list(seed, self.num_envs)]
+        self._state.streams["step"] = 0
+
+    def _advance(self, what: int, actions: NDArray[np.int64]) -> None:
+        self._workers.run(advance, what, self._state, self._tables, self._scratch, self._out, actions)
 
     def _returned(self, name: str) -> NDArray[Any]:
         array: NDArray[Any] = getattr(self._out, name)
@@ -107,8 +117,8 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         """
         if seed is not None:
             self._seed(seed)
-        self._workers.run(begin_streams, self._state, self._constants, self._tables, self._scratch, self._out)
-        self._started = True
+        self._advance(BEGIN, self._no_actions)
+        self._started, self._shown = True, False
         return self._returned("observation"), {name: self._returned(name) for name in ("user", "session", "day")}
 
     def step(
@@ -126,7 +136,8 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset before step")
         chosen = self._table.check(actions, self.num_envs)
-        self._workers.run(step_streams, self._state, self._constants, self._tables, self._scratch, self._out, chosen)
+        self._advance(STEP, chosen)
+        self._shown = True
         return (
             self._returned("observation"),
             self._returned("reward"),
@@ -137,22 +148,46 @@ class RecommenderVectorEnv(VectorScenarioEnv):
 
     def observe(self) -> NDArray[np.float32]:
         """The observations as they stand [num_envs, n_features]; for looking at a state that was just set."""
-        self._workers.run(look, self._state, self._constants, self._tables, self._scratch, self._out)
+        self._advance(LOOK, self._no_actions)
         return self._returned("observation")
 
-    def last_page(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Utilities and click probabilities [10] of the page shown last, for pictures. Hidden from the platform.
+    def session_view(self, environment: int = 0) -> SessionView:
+        """The session of one environment as it stands, for pictures.
 
         Raises:
-            InvalidInputError: there is more than one environment.
+            gymnasium.error.ResetNeeded: before the first reset.
+            InvalidInputError: there is no such environment.
         """
-        if self.num_envs != 1:
-            raise InvalidInputError(f"last_page needs one environment, there are {self.num_envs}", field="num_envs")
-        return self._scratch.page[0, 0].copy(), self._scratch.page[0, 1].copy()
+        if not self._started:
+            raise gymnasium.error.ResetNeeded("call reset before looking at a session")
+        if not 0 <= environment < self.num_envs:
+            raise InvalidInputError(
+                f"environment must be from 0 to {self.num_envs - 1}, got {environment}", field="environment"
+            )
+        e, out, stream = environment, self._out, self._state.streams[environment]
+        pages = int(stream["page"]) if self._shown else 0
+        slate = out.slate[e, : SLATE if pages else 0].copy()
+        patience = out.patience[e, : pages + 1].copy()
+        patience[-1] = stream["patience"]
+        first = self.scenario.observation_names.index("taste_0")
+        return SessionView(
+            user=int(stream["user"]),
+            session=int(stream["visits"]),
+            satisfaction=float(stream["satisfaction"]),
+            slate=slate,
+            utility=out.page[e, 0, : len(slate)].copy(),
+            probability=out.page[e, 1, : len(slate)].copy(),
+            click=int(out.click[e]) if pages else -1,
+            order=bool(out.order[e]) and pages > 0,
+            topic=self._tables.topics_ik[slate].argmax(axis=1),
+            taste=self._state.by_topic[e, TASTE].copy(),
+            estimate=self.observe()[e, first : first + self._tables.topics_ik.shape[1]],
+            patience=patience,
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next steps depend on, random numbers included; arrays are copies."""
-        return {"started": self._started, **{name: array.copy() for name, array in self._state._asdict().items()}}
+        return {"started": self._started, **{name: array.copy() for name, array in self._state.views().items()}}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state` as if nothing had happened in between.
@@ -164,7 +199,7 @@ class RecommenderVectorEnv(VectorScenarioEnv):
             raise InvalidInputError(
                 f"state has {len(state['ended'])} environments; expected {self.num_envs}", field="state"
             )
-        own = self._state._asdict()
+        own = self._state.views()
         for name, array in own.items():
             if state[name].shape != array.shape:
                 raise InvalidInputError(
@@ -172,4 +207,4 @@ class RecommenderVectorEnv(VectorScenarioEnv):
                 )
         for name, array in own.items():
             array[:] = state[name]
-        self._started = bool(state["started"])
+        self._started, self._shown = bool(state["started"]), False

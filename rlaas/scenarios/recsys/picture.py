@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,12 @@ __all__ = ["SessionView", "draw_session"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView:
-    """What a picture shows.
+    """A session as it stands, with what is hidden from the platform.
 
     Attributes:
-        title: one line.
+        user: running number in the stream.
+        session: which of that user's, from 1.
+        satisfaction: of the user, 0 to 1.
         slate: items of the last page [slate]; empty before the first.
         utility, probability: of each, to the user [slate].
         click: clicked position, -1 for none.
@@ -27,7 +28,9 @@ class SessionView:
         patience: before the session and after each page.
     """
 
-    title: str
+    user: int
+    session: int
+    satisfaction: float
     slate: NDArray[np.int64]
     utility: NDArray[np.float32]
     probability: NDArray[np.float32]
@@ -36,7 +39,7 @@ class SessionView:
     topic: NDArray[np.int64]
     taste: NDArray[np.float32]
     estimate: NDArray[np.float32]
-    patience: Sequence[float]
+    patience: NDArray[np.float32]
 
 
 def draw_session(view: SessionView, *, width: int = 960, height: int = 540) -> NDArray[np.uint8]:
@@ -47,7 +50,8 @@ def draw_session(view: SessionView, *, width: int = 960, height: int = 540) -> N
 
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    figure.suptitle(view.title, fontsize=11)
+    title = f"user {view.user}, session {view.session}, page {len(view.patience) - 1}"
+    figure.suptitle(f"{title}, satisfaction {view.satisfaction:.2f}", fontsize=11)
     places: dict[str, Any] = figure.subplot_mosaic([["page", "interests"], ["page", "session"]], width_ratios=(3, 2))
     page, interests, session = places["page"], places["interests"], places["session"]
 

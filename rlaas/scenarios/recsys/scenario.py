@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError, check_choice
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.objectives import Direction, Mode, Objective, Preference
-from rlaas.scenarios.base import EvaluationProtocol, FloatArray, Scenario, Target
+from rlaas.scenarios.base import EvaluationProtocol, FloatArray, Scenario, Target, VectorScenarioEnv
 from rlaas.scenarios.recsys.actions import ActionTable
 from rlaas.scenarios.recsys.baselines import baselines_of, tunables_of
 from rlaas.scenarios.recsys.catalogue import Catalogue, build_catalogue
@@ -20,6 +20,7 @@ from rlaas.scenarios.recsys.collaborative import Collaborative, fit_collaborativ
 from rlaas.scenarios.recsys.engine import OBSERVATION_BOUND, constants_of, observation_names, tables_of
 from rlaas.scenarios.recsys.environment import PART_NAMES, RecommenderVectorEnv
 from rlaas.scenarios.recsys.events import check_events, schedule_of
+from rlaas.scenarios.recsys.picture import draw_session
 from rlaas.scenarios.recsys.reference import SLATE, ActionConstants, Reference, load_reference
 
 __all__ = ["Recommender"]
@@ -196,7 +197,7 @@ class Recommender(Scenario):
         self._parts = chosen.actions
         self.baselines = baselines_of(self.actions, chosen.actions, self.observation_names, self.calibrated.best_mmr)
         self.tunables = tunables_of(self.actions, self.observation_names)
-        self.constants = constants_of(
+        constants = constants_of(
             reference,
             episode_steps=options["episode_steps"],
             attribution_pages=options["attribution_pages"],
@@ -208,11 +209,10 @@ class Recommender(Scenario):
             self.catalogue,
             collaborative,
             schedule_of(options["events"], reference, self.catalogue),
+            constants=constants,
             parts=self.actions.parts,
             calibrated=self.calibrated,
-            low=np.array([o.low for o in self.objectives]),
-            span=np.array([o.high - o.low for o in self.objectives]),
-            upward=np.array([o.direction == "maximize" for o in self.objectives]),
+            objectives=self.objectives,
         )
 
     def describe_action(self, action: int) -> dict[str, str | float]:
@@ -241,6 +241,19 @@ class Recommender(Scenario):
             threads: how many to use, None for as many as there are; results do not depend on it.
         """
         return RecommenderVectorEnv(self, num_envs, seed, copy=copy, threads=threads)
+
+    def picture(self, env: VectorScenarioEnv, environment: int = 0) -> NDArray[np.uint8]:
+        """The session of one environment [540, 960, 3]: page, clicks, interests against their estimate, patience.
+
+        It shows what is hidden from a policy too.
+
+        Raises:
+            InvalidInputError: an environment of another scenario, or none of that number.
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if not isinstance(env, RecommenderVectorEnv):
+            raise InvalidInputError(f"env must be one of {self.name}, got {type(env).__name__}", field="env")
+        return draw_session(env.session_view(environment))
 
     def objective_values(self, numerators: FloatArray, denominators: FloatArray) -> NDArray[np.float64]:
         """ctr, cvr, diversity, cost [..., 4] from summed parts [..., 7]; NaN where a denominator is 0."""

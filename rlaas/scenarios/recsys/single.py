@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from rlaas.errors import check_choice
 from rlaas.scenarios.recsys.environment import RecommenderVectorEnv
-from rlaas.scenarios.recsys.picture import SessionView, draw_session
 from rlaas.scenarios.recsys.scenario import Recommender
 
 __all__ = ["RecommenderEnv", "recommender_vector_env"]
@@ -52,8 +51,7 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
         self._env = self.scenario.vector_env(1, seed=int(np.random.SeedSequence().generate_state(1)[0]))
         self.reward_space = self._env.reward_space
         self._ended = False
-        self._page: dict[str, Any] | None = None
-        self._patience: list[float] = []
+        self._begun = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -64,9 +62,7 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
             observation, _, _, _, infos = self._env.step(np.zeros(1, dtype=np.int64))
         else:
             observation, infos = self._env.reset(seed=seed)
-        self._ended = False
-        self._page = None
-        self._patience = [self._patience_now()] if self.render_mode else []
+        self._ended, self._begun = False, True
         return observation[0], {"user": int(infos["user"][0])}
 
     def step(
@@ -80,13 +76,7 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
         observation, reward, terminated, truncated, infos = self._env.step(np.asarray(action)[None])
         self._ended = bool(terminated[0] or truncated[0])
         own = {name: value[0] for name, value in infos.items()}
-        if self.render_mode:
-            self._page = own
-            self._patience.append(self._patience_now())
         return observation[0], reward[0], bool(terminated[0]), bool(truncated[0]), own
-
-    def _patience_now(self) -> float:
-        return float(self._env.get_state()["patience"][0])
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """A picture [540, 960, 3] of the session, or None where no render mode was asked for.
@@ -98,27 +88,6 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
         """
         if self.render_mode is None:
             return None
-        if not self._patience:
+        if not self._begun:
             raise gymnasium.error.ResetNeeded("call reset before render")
-        state, names = self._env.get_state(), self.scenario.observation_names
-        first = names.index("taste_0")
-        topics = self.scenario.catalogue.topics
-        estimate = self._env.observe()[0, first : first + topics]
-        utility, probability = self._env.last_page()
-        slate = self._page["slate"] if self._page is not None else np.zeros(0, dtype=np.int64)
-        pages = len(self._patience) - 1
-        return draw_session(
-            SessionView(
-                title=f"user {state['user'][0]}, session {state['visits'][0]}, page {pages}, "
-                f"satisfaction {state['satisfaction'][0]:.2f}",
-                slate=slate,
-                utility=utility[: len(slate)],
-                probability=probability[: len(slate)],
-                click=int(self._page["click"]) if self._page is not None else -1,
-                order=bool(self._page["order"]) if self._page is not None else False,
-                topic=self.scenario.catalogue.topics_ik[slate].argmax(axis=1),
-                taste=state["taste"][0],
-                estimate=estimate,
-                patience=self._patience,
-            )
-        )
+        return self.scenario.picture(self._env)

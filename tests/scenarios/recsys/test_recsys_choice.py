@@ -14,7 +14,8 @@ from scipy.special import expit, softmax
 from rlaas.scenarios.recsys import Recommender
 from rlaas.scenarios.recsys.engine.choice import exit_at, logit, order_chance, pick, pleasure
 from rlaas.scenarios.recsys.engine.evolution import drift, share_out
-from rlaas.scenarios.recsys.engine.ranking import believe, normals, sample_taste
+from rlaas.scenarios.recsys.engine.ranking import believe, sample_taste
+from rlaas.scenarios.recsys.engine.streams import normals
 
 F = np.float32
 SCENARIO = Recommender(items=300, episode_steps=10)
@@ -95,7 +96,7 @@ def test_a_step_is_the_documented_choice_model() -> None:
 def test_earlier_positions_and_evenings_get_more_clicks() -> None:
     c = SCENARIO.reference.choice
     screens = []
-    for penalty in SCENARIO.tables.position_j:
+    for penalty in SCENARIO.tables.position:
         probability = np.zeros(10, dtype=F)
         logit(-penalty, F(0.0), probability)
         assert (np.diff(probability) < 0).all()
@@ -149,7 +150,7 @@ def test_thompson_samples_have_the_moments_of_the_dirichlet_posterior() -> None:
     # Much evidence, so that the cut at zero hardly matters.
     prior, evidence = rng.random(6).astype(F) * 40 + 20, rng.random(6).astype(F) * 60
     mean, direction = np.zeros(6, dtype=F), np.zeros(6, dtype=F)
-    total, length = believe(prior, evidence, mean, direction)
+    total, length = believe(prior, evidence, F(1), mean, direction)
     alpha = (prior + evidence).astype(np.float64)
     m = alpha / alpha.sum()
     np.testing.assert_allclose(mean, m, rtol=1e-5)

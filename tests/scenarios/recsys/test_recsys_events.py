@@ -7,6 +7,7 @@ import pytest
 
 from rlaas.errors import ConfigurationError
 from rlaas.scenarios.recsys import Recommender
+from rlaas.scenarios.recsys.engine.tables import FRESHNESS, KNOWN
 
 SMALL = {"items": 300, "episode_steps": 10}
 PLAIN = Recommender(**SMALL)
@@ -56,13 +57,13 @@ def test_new_items_are_unknown_and_then_known() -> None:
     event = {"kind": "new_items", "share": 0.5, "at_page": 15, "duration": 20}
     scenario = Recommender(**SMALL, events=[event])
     tables, plain = scenario.tables, PLAIN.tables
-    assert tables.phase_from_p.tolist() == [0, 15, 35]
-    changed = tables.quality_pi[1] != tables.quality_pi[0]
+    assert tables.phase_from.tolist() == [0, 15, 35]
+    changed = tables.quality[1] != tables.quality[0]
     assert 0.35 < changed.mean() < 0.65
-    np.testing.assert_array_equal(tables.quality_pi[1], tables.quality_pi[2])
-    assert (tables.freshness_pdi[1][:, changed] == 1).all()
-    assert tables.known_pdi[1][:, changed].max() < 0.2
-    for name in ("quality_pi", "freshness_pdi", "observed_pdi"):
+    np.testing.assert_array_equal(tables.quality[1], tables.quality[2])
+    assert (tables.daily[1][:, FRESHNESS, changed] == 1).all()
+    assert tables.daily[1][:, KNOWN, changed].max() < 0.2
+    for name in ("quality", "daily"):
         np.testing.assert_array_equal(getattr(tables, name)[0], getattr(plain, name)[0])
         np.testing.assert_array_equal(getattr(tables, name)[1][..., ~changed], getattr(plain, name)[0][..., ~changed])
     for step, ((_, before), (_, after)) in enumerate(side_by_side([event], steps=17)):
@@ -120,6 +121,36 @@ def test_orders_follow_their_click_within_the_window() -> None:
     # 1 - 1/2^4 would arrive in endless sessions; sessions end.
     share = within[1] / at_once[1]
     assert 0.6 < share < 1 - 0.5**4 + 0.05
+
+
+def test_a_late_order_tells_of_the_taste_when_it_comes() -> None:
+    scenario = Recommender(**SMALL, attribution_pages=3)
+    env, platform = scenario.vector_env(512, seed=9), scenario.reference.platform
+    env.reset()
+    topics, action = scenario.catalogue.topics_ik, np.full(512, scenario.actions.index(1, 1, 0, 0))
+    clicked: list[list[int]] = [[] for _ in range(512)]
+    late = 0
+    for _ in range(60):
+        before = env.get_state()
+        infos = env.step(action)[4]
+        gained = env.get_state()["evidence"] - platform.evidence_memory * before["evidence"]
+        for e in range(512):
+            slate, click = infos["slate"][e], int(infos["click"][e])
+            if slate[0] < 0:
+                clicked[e] = []
+                continue
+            if click >= 0:
+                gained[e] -= platform.click_evidence * topics[slate[click]]
+            clicked[e].append(int(slate[click]) if click >= 0 else -1)
+            orders = int(infos["numerators"][e, 1])
+            assert gained[e].sum() == pytest.approx(orders * platform.order_evidence, abs=1e-4)
+            if orders == 1:
+                # What is left is the item of one of the last four clicks.
+                candidates = [item for item in clicked[e][-4:] if item >= 0]
+                errors = [np.abs(gained[e] - platform.order_evidence * topics[item]).max() for item in candidates]
+                assert min(errors) < 1e-4
+                late += click < 0
+    assert late > 20
 
 
 def test_the_level_of_open_bandit_has_a_tenth_of_the_clicks() -> None:

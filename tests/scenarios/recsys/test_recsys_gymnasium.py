@@ -12,6 +12,7 @@ from mo_gymnasium.wrappers import LinearReward, MORecordEpisodeStatistics
 from mo_gymnasium.wrappers.vector import MOSyncVectorEnv
 
 from rlaas.errors import ConfigurationError, InvalidInputError
+from rlaas.scenarios import load
 from rlaas.scenarios.recsys import GYMNASIUM_ID, Recommender
 from rlaas.scenarios.recsys.single import RecommenderEnv
 
@@ -131,6 +132,29 @@ def test_render_shows_the_session() -> None:
         RecommenderEnv(render_mode="human")
 
 
-def test_a_picture_needs_one_environment() -> None:
-    with pytest.raises(InvalidInputError, match="last_page needs one environment, there are 2"):
-        Recommender(items=300, episode_steps=6).vector_env(2).last_page()
+def test_a_picture_of_one_environment_of_many() -> None:
+    scenario = Recommender(items=300, episode_steps=6)
+    env = scenario.vector_env(3, seed=4)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        scenario.picture(env)
+    env.reset()
+    assert len(env.session_view(1).slate) == 0
+    infos = env.step(np.array([0, 300, 600]))[4]
+    view, state = env.session_view(2), env.get_state()
+    np.testing.assert_array_equal(view.slate, infos["slate"][2])
+    assert view.click == infos["click"][2]
+    # A conditional logit: the logarithms of two probabilities differ as their utilities do.
+    np.testing.assert_allclose(np.diff(np.log(view.probability)), np.diff(view.utility), atol=1e-4)
+    np.testing.assert_array_equal(view.taste, state["taste"][2])
+    assert len(view.patience) == 2
+    assert view.patience[1] == state["patience"][2] < view.patience[0]
+    picture = scenario.picture(env, 2)
+    assert picture.shape == (540, 960, 3)
+    assert (picture != scenario.picture(env, 1)).any()
+    env.set_state(state)
+    # The page is not part of the state.
+    assert len(env.session_view(2).slate) == 0
+    with pytest.raises(InvalidInputError, match="environment must be from 0 to 2, got 3"):
+        scenario.picture(env, 3)
+    with pytest.raises(InvalidInputError, match="env must be one of recsys"):
+        scenario.picture(load("network5g", size="small").vector_env(1))

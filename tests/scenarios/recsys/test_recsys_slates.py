@@ -15,7 +15,15 @@ from rlaas.scenarios.recsys import Recommender
 from rlaas.scenarios.recsys.actions import ActionTable
 from rlaas.scenarios.recsys.collaborative import als, cosine_neighbours
 from rlaas.scenarios.recsys.engine.diversity import RIDGE, determinantal, list_diversity, marginal_relevance
-from rlaas.scenarios.recsys.engine.retrieval import add_linear, collaborate, neighbours, select, solve, spread_of
+from rlaas.scenarios.recsys.engine.retrieval import (
+    HIDDEN,
+    add_linear,
+    collaborate,
+    neighbours,
+    select,
+    solve,
+    spread_of,
+)
 
 F = np.float32
 SCENARIO = Recommender(items=300, episode_steps=10)
@@ -24,10 +32,13 @@ NAMES = SCENARIO.reference.actions
 
 
 def run_select(score, hidden, wanted):
-    score, chosen = score.copy(), np.zeros(wanted, dtype=np.int32)
-    found = np.zeros(len(score) + 1, dtype=np.int32)
-    select(score, np.asarray(hidden, dtype=np.int16), len(hidden), found, chosen)
-    return chosen
+    room = np.full(-(-len(score) // 16) * 16, HIDDEN, dtype=F)
+    room[: len(score)] = score
+    room[list(hidden)] = HIDDEN
+    chosen = np.zeros(wanted, dtype=np.int32)
+    best, found = np.zeros((2, len(room)), dtype=F), np.zeros((2, len(room) + 1), dtype=np.int32)
+    select(room, best, found, chosen)
+    return np.sort(chosen)
 
 
 def plain_select(score, hidden, wanted):
@@ -130,9 +141,9 @@ def test_diversity_is_the_mean_over_pairs() -> None:
     for _ in range(20):
         slate = rng.choice(300, 10, replace=False)
         cosines = [CATALOGUE.vectors_ik[i] @ CATALOGUE.vectors_ik[j] for i, j in itertools.combinations(slate, 2)]
-        got = list_diversity(slate, SCENARIO.tables.vectors_ik, np.zeros(12, dtype=F))
+        got = list_diversity(10, CATALOGUE.vectors_ik[slate].sum(axis=0).astype(F))
         assert got == pytest.approx(1 - np.mean(cosines), abs=1e-5)
-    same = list_diversity(np.full(10, 7), SCENARIO.tables.vectors_ik, np.zeros(12, dtype=F))
+    same = list_diversity(10, (10 * CATALOGUE.vectors_ik[7]).astype(F))
     assert same == pytest.approx(0, abs=1e-5)
 
 
@@ -146,7 +157,7 @@ def test_spread_is_the_quadratic_form_of_linucb() -> None:
     got, scratch = np.zeros(300, dtype=F), np.zeros(300, dtype=F)
     scale = weight**2 / length**2 / (alpha.sum() + 1)
     t = SCENARIO.tables
-    spread_of(got, scratch, t.vectors_ki, t.squares_ki, mean.astype(F), F(scale), F(quality**2), prior, precision)
+    spread_of(got, scratch, t.vectors_ki, mean.astype(F), F(scale), F(quality**2), prior, precision)
     form = np.einsum("ik,kl,il->i", CATALOGUE.vectors_ik, inverse, CATALOGUE.vectors_ik) * (weight / length) ** 2
     np.testing.assert_allclose(got, np.sqrt(form + quality**2 / (1 / prior + precision)), rtol=1e-3)
 
@@ -156,21 +167,21 @@ def test_fold_in_is_the_ridge_solution_over_known_and_content_factors() -> None:
     t = SCENARIO.tables
     known = rng.random(300).astype(F)
     recent = np.array([3, 40, 200, 0, 0, 0, 0, 0], dtype=np.int16)
-    factors = known * t.factors_ki + (1 - known) * t.content_ki
+    factors = known * t.factors[0] + (1 - known) * t.factors[1]
     y = factors[:, recent[:3]].astype(np.float64)
     user = np.linalg.solve(t.gram + 10 * y @ y.T, 11 * y.sum(axis=1))
     score = np.zeros(300, dtype=F)
     size = len(t.gram)
-    work = np.zeros((size, size), dtype=F), np.zeros((2, size), dtype=F), np.zeros(300, dtype=F)
-    collaborate(score, F(2.0), t.factors_ki, t.content_ki, t.gram, F(10), known, recent, 3, *work)
+    work = np.zeros((size, size), dtype=F), np.zeros((2, size), dtype=F), np.zeros((2, 300), dtype=F)
+    collaborate(score, F(2.0), t.factors, t.gram, F(10), known, recent, 3, *work)
     np.testing.assert_allclose(score, 2.0 * user @ factors, rtol=1e-2, atol=1e-3)
     untouched = np.ones(300, dtype=F)
-    collaborate(untouched, F(2.0), t.factors_ki, t.content_ki, t.gram, F(10), known, recent, 0, *work)
-    neighbours(untouched, F(2.0), t.neighbours_ii, known, recent, 0)
+    collaborate(untouched, F(2.0), t.factors, t.gram, F(10), known, recent, 0, *work)
+    neighbours(untouched, F(2.0), t.neighbours, known, recent, 0)
     assert (untouched == 1).all()
     score[:] = 0
-    neighbours(score, F(2.0), t.neighbours_ii, known, recent, 3)
-    np.testing.assert_allclose(score, 2 * known * t.neighbours_ii[recent[:3]].mean(axis=0), rtol=1e-4)
+    neighbours(score, F(2.0), t.neighbours, known, recent, 3)
+    np.testing.assert_allclose(score, 2 * known * t.neighbours[recent[:3]].mean(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 5, 12])
@@ -230,7 +241,7 @@ def shortlist_of(strategy: int, steps: int = 4):
 def test_slates_come_from_the_best_items_not_yet_shown(strategy: int) -> None:
     state, slates = shortlist_of(strategy)
     weights = list(NAMES.retrieval.values())[strategy]
-    c, prior = CATALOGUE, SCENARIO.tables.prior_sk
+    c, prior = CATALOGUE, SCENARIO.tables.interests[1]
     for e in np.flatnonzero(slates[:, 0] >= 0):
         day = int(state["clock"][e] // 24) % 64
         evidence = 0 if weights["rule"] == "demographic" else state["evidence"][e]

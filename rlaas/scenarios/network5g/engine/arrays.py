@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.scenarios.network5g.control import ACTION_NAMES
+from rlaas.scenarios.network5g.engine.slots_arrays import SLOT_CELL, SLOT_CELL_WORK, SLOT_USER, SLOT_USER_WORK
 
 __all__ = [
     "BINS",
@@ -240,6 +241,7 @@ class State(NamedTuple):
         links: by cell [E, U, 3, P], rows ``FILTERED``, ``MARGIN``, ``HELD``.
         embb_ring, mmtc_ring: arrivals since the reset after step t at ``t % L`` [E, U of the slice, L].
         histogram: packets by slice and delay since the reset [E, 3, BINS], where they are recorded.
+        slot_users [E, U], slot_cells [E, C]: of the slot-by-slot mode; empty [E, 0] otherwise.
     """
 
     environments: Records
@@ -251,6 +253,8 @@ class State(NamedTuple):
     mmtc_ring: F64
     cells: Records
     histogram: F64
+    slot_users: Records
+    slot_cells: Records
 
 
 class Scratch(NamedTuple):
@@ -262,6 +266,7 @@ class Scratch(NamedTuple):
         pads: by cell [T, 5, P], rows ``SINE``, ``POWER``, ``OFFSET``, ``RHO``, ``RISE``.
         order: users by cell [T, U]; first: where each cell's begin [T, C + 1].
         pick, finish, weight: users of one cell with data [T, U].
+        slot_users [T, U], slot_cells [T, C]: of the slot-by-slot mode; empty [T, 0] otherwise.
     """
 
     users: Records
@@ -273,6 +278,8 @@ class Scratch(NamedTuple):
     pick: I32
     finish: F64
     weight: F64
+    slot_users: Records
+    slot_cells: Records
 
 
 class Out(NamedTuple):
@@ -290,7 +297,13 @@ def ring_length(cap: int, deadline: int) -> int:
 
 
 def allocate(
-    envs: int, users: tuple[int, int, int], cells: int, padded: int, rings: tuple[int, int], threads: int
+    envs: int,
+    users: tuple[int, int, int],
+    cells: int,
+    padded: int,
+    rings: tuple[int, int],
+    threads: int,
+    slots: bool = False,
 ) -> tuple[State, Scratch]:
     """Zeroed state of ``envs`` environments and working arrays of ``threads`` threads.
 
@@ -300,8 +313,10 @@ def allocate(
         cells, padded: C and P.
         rings: length of the arrival rings of eMBB and mMTC.
         threads: sets of working arrays.
+        slots: with what the slot-by-slot mode needs.
     """
     total = sum(users)
+    slot_users, slot_cells = (total, cells) if slots else (0, 0)
 
     def zeros(kind: Any, *shape: int) -> NDArray[Any]:
         return np.zeros(shape, dtype=kind)
@@ -316,6 +331,8 @@ def allocate(
         mmtc_ring=zeros(np.float64, envs, users[2], rings[1]),
         cells=zeros(CELL, envs, cells),
         histogram=zeros(np.float64, envs, 3, BINS),
+        slot_users=zeros(SLOT_USER, envs, slot_users),
+        slot_cells=zeros(SLOT_CELL, envs, slot_cells),
     )
     scratch = Scratch(
         users=zeros(USER_WORK, threads, total),
@@ -327,5 +344,7 @@ def allocate(
         pick=zeros(np.int32, threads, total),
         finish=zeros(np.float64, threads, total),
         weight=zeros(np.float64, threads, total),
+        slot_users=zeros(SLOT_USER_WORK, threads, slot_users),
+        slot_cells=zeros(SLOT_CELL_WORK, threads, slot_cells),
     )
     return state, scratch

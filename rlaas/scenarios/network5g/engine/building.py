@@ -30,6 +30,7 @@ from rlaas.scenarios.network5g.propagation import (
     slot_ms,
     thresholds_db,
 )
+from rlaas.scenarios.network5g.propagation.links import RESOURCE_BLOCKS
 from rlaas.scenarios.network5g.reference import STEP_S, Radio, Reference, Regime
 
 __all__ = ["MOBILITY", "MODULATIONS", "Network", "build"]
@@ -120,7 +121,12 @@ def build(network: Network) -> tuple[Constants, MapTables, LinkTables, WorldTabl
     ref, radio, layout = network.reference, network.radio, network.layout
     t, h, want = ref.traffic, ref.handover, ref.satisfaction
     maps = network.maps()
-    urllc_khz = network.urllc_subcarrier_khz or radio.subcarrier_khz
+    urllc_khz = radio.subcarrier_khz if network.urllc_subcarrier_khz is None else network.urllc_subcarrier_khz
+    if network.urllc_subcarrier_khz is not None and urllc_khz not in RESOURCE_BLOCKS:
+        raise ConfigurationError(
+            f"urllc_subcarrier_khz must be one of {tuple(RESOURCE_BLOCKS)}, got {urllc_khz!r}",
+            field="urllc_subcarrier_khz",
+        )
     slot, urllc_slot = slot_ms(radio.subcarrier_khz) / 1e3, slot_ms(urllc_khz) / 1e3
     thresholds = thresholds_db(MODULATIONS[radio.modulation])
     ranges = {o.name: (o.low, o.high) for o in network.objectives}
@@ -236,6 +242,9 @@ def build(network: Network) -> tuple[Constants, MapTables, LinkTables, WorldTabl
         hours_per_step=network.hours_per_s * STEP_S,
         histogram=int(network.histogram),
         fidelity=int(network.slots),
+        carrier_ghz=radio.carrier_ghz,
+        blocks_urllc=resource_blocks(radio.bandwidth_mhz, urllc_khz),
+        blocks_mmtc=resource_blocks(radio.bandwidth_mhz, radio.subcarrier_khz),
     )
     grids = MapTables(link_db=maps.link_db, sine_below=maps.sine_below, beam_db=maps.beam_db)
     return constants, grids, _links(radio), _world(network)

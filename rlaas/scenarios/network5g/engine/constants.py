@@ -41,6 +41,7 @@ class Constants(NamedTuple):
         off_from: sleep setting from which a cell is off.
         episode_steps: until truncation. hours_per_step: how fast the clock runs. histogram: 1 to record delays.
         fidelity: 0 fluid, 1 slot by slot.
+        carrier_ghz: carrier frequency. blocks_urllc, blocks_mmtc: resource blocks of the carrier in their numerology.
     """
 
     embb: int
@@ -147,6 +148,9 @@ class Constants(NamedTuple):
     hours_per_step: float
     histogram: int
     fidelity: int
+    carrier_ghz: float
+    blocks_urllc: int
+    blocks_mmtc: int
 
     def as_record(self) -> NDArray[Any]:
         """The constants as an array [1] of one record: kernels take a pointer instead of a hundred arguments."""

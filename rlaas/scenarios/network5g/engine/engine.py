@@ -12,6 +12,7 @@ from rlaas.errors import InvalidInputError
 from rlaas.scenarios.compiled import Workers, environment_key
 from rlaas.scenarios.network5g.engine.arrays import Out, allocate, ring_length
 from rlaas.scenarios.network5g.engine.building import Network, build
+from rlaas.scenarios.network5g.engine.slots import begin_slots_chunk, step_slots_chunk
 from rlaas.scenarios.network5g.engine.stepping import begin_chunk, first_bad, step_chunk
 from rlaas.scenarios.network5g.objectives import PART_NAMES
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES
@@ -42,7 +43,11 @@ class Engine:
         c, cells = self.constants, network.layout.cells
         rings = (ring_length(c.embb_cap, c.embb_deadline), ring_length(c.mmtc_cap, c.mmtc_deadline))
         padded = self.maps.sine_below.shape[1]
-        self.state, self.scratch = allocate(environments, network.users, cells, padded, rings, len(chunks))
+        self.state, self.scratch = allocate(
+            environments, network.users, cells, padded, rings, len(chunks), slots=network.slots
+        )
+        # Two kernels rather than one that asks: who never simulates slots never compiles them.
+        self._begin, self._step = (begin_slots_chunk, step_slots_chunk) if network.slots else (begin_chunk, step_chunk)
         self._set_of = np.zeros(environments, dtype=np.int32)
         for i, (first, last) in enumerate(chunks):
             self._set_of[first:last] = i
@@ -62,7 +67,7 @@ class Engine:
 
     def begin(self) -> Out:
         """Start every network anew."""
-        self._workers.run(begin_chunk, *self._arguments)
+        self._workers.run(self._begin, *self._arguments)
         return self.out
 
     def first_bad(self, actions: NDArray[np.float64]) -> int:
@@ -71,7 +76,7 @@ class Engine:
 
     def step(self, actions: NDArray[np.float64]) -> Out:
         """Advance every network by one step; ``actions`` [E, C, components] are within bounds."""
-        self._workers.run(step_chunk, *self._arguments, actions)
+        self._workers.run(self._step, *self._arguments, actions)
         return self.out
 
     def get_state(self) -> dict[str, NDArray[Any]]:

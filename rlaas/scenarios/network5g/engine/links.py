@@ -23,17 +23,21 @@ from rlaas.scenarios.network5g.engine.arrays import (
 )
 from rlaas.scenarios.network5g.reference import STEP_S
 
-__all__ = ["adapt", "attach", "hand_over", "measure"]
+__all__ = ["adapt", "attach", "hand_over", "measure", "signal_and_interference"]
 
 _STEP = np.float32(STEP_S)
 _ZERO, _ONE, _TWO, _HALF = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(0.5)
 NEVER_S = np.float32(1e6)
 NO_MARGIN_DB = np.float32(-1e3)
+LARGEST_RISE_DB = np.float32(100.0)
+"""A margin that rises more in one step was not measured before."""
 NO_REPORT = np.float32(1e3)
 """No channel report yet: the first step takes the truth."""
+NO_SIGNAL_MW = np.float32(1e-30)
+"""What a cell that is off sends."""
 HOPELESS = np.float32(0.9)
 """Block error rate from which a transmission is not attempted."""
-_OFF_DB = np.float32(-1e7)
+_OFF_DB = np.float32(-1e4)
 HANDOVER, PING_PONG, FAILURE = 1, 2, 4
 """Flags of ``Scratch.event``."""
 
@@ -208,8 +212,9 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
             work.leaving = _ZERO
             work.next_cell = target
         else:
-            # The first sample after a handover has no predecessor to rise from.
-            rise = rises[best] if user.since > np.float32(0.15) else _ZERO
+            # The first sample after a handover, or after a cell woke up, has no predecessor to rise from.
+            known = user.since > np.float32(0.15) and rises[best] < LARGEST_RISE_DB
+            rise = rises[best] if known else _ZERO
             work.next_cell = best
             work.leaving = sigmoid(
                 np.float32(c.forecast_bias + c.forecast_margin * best_margin + c.forecast_trend * rise)
@@ -219,13 +224,14 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
 
 
 @inner
-def _signal_and_interference(e, i, k, c, m, s, w, own):  # type: ignore[no-untyped-def]
+def signal_and_interference(e, i, k, c, m, s, w, own):  # type: ignore[no-untyped-def]
     """Received power in mW of the serving cell and of all others, weighted with their use."""
-    total = _ZERO
+    # Left out of the sum rather than taken off it again, which would leave its rounding error behind.
+    signal, interference = w.received[k, i, own], _ZERO
+    w.received[k, i, own] = _ZERO
     for j in range(m.sine_below.shape[1]):
-        total += w.pads[k, RHO, j] * w.received[k, i, j]
-    signal = w.received[k, i, own]
-    interference = max(total - w.pads[k, RHO, own] * signal, _ZERO)
+        interference += w.pads[k, RHO, j] * w.received[k, i, j]
+    w.received[k, i, own] = signal
     if c.beams > 1:
         # Users of a cell get its best beam; as interference its beams average to the gain in the map.
         user, beam = s.users[e, i], m.beam_db
@@ -234,7 +240,7 @@ def _signal_and_interference(e, i, k, c, m, s, w, own):  # type: ignore[no-untyp
             w00 * beam[p00, own] + w01 * beam[p01, own] + w10 * beam[p10, own] + w11 * beam[p11, own]
         )
     if s.cells[e, own].off != 0:
-        signal = np.float32(1e-30)
+        signal = NO_SIGNAL_MW
     return signal, interference
 
 
@@ -254,14 +260,14 @@ def adapt(e, k, c, m: MapTables, t: LinkTables, s: State, w: Scratch) -> None:  
     slope, target = np.float32(c.error_slope), np.float32(c.target_error)
     for i in range(s.users.shape[1]):
         user, work = s.users[e, i], w.users[k, i]
-        signal, interference = _signal_and_interference(e, i, k, c, m, s, w, user.serving)
+        signal, interference = signal_and_interference(e, i, k, c, m, s, w, user.serving)
         sinr_db = linear_to_db(signal / (interference + noise))
         work.sinr_db = sinr_db
         work.interference = interference / noise
         # The SINR at the time of the report, had it changed evenly since the last step.
         last = sinr_db if user.report_db == NO_REPORT else user.report_db
         report = sinr_db + np.float32(c.report_age) * (last - sinr_db)
-        user.report_db = sinr_db
+        user.report_db = sinr_db if signal > NO_SIGNAL_MW else NO_REPORT
         single_shot = c.embb <= i < c.embb + c.urllc
         believed = report - (np.float32(c.urllc_backoff_db) if single_shot else user.offset_db)
         grid = int(min(max((believed - GRID_LOW_DB) * GRID_PER_DB, _ZERO), top))

@@ -17,7 +17,20 @@ from rlaas.scenarios.network5g.engine.arrays import BINS, WINDOW, Scratch, State
 from rlaas.scenarios.network5g.engine.links import HANDOVER
 from rlaas.scenarios.network5g.reference import STEP_S
 
-__all__ = ["clear_fluid", "delay_bin", "late_probability", "serve", "share_out", "waiting_to_cap"]
+__all__ = [
+    "advance",
+    "clear_fluid",
+    "delay_bin",
+    "group",
+    "judge",
+    "lags_of",
+    "late_probability",
+    "power",
+    "record",
+    "serve",
+    "share_out",
+    "waiting_to_cap",
+]
 
 LOAD_LIMIT = 0.98
 """Beyond it the M/G/1 wait stays at the limit's: the backlog that builds up is carried from step to step."""
@@ -37,7 +50,8 @@ def delay_bin(delay_s: float) -> int:
 
 
 @inner
-def _power(base, exponent):  # type: ignore[no-untyped-def]
+def power(base, exponent):  # type: ignore[no-untyped-def]
+    """base^exponent for a positive base."""
     return float(exp2(np.float32(np.float32(exponent) * log2(np.float32(base)))))
 
 
@@ -109,7 +123,8 @@ def late_probability(slack, load, wait, pause, share):  # type: ignore[no-untype
     pace = load / wait if wait > 0.0 else 1e30
     tail = _exp(-min(pace * slack, 80.0))
     late = (1.0 - share) * load * tail
-    if share > 0.0 and pause > 0.0:
+    # A pause too short to divide by is none.
+    if share > 0.0 and pause > 1e-12:
         rest = _exp(-min(pace * max(slack - pause, 0.0), 80.0))
         # The integral of the tail over the rest of the pause; where the rest exceeds the slack it is 1.
         late += share * (max(pause - slack, 0.0) + load / max(pace, 1e-30) * (rest - tail)) / pause
@@ -131,13 +146,13 @@ def clear_fluid(e, fluid, ring) -> None:  # type: ignore[no-untyped-def]
 
 
 @inner
-def _lags(step, length, deadline, cap):  # type: ignore[no-untyped-def]
+def lags_of(step, length, deadline, cap):  # type: ignore[no-untyped-def]
     """Where in a ring of arrivals this step, the deadline, the step before it and the discard age stand."""
     return step % length, (step - deadline) % length, (step - deadline - 1) % length, (step - cap) % length
 
 
 @inner
-def _advance(f, ring, lags, at, came, went, active):  # type: ignore[no-untyped-def]
+def advance(f, ring, lags, at, came, went, active):  # type: ignore[no-untyped-def]
     """Book a step of one user: totals, lateness, discards. Returns what was discarded."""
     now, due, overdue, capped = lags
     f.arrived += came
@@ -157,7 +172,7 @@ def _advance(f, ring, lags, at, came, went, active):  # type: ignore[no-untyped-
 
 
 @inner
-def _record(counts, f, ring, step, went, extra_s, packet, cap):  # type: ignore[no-untyped-def]
+def record(counts, f, ring, step, went, extra_s, packet, cap):  # type: ignore[no-untyped-def]
     """Add the packets that a user got rid of in this step to a histogram, by their age."""
     length, upto = len(ring), f.departed
     begin = upto - went
@@ -181,7 +196,7 @@ def waiting_to_cap(f, ring, step, cap):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _group(e, k, c, s, w):  # type: ignore[no-untyped-def]
+def group(e, k, c, s, w):  # type: ignore[no-untyped-def]
     """Users by serving cell, each cell's in the order of the slices (a stable counting sort)."""
     first, order, users = w.first[k], w.order[k], s.users.shape[1]
     for j in range(c.cells + 1):
@@ -222,7 +237,7 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
     """
     step, on, cell = s.environments[e].step, s.cells[e, j].off == 0, w.cells[k, j]
     order, pick, finish, weight = w.order[k], w.pick[k], w.finish[k], w.weight[k]
-    lags, at = _lags(step, s.embb_ring.shape[2], c.embb_deadline, c.embb_cap), step % (WINDOW + 1)
+    lags, at = lags_of(step, s.embb_ring.shape[2], c.embb_deadline, c.embb_cap), step % (WINDOW + 1)
     waiting = 0
     for a in range(begin, end):
         i = order[a]
@@ -249,7 +264,7 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
         if backlog > 0.0:
             work.active_s = STEP_S
             if on and rate > 0.0:
-                share = _power(max(rate, 1e-3), exponent) if exponent != 0.0 else 1.0
+                share = power(max(rate, 1e-3), exponent) if exponent != 0.0 else 1.0
                 pick[count], weight[count], finish[count] = i, share, backlog / (rate * share)
                 count += 1
     spent = share_out(count, finish, weight, pick, STEP_S)
@@ -261,11 +276,11 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
         delay = 0.5 * (start + max(start - work.carried, 0.0)) * work.active_s / c.packet_mbit_embb
         work.delay_ms = 1e3 * delay
         ring = s.embb_ring[e, i]
-        work.dropped = _advance(f, ring, lags, at, work.offered, work.carried, work.active_s)
+        work.dropped = advance(f, ring, lags, at, work.offered, work.carried, work.active_s)
         if c.histogram:
             went, counts = work.carried + work.dropped, s.histogram[e, 0]
             # Files come at the start of a step: half a step more than packets that come during it.
-            _record(counts, f, ring, step, went, 0.5 * work.active_s, c.packet_mbit_embb, c.embb_cap)
+            record(counts, f, ring, step, went, 0.5 * work.active_s, c.packet_mbit_embb, c.embb_cap)
     return spent
 
 
@@ -275,7 +290,7 @@ def _serve_mmtc(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
     step, on, cell = s.environments[e].step, s.cells[e, j].off == 0, w.cells[k, j]
     order, pick, finish, weight = w.order[k], w.pick[k], w.finish[k], w.weight[k]
     whole, skip = c.usable_mhz_mmtc * cell.share[2], c.embb + c.urllc
-    lags, at = _lags(step, s.mmtc_ring.shape[2], c.mmtc_deadline, c.mmtc_cap), step % (WINDOW + 1)
+    lags, at = lags_of(step, s.mmtc_ring.shape[2], c.mmtc_deadline, c.mmtc_cap), step % (WINDOW + 1)
     count = 0
     work_load = square = 0.0
     for a in range(begin, end):
@@ -308,10 +323,11 @@ def _serve_mmtc(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
         own = min(wait + c.packet_mbit_mmtc / work.rate, STEP_S) if work.rate > 0.0 else 0.0
         work.delay_ms = 1e3 * (delay / c.packet_mbit_mmtc + work.packets * own)
         ring = s.mmtc_ring[e, i - skip]
-        work.dropped = _advance(f, ring, lags, at, work.offered, work.carried, work.active_s)
+        work.dropped = advance(f, ring, lags, at, work.offered, work.carried, work.active_s)
         if c.histogram:
             went, counts = work.carried + work.dropped, s.histogram[e, 2]
-            _record(counts, f, ring, step, went, own, c.packet_mbit_mmtc, c.mmtc_cap)
+            extra = own + 0.5 * c.slot_s_mmtc + work.error * c.harq_s
+            record(counts, f, ring, step, went, extra, c.packet_mbit_mmtc, c.mmtc_cap)
     return spent
 
 
@@ -391,7 +407,7 @@ def _record_urllc(counts, work, wait, load, pause, met, c):  # type: ignore[no-u
 @inner
 def serve(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-def]
     """Serve every cell's users for one step."""
-    _group(e, k, c, s, w)
+    group(e, k, c, s, w)
     order, first = w.order[k], w.first[k]
     for j in range(c.cells):
         cell = w.cells[k, j]
@@ -417,11 +433,11 @@ def serve(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-def
         for a in range(mmtc, end):
             work = w.users[k, order[a]]
             work.delay_ms += 1e3 * work.packets * (0.5 * c.slot_s_mmtc + work.error * c.harq_s + pause)
-    _judge(e, k, c, s, w)
+    judge(e, k, c, s, w)
 
 
 @inner
-def _judge(e, k, c, s, w):  # type: ignore[no-untyped-def]
+def judge(e, k, c, s, w):  # type: ignore[no-untyped-def]
     """Satisfied and judged user-seconds, on the second that ends with this step."""
     step = s.environments[e].step
     at, before = step % (WINDOW + 1), (step - WINDOW) % (WINDOW + 1)

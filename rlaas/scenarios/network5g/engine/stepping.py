@@ -28,7 +28,7 @@ from rlaas.scenarios.network5g.engine.service import clear_fluid, serve
 from rlaas.scenarios.network5g.engine.world import arrive, happen, move, place
 from rlaas.scenarios.network5g.power import ROW_COLUMNS
 
-__all__ = ["begin_chunk", "first_bad", "step_chunk"]
+__all__ = ["begin", "begin_chunk", "conclude", "first_bad", "prepare", "step_chunk"]
 
 _LOW, _HIGH = LOW.copy(), HIGH.copy()
 _TOLERANCE = 1e-6 * (HIGH - LOW)
@@ -99,7 +99,7 @@ def _forget(e, s):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _begin(e, k, c, m, r, t, s, w, out):  # type: ignore[no-untyped-def]
+def begin(e, k, c, m, r, t, s, w, out):  # type: ignore[no-untyped-def]
     """Start an episode: place everybody, then look without serving anybody."""
     here = s.environments[e]
     here.step = 0
@@ -125,6 +125,31 @@ def _begin(e, k, c, m, r, t, s, w, out):  # type: ignore[no-untyped-def]
     here.clock += 1
 
 
+@inner
+def prepare(e, k, c, m, t, s, w, actions):  # type: ignore[no-untyped-def]
+    """A step up to the point where every user has a place, data and a serving cell."""
+    move(e, c, t, s)
+    _configure(e, k, c, t, s, w, actions[e], False)
+    arrive(e, k, c, t, s, w)
+    measure(e, k, c, m, s, w, False)
+    hand_over(e, k, c, s, w, _HANDOVER_OFFSET)
+
+
+@inner
+def conclude(e, k, c, t, r, s, w, out):  # type: ignore[no-untyped-def]
+    """What follows from the service of a step: energy, rewards, observations, and the clock."""
+    here = s.environments[e]
+    draw_power(e, k, c, t, s, w)
+    add_up(e, k, c, s, w)
+    account(e, k, c, w, out, s)
+    observe(e, k, c, t, r, s, w, out)
+    here.clock += 1
+    if here.step + 1 >= c.episode_steps:
+        finish_episode(e, c, s, out)
+        here.over = 1
+    here.step += 1
+
+
 @entry_point
 def begin_chunk(  # type: ignore[no-untyped-def]
     first,
@@ -141,7 +166,7 @@ def begin_chunk(  # type: ignore[no-untyped-def]
     """Reset the environments ``first`` to ``last - 1``."""
     k, c = set_of[first], constants[0]
     for e in range(first, last):
-        _begin(e, k, c, m, r, t, s, w, out)
+        begin(e, k, c, m, r, t, s, w, out)
 
 
 @entry_point
@@ -169,23 +194,10 @@ def step_chunk(  # type: ignore[no-untyped-def]
     """
     k, c = set_of[first], constants[0]
     for e in range(first, last):
-        here = s.environments[e]
-        if here.over:
-            _begin(e, k, c, m, r, t, s, w, out)
+        if s.environments[e].over:
+            begin(e, k, c, m, r, t, s, w, out)
             continue
-        move(e, c, t, s)
-        _configure(e, k, c, t, s, w, actions[e], False)
-        arrive(e, k, c, t, s, w)
-        measure(e, k, c, m, s, w, False)
-        hand_over(e, k, c, s, w, _HANDOVER_OFFSET)
+        prepare(e, k, c, m, t, s, w, actions)
         adapt(e, k, c, m, r, s, w)
         serve(e, k, c, s, w)
-        draw_power(e, k, c, t, s, w)
-        add_up(e, k, c, s, w)
-        account(e, k, c, w, out, s)
-        observe(e, k, c, t, r, s, w, out)
-        here.clock += 1
-        if here.step + 1 >= c.episode_steps:
-            finish_episode(e, c, s, out)
-            here.over = 1
-        here.step += 1
+        conclude(e, k, c, t, r, s, w, out)

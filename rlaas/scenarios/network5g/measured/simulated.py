@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.scenarios.network5g.engine import STEPS_PER_SECOND
 from rlaas.scenarios.network5g.engine.arrays import FILTERED
 from rlaas.scenarios.network5g.geography import Layout
 from rlaas.scenarios.network5g.propagation import resource_blocks
+from rlaas.scenarios.network5g.reference import STEP_S
 from rlaas.scenarios.network5g.scenario import Network5G
 
 __all__ = ["DriveLayout", "SimulatedDrive", "simulate_drive"]
@@ -21,6 +21,7 @@ __all__ = ["DriveLayout", "SimulatedDrive", "simulate_drive"]
 FloatArray = NDArray[np.float64]
 
 CELLS, SECTORS = 21, 3
+STEPS_PER_SECOND = round(1 / STEP_S)
 SETTLE_S = 5
 """Seconds before the first sample: queues and handovers forget how the episode began."""
 LEAST_ACTIVE_S = 0.05

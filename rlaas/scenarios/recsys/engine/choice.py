@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from rlaas.scenarios.compiled import exp2, sigmoid
+from rlaas.scenarios.compiled import circle, exp2, inner, sigmoid
 
 __all__ = ["exit_at", "logit", "order_chance", "pick", "pleasure"]
 
@@ -17,23 +16,24 @@ Array = NDArray[Any]
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _LOG2_E = np.float32(math.log2(math.e))
+_DAY = np.float32(1.0 / 24.0)
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def exit_at(exit_utility: np.float32, evening: np.float32, peak_hour: np.float32, hour: np.float32) -> np.float32:
     """Utility of clicking nothing; lowest at the evening peak (hour in 0 to 24)."""
-    angle = np.float32(2.0 * math.pi / 24.0) * (hour - peak_hour)
-    return np.float32(exit_utility - evening * np.float32(math.cos(angle)))
+    cosine, _ = circle(np.float32((hour - peak_hour) * _DAY))
+    return np.float32(exit_utility - evening * cosine)
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False, no_nan=True)
 def logit(utility: Array, leave: np.float32, probability: Array) -> np.float32:
     """Conditional logit: P(j) = exp(u_j) / (exp(u_exit) + sum_i exp(u_i)); the rest to 1 is the exit.
 
     RecSim (Ie et al. 2019, arXiv 1909.04847), user choice model with a null item.
 
     Args:
-        utility: [slate].
+        utility: [slate]; very low for what is not there.
         leave: of the exit.
         probability: written [slate].
 
@@ -41,8 +41,8 @@ def logit(utility: Array, leave: np.float32, probability: Array) -> np.float32:
         The probability of any click.
     """
     peak = leave
-    for value in utility:
-        peak = max(peak, value)
+    for j in range(len(utility)):
+        peak = utility[j] if utility[j] > peak else peak
     total = _ZERO
     for j in range(len(utility)):
         probability[j] = exp2((utility[j] - peak) * _LOG2_E)
@@ -53,7 +53,7 @@ def logit(utility: Array, leave: np.float32, probability: Array) -> np.float32:
     return np.float32(total * share)
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def pick(probability: Array, uniform: np.float32) -> int:
     """Position of the click by inverting the distribution at ``uniform``; -1 for the exit."""
     total = _ZERO
@@ -64,7 +64,7 @@ def pick(probability: Array, uniform: np.float32) -> int:
     return -1
 
 
-@njit(inline="always", cache=True, _nrt=False)
+@inner
 def order_chance(
     intercept: np.float32,
     match_weight: np.float32,
@@ -79,7 +79,7 @@ def order_chance(
     return np.float32(sigmoid(np.float32(odds)))
 
 
-@njit(inline="always", cache=True, _nrt=False)
+@inner
 def pleasure(
     base: np.float32,
     match_weight: np.float32,

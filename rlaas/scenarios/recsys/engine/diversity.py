@@ -6,44 +6,58 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from rlaas.scenarios.compiled import exp2
+from rlaas.scenarios.compiled import exp2, inner
 
-__all__ = ["RIDGE", "determinantal", "list_diversity", "marginal_relevance"]
+__all__ = ["OUT", "RIDGE", "determinantal", "list_diversity", "marginal_relevance"]
 
 Array = NDArray[Any]
 
 RIDGE = np.float32(0.05)
 """Added to the diagonal of the similarity: more items than topics would make every determinant 0."""
 
+OUT = np.float32(-1e30)
+"""Relevance of what is no candidate."""
+
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
-_TAKEN = np.float32(-1e30)
 _SMALLEST = np.float32(1e-6)
 _LOG2_E = np.float32(math.log2(math.e))
 
 
-# nnan and nsz let the compiler vectorise the maximum; no value is NaN.
-@njit(cache=True, _nrt=False, fastmath={"nnan", "nsz"})
-def _largest(values: Array) -> np.float32:
-    top = values[0]
+@inner(no_nan=True)
+def _first_largest(values: Array) -> int:
+    top = OUT
     for j in range(len(values)):
         value = values[j]
         top = value if value > top else top
-    return np.float32(top)
-
-
-@njit(cache=True, _nrt=False)
-def _first_largest(values: Array) -> int:
-    top = _largest(values)
     j = 0
     while values[j] < top:
         j += 1
     return j
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False)
+def _similarities(local: Array, column: int, out: Array) -> None:
+    """Cosines of every candidate with the one in ``column``."""
+    topics, n = local.shape
+    for j in range(n):
+        out[j] = _ZERO
+    k = 0
+    while k + 4 <= topics:
+        r0, r1, r2, r3 = local[k], local[k + 1], local[k + 2], local[k + 3]
+        w0, w1, w2, w3 = r0[column], r1[column], r2[column], r3[column]
+        for j in range(n):
+            out[j] += (w0 * r0[j] + w1 * r1[j]) + (w2 * r2[j] + w3 * r3[j])
+        k += 4
+    while k < topics:
+        weight, row = local[k, column], local[k]
+        for j in range(n):
+            out[j] += weight * row[j]
+        k += 1
+
+
+@inner(inline=False, no_nan=True)
 def marginal_relevance(
     relevance: Array,
     second: Array,
@@ -59,17 +73,18 @@ def marginal_relevance(
     Carbonell and Goldstein 1998, with lambda = 1 - s; ties go to the earlier column.
 
     Args:
-        relevance: of each candidate, 0 to 1 [shortlist].
+        relevance: of each candidate, 0 to 1, or :data:`OUT` [shortlist].
         second: a second opinion [shortlist], for the positions where ``use_second`` [slate] says so.
         local: vectors of the candidates, not negative, of unit length [topics, shortlist].
         strength: s, 0 (relevance alone) to 1.
         nearest, gain: overwritten [shortlist].
         taken: written: columns in order [slate].
     """
-    topics, n = local.shape
+    n = local.shape[1]
     trust = _ONE - strength
     for j in range(n):
-        nearest[j] = _ZERO
+        # What is no candidate stays behind even at s = 1.
+        nearest[j] = _ZERO if relevance[j] > OUT else -OUT
     for position in range(len(taken)):
         opinion = second if use_second[position] else relevance
         for j in range(n):
@@ -79,21 +94,16 @@ def marginal_relevance(
         if position + 1 == len(taken):
             break
         if strength > _ZERO:
+            _similarities(local, best, gain)
             for j in range(n):
-                gain[j] = _ZERO
-            for k in range(topics):
-                weight, row = local[k, best], local[k]
-                for j in range(n):
-                    gain[j] += weight * row[j]
-            for j in range(n):
-                nearest[j] = max(nearest[j], gain[j])
+                nearest[j] = gain[j] if gain[j] > nearest[j] else nearest[j]
         # Out of the race for good, in both opinions and at any strength.
-        relevance[best] = _TAKEN
-        second[best] = _TAKEN
-        nearest[best] = -_TAKEN
+        relevance[best] = OUT
+        second[best] = OUT
+        nearest[best] = -OUT
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False, no_nan=True)
 def determinantal(
     relevance: Array,
     second: Array,
@@ -116,12 +126,13 @@ def determinantal(
         factor: overwritten [slate, shortlist].
         residual, gain: overwritten [shortlist].
     """
-    topics, n = local.shape
+    n = local.shape[1]
+    scale = _TWO * trust * _LOG2_E
     for j in range(n):
         residual[j] = _ONE + RIDGE
         # Squared quality, in place of the relevance.
-        relevance[j] = exp2(_TWO * trust * _LOG2_E * relevance[j])
-        second[j] = exp2(_TWO * trust * _LOG2_E * second[j])
+        relevance[j] = OUT if relevance[j] <= OUT else exp2(scale * relevance[j])
+        second[j] = OUT if second[j] <= OUT else exp2(scale * second[j])
     for position in range(len(taken)):
         quality = second if use_second[position] else relevance
         for j in range(n):
@@ -130,12 +141,7 @@ def determinantal(
         taken[position] = best
         if position + 1 == len(taken):
             break
-        for j in range(n):
-            gain[j] = _ZERO
-        for k in range(topics):
-            weight, row = local[k, best], local[k]
-            for j in range(n):
-                gain[j] += weight * row[j]
+        _similarities(local, best, gain)
         for p in range(position):
             weight, row = factor[p, best], factor[p]
             for j in range(n):
@@ -143,27 +149,26 @@ def determinantal(
         share = _ONE / np.float32(math.sqrt(residual[best]))
         row = factor[position]
         for j in range(n):
-            row[j] = gain[j] * share
-            residual[j] = max(residual[j] - row[j] * row[j], _SMALLEST)
-        relevance[best] = _TAKEN
-        second[best] = _TAKEN
+            value = gain[j] * share
+            row[j] = value
+            left = residual[j] - value * value
+            residual[j] = left if left > _SMALLEST else _SMALLEST
+        relevance[best] = OUT
+        second[best] = OUT
 
 
-@njit(cache=True, _nrt=False)
-def list_diversity(slate: Array, vectors_ik: Array, total: Array) -> np.float32:
-    """Mean over the pairs of a slate of 1 - cosine, from the length of the sum of its vectors.
+@inner
+def list_diversity(length: int, total: Array) -> np.float32:
+    """Mean over the pairs of a list of 1 - cosine, from the sum of its vectors, which have unit length.
 
-    ``|sum v|^2`` counts each pair twice and each vector of unit length once. ``total`` [topics] is overwritten by the
-    sum.
+    ``|sum v|^2`` counts each pair twice and each vector once.
+
+    Args:
+        length: items in the list.
+        total: sum of their vectors [topics].
     """
-    topics = vectors_ik.shape[1]
-    for k in range(topics):
-        total[k] = _ZERO
-    for item in slate:
-        for k in range(topics):
-            total[k] += vectors_ik[item, k]
-    n = np.float32(len(slate))
+    n = np.float32(length)
     square = _ZERO
-    for k in range(topics):
-        square += total[k] * total[k]
+    for value in total:
+        square += value * value
     return np.float32(_ONE - (square - n) / (n * (n - _ONE)))

@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rlaas.scenarios.compiled import circle, inner, log2
+from rlaas.scenarios.recsys.engine.evolution import calendar
 from rlaas.scenarios.recsys.engine.ranking import believe
-from rlaas.scenarios.recsys.engine.state import Scratch, State
-from rlaas.scenarios.recsys.engine.tables import Constants, Tables
+from rlaas.scenarios.recsys.engine.state import EVIDENCE, EXPOSURE, MEASURED, State
+from rlaas.scenarios.recsys.engine.tables import CHEAP, FRESH, POPULAR, PRIOR_TASTE, Tables
 from rlaas.scenarios.recsys.reference import SEGMENTS
 
 __all__ = ["OBSERVATION_BOUND", "observation_names", "observe"]
@@ -24,6 +25,9 @@ OBSERVATION_BOUND = 5.0
 _BOUND = np.float32(OBSERVATION_BOUND)
 _TYPICAL_CTR = np.float32(0.4)
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_DAY = np.float32(1.0 / 24.0)
+_HALF_LN_2 = np.float32(0.5 * math.log(2.0))
+_IDLE = np.float32(0.2)
 
 
 def observation_names(topics: int) -> tuple[str, ...]:
@@ -54,49 +58,49 @@ def observation_names(topics: int) -> tuple[str, ...]:
     )
 
 
-@njit(cache=True, _nrt=False)
-def observe(
-    state: State, constants: Constants, tables: Tables, scratch: Scratch, slot: int, e: int, out: Array
-) -> None:
-    """Write the features of environment ``e`` by :func:`observation_names`; nothing hidden enters."""
-    topics = state.taste.shape[1]
-    segment = state.segment[e]
-    mean, direction = scratch.sample[slot], scratch.direction[slot]
-    believe(tables.prior_sk[segment], state.evidence[e], mean, direction)
+@inner
+def observe(state: State, tables: Tables, e: int, mean: Array, direction: Array, out: Array) -> None:
+    """Write the features of environment ``e`` by :func:`observation_names`; nothing hidden enters.
+
+    ``mean`` and ``direction`` [topics] are overwritten.
+    """
+    constants, stream, by_topic = tables.constants[0], state.streams[e], state.by_topic[e]
+    topics, segment = by_topic.shape[1], stream.segment
+    believe(tables.interests[PRIOR_TASTE, segment], by_topic[EVIDENCE], _ONE, mean, direction)
     known = _ZERO
     for k in range(topics):
-        known += state.evidence[e, k]
-    hour = np.float32(state.clock[e] % 24.0)
-    angle = np.float32(2.0 * math.pi / 24.0) * hour
-    day = int(state.clock[e] // 24.0) % constants.lifetime_days
-    page = np.float32(state.page[e])
+        known += by_topic[EVIDENCE, k]
+    day, hour = calendar(stream.clock, constants.lifetime_days)
+    cosine, sine = circle(hour * _DAY)
+    page = np.float32(stream.page)
     for s in range(SEGMENTS):
         out[s] = _ONE if s == segment else _ZERO
     at = SEGMENTS
-    out[at] = _ONE if state.visits[e] > 1 else _ZERO
-    out[at + 1] = np.float32(math.log1p(np.float32(state.visits[e] - 1))) * np.float32(0.5)
-    out[at + 2] = np.float32(math.sin(angle))
-    out[at + 3] = np.float32(math.cos(angle))
-    out[at + 4] = _ONE if state.mobile[e] else _ZERO
+    out[at] = _ONE if stream.visits > 1 else _ZERO
+    # Half of log(1 + earlier visits).
+    out[at + 1] = _HALF_LN_2 * log2(np.float32(stream.visits))
+    out[at + 2], out[at + 3] = sine, cosine
+    out[at + 4] = np.float32(stream.mobile)
     out[at + 5] = page / np.float32(constants.episode_steps)
     out[at + 6] = known / (known + constants.prior_strength)
-    out[at + 7] = (state.clicks[e] + _TYPICAL_CTR) / (page + _ONE)
-    out[at + 8] = state.orders[e] / (state.clicks[e] + _ONE)
-    out[at + 9] = state.last_click[e]
-    out[at + 10] = state.last_order[e]
-    out[at + 11] = state.idle[e] * np.float32(0.2)
-    out[at + 12] = state.price_level[e]
-    out[at + 13] = state.last_diversity[e]
+    out[at + 7] = (stream.clicks + _TYPICAL_CTR) / (page + _ONE)
+    out[at + 8] = stream.orders / (stream.clicks + _ONE)
+    out[at + 9] = stream.last_click
+    out[at + 10] = stream.last_order
+    out[at + 11] = stream.idle * _IDLE
+    out[at + 12] = stream.price_level
+    out[at + 13] = stream.last_diversity
     popular, fresh, cheap = _ZERO, _ZERO, _ZERO
+    pools = tables.pools[day]
     for k in range(topics):
-        popular += direction[k] * tables.popular_dk[day, k]
-        fresh += direction[k] * tables.fresh_dk[day, k]
-        cheap += direction[k] * tables.cheap_k[k]
+        popular += direction[k] * pools[POPULAR, k]
+        fresh += direction[k] * pools[FRESH, k]
+        cheap += direction[k] * pools[CHEAP, k]
     out[at + 14], out[at + 15], out[at + 16] = popular, fresh, cheap
     at += 17
     for k in range(topics):
         out[at + k] = mean[k]
-        out[at + topics + k] = state.exposure[e, k]
-        out[at + 2 * topics + k] = state.measured[e, k]
+        out[at + topics + k] = by_topic[EXPOSURE, k]
+        out[at + 2 * topics + k] = by_topic[MEASURED, k]
     for f in range(len(out)):
         out[f] = min(max(out[f], -_BOUND), _BOUND)

@@ -16,26 +16,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rlaas.scenarios.compiled import inner
 from rlaas.scenarios.recsys.engine import streams
-from rlaas.scenarios.recsys.engine.diversity import determinantal, marginal_relevance
-from rlaas.scenarios.recsys.engine.evolution import price_level
-from rlaas.scenarios.recsys.engine.ranking import (
-    believe,
-    gather,
-    normals,
-    rank,
-    sample_taste,
-    to_unit_range,
-    uncertain,
-)
-from rlaas.scenarios.recsys.engine.retrieval import add_linear, collaborate, neighbours, select, spread_of
-from rlaas.scenarios.recsys.engine.state import Scratch, State
-from rlaas.scenarios.recsys.engine.tables import EXPLORATIONS, RULES, Constants, Tables
+from rlaas.scenarios.recsys.engine.diversity import OUT, determinantal, marginal_relevance
+from rlaas.scenarios.recsys.engine.evolution import calendar, price_level
+from rlaas.scenarios.recsys.engine.ranking import believe, gather, rank, sample_taste, to_unit_range, uncertain
+from rlaas.scenarios.recsys.engine.retrieval import HIDDEN, add_linear, collaborate, neighbours, select, spread_of
+from rlaas.scenarios.recsys.engine.state import ESTIMATE, EVIDENCE, MEASURED, PRECISION, SHOWN, Scratch, State
+from rlaas.scenarios.recsys.engine.tables import EXPLORATIONS, KNOWN, PRIOR, PRIOR_TASTE, RULES, STRATEGIES, Tables
 
-__all__ = ["build_slate", "in_set"]
+__all__ = ["DIRECTION", "LINEAR", "MEAN", "OTHER", "SAMPLE", "build_slate", "in_set"]
 
 Array = NDArray[Any]
 
@@ -47,26 +39,32 @@ _DEMOGRAPHIC, _COLLABORATIVE, _NEIGHBOURS = (
 )
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
+MEAN, DIRECTION, LINEAR, SAMPLE, OTHER = range(5)
+"""Rows of ``Scratch.topics``: mean of the believed taste, the same with unit length, weights of a score, samples."""
 
-@njit(inline="always", cache=True, _nrt=False)
+_SCORE, _SPREAD, _BOUND = range(3)  # rows of Scratch.items
+_RELEVANCE, _SECOND, _DEVIATION, _NEAREST, _GAIN = range(5)  # rows of Scratch.short
+
+
+@inner
 def in_set(words: Array, item: int) -> bool:
     """Whether a bitset holds the item."""
     return bool((words[item >> 6] >> np.uint64(item & 63)) & np.uint64(1))
 
 
-@njit(cache=True, _nrt=False)
-def _replace(state: State, constants: Constants, e: int, slate: Array) -> None:
+@inner
+def _replace(state: State, tables: Tables, e: int, slate: Array) -> None:
     """Uniform exploration: an item that is in the slate or was shown in this session replaces nothing."""
-    items = state.estimate.shape[1]
+    items, stream, rate = state.by_item.shape[2], state.streams[e], tables.constants[0].uniform_rate
     for block in range((len(slate) + 3) // 4):
-        coins = streams.draw(state.key[e], state.step[e], streams.COIN, block)
-        tickets = streams.draw(state.key[e], state.step[e], streams.TICKET, block)
+        coins = streams.draw(stream.key, stream.step, streams.COIN, block)
+        tickets = streams.draw(stream.key, stream.step, streams.TICKET, block)
         for i in range(4):
             position = 4 * block + i
-            if position >= len(slate) or coins[i] >= constants.uniform_rate:
+            if position >= len(slate) or coins[i] >= rate:
                 continue
             item = min(int(tickets[i] * np.float32(items)), items - 1)
-            if in_set(state.shown[e], item):
+            if in_set(state.sets[e, SHOWN], item):
                 continue
             known = False
             for other in slate:
@@ -75,123 +73,112 @@ def _replace(state: State, constants: Constants, e: int, slate: Array) -> None:
                 slate[position] = item
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def _retrieve(
     state: State,
-    constants: Constants,
     tables: Tables,
     scratch: Scratch,
     slot: int,
     e: int,
-    phase: int,
-    day: int,
+    daily: Array,
     strategy: int,
     exploration: int,
     total: np.float32,
     length: np.float32,
     taste: Array,
 ) -> None:
-    """Fill ``scratch.chosen`` and ``scratch.score``."""
-    score, linear = scratch.score[slot], scratch.linear[slot]
-    match, quality, rule = tables.match_r[strategy], tables.quality_r[strategy], tables.rule_r[strategy]
+    """Fill ``scratch.chosen`` and the scores."""
+    chosen_by, stream = tables.strategies[strategy], state.streams[e]
+    score, linear = scratch.items[slot, _SCORE], scratch.topics[slot, LINEAR]
+    estimate, measured = state.by_item[e, ESTIMATE], state.by_topic[e, MEASURED]
+    match, quality = chosen_by.match, chosen_by.quality
     for k in range(len(linear)):
-        linear[k] = match * taste[k] + tables.trend_r[strategy] * state.measured[e, k]
-    base = tables.retrieval_pdri[phase, day, strategy]
-    for i in range(len(score)):
-        score[i] = base[i] + quality * state.estimate[e, i]
+        linear[k] = match * taste[k] + chosen_by.trend * measured[k]
+    base, known = daily[STRATEGIES + strategy], daily[KNOWN]
+    for i in range(len(base)):
+        score[i] = base[i] + quality * estimate[i]
     add_linear(score, linear, tables.vectors_ki)
-    weight, known = tables.collaborative_r[strategy], tables.known_pdi[phase, day]
-    if rule == _COLLABORATIVE:
+    if chosen_by.rule == _COLLABORATIVE:
         collaborate(
             score,
-            weight,
-            tables.factors_ki,
-            tables.content_ki,
+            chosen_by.collaborative,
+            tables.factors,
             tables.gram,
-            constants.fold_in,
+            tables.constants[0].fold_in,
             known,
-            state.recent[e],
-            state.recent_count[e],
+            stream.recent,
+            stream.recent_count,
             scratch.matrix[slot],
             scratch.rest[slot],
-            scratch.bound[slot],
+            scratch.items[slot, _SPREAD:],
         )
-    elif rule == _NEIGHBOURS:
-        neighbours(score, weight, tables.neighbours_ii, known, state.recent[e], state.recent_count[e])
-    hidden, count = state.shown_items[e], state.shown_count[e]
+    elif chosen_by.rule == _NEIGHBOURS:
+        neighbours(
+            score, chosen_by.collaborative, tables.neighbours, known, stream.recent, stream.recent_count
+        )
+    wanted = score
     if exploration >= _LINUCB and exploration != _THOMPSON:
         user = _ZERO if exploration == _BERNOULLI else match * match / ((total + _ONE) * length * length)
-        bound, spread = scratch.bound[slot], scratch.spread[slot]
-        spread_of(
-            spread,
-            bound,
-            tables.vectors_ki,
-            tables.squares_ki,
-            scratch.sample[slot],
-            user,
-            quality * quality,
-            tables.prior_pdi[phase, day],
-            state.precision[e],
-        )
-        for i in range(len(score)):
-            bound[i] = score[i] + constants.bound_width * spread[i]
-        select(bound, hidden, count, scratch.found[slot], scratch.chosen[slot])
-    else:
-        select(score, hidden, count, scratch.found[slot], scratch.chosen[slot])
+        wanted, spread = scratch.items[slot, _BOUND], scratch.items[slot, _SPREAD]
+        mean, precision = scratch.topics[slot, MEAN], state.by_item[e, PRECISION]
+        spread_of(spread, wanted, tables.vectors_ki, mean, user, quality * quality, daily[PRIOR], precision)
+        width = tables.constants[0].bound_width
+        for i in range(len(base)):
+            wanted[i] = score[i] + width * spread[i]
+    for place in range(stream.shown_count):
+        wanted[state.shown_items[e, place]] = HIDDEN
+    for i in range(len(base), len(wanted)):
+        wanted[i] = HIDDEN
+    select(wanted, scratch.best[slot], scratch.found[slot], scratch.chosen[slot])
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def _explore(
     state: State,
-    constants: Constants,
+    tables: Tables,
     scratch: Scratch,
     slot: int,
     e: int,
-    prior_i: Array,
+    prior: Array,
     exploration: int,
     match: np.float32,
     quality: np.float32,
     total: np.float32,
     length: np.float32,
-    taste: Array,
 ) -> None:
-    """Turn means in ``scratch.relevance`` into bounds or samples, and make the second opinion."""
-    key, step = state.key[e], state.step[e]
-    relevance, second, deviation = scratch.relevance[slot], scratch.second[slot], scratch.deviation[slot]
-    chosen, local, mean = scratch.chosen[slot], scratch.local[slot], scratch.sample[slot]
-    normal = scratch.normal[slot]
+    """Turn means in the relevance into bounds or samples, and make the second opinion."""
+    stream, short, topics = state.streams[e], scratch.short[slot], scratch.topics[slot]
+    key, step = stream.key, stream.step
+    relevance, second, deviation = short[_RELEVANCE], short[_SECOND], short[_DEVIATION]
+    chosen, local, mean = scratch.chosen[slot], scratch.local[slot], topics[MEAN]
+    normal, precision = scratch.normal[slot], state.by_item[e, PRECISION]
     user = match * match / ((total + _ONE) * length * length)
-    if exploration in (_BERNOULLI, _TOP_TWO):
+    if exploration == _BERNOULLI or exploration == _TOP_TWO:
         user = _ZERO
-    uncertain(deviation, scratch.gain[slot], chosen, local, mean, user, quality * quality, prior_i, state.precision[e])
+    uncertain(deviation, short[_GAIN], chosen, local, mean, user, quality * quality, prior, precision)
     n = len(chosen)
     if exploration == _LINUCB:
+        width = tables.constants[0].bound_width
         for j in range(n):
-            relevance[j] += constants.bound_width * deviation[j]
-            second[j] = relevance[j]
+            relevance[j] += width * deviation[j]
     elif exploration == _BERNOULLI:
-        normals(key, step, streams.ITEM, n, normal)
+        streams.normals(key, step, streams.ITEM, n, normal)
         for j in range(n):
             relevance[j] += deviation[j] * normal[j]
-            second[j] = relevance[j]
     elif exploration == _TOP_TWO:
-        again, linear = scratch.other[slot], scratch.linear[slot]
-        normals(key, step, streams.TASTE_AGAIN, len(mean), normal)
-        for k in range(len(mean)):
-            linear[k] = taste[k]
-        sample_taste(mean, total, length, normal, again)
+        sample, linear = topics[SAMPLE], topics[LINEAR]
+        streams.normals(key, step, streams.TASTE_AGAIN, len(mean), normal)
+        sample_taste(mean, total, length, normal, topics[OTHER])
         # Scores are linear in the taste: the second sample differs by the difference of the tastes.
         for k in range(len(mean)):
-            linear[k] = match * (again[k] - linear[k])
+            linear[k] = match * (topics[OTHER, k] - sample[k])
         for j in range(n):
             second[j] = relevance[j]
-        for k in range(len(mean)):
-            for j in range(n):
-                second[j] += linear[k] * local[k, j]
-        normals(key, step, streams.ITEM, n, normal)
+        add_linear(second, linear, local)
+        streams.normals(key, step, streams.ITEM, n, normal)
         for j in range(n):
             relevance[j] += deviation[j] * normal[j]
-        normals(key, step, streams.ITEM_AGAIN, n, normal)
+        streams.normals(key, step, streams.ITEM_AGAIN, n, normal)
         for j in range(n):
             second[j] += deviation[j] * normal[j]
     else:
@@ -199,84 +186,74 @@ def _explore(
             second[j] = deviation[j]
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def build_slate(
-    state: State, constants: Constants, tables: Tables, scratch: Scratch, slot: int, e: int, action: int, phase: int
+    state: State, tables: Tables, scratch: Scratch, slot: int, e: int, action: int, phase: int
 ) -> None:
     """Retrieve, rank, explore, diversify: ten distinct items not shown in this session, into ``scratch.slate``."""
-    strategy, preset = tables.parts_a[action, 0], tables.parts_a[action, 1]
-    strength = tables.diversity[tables.parts_a[action, 2]]
-    exploration = tables.exploration[tables.parts_a[action, 3]]
-    segment, key, step = state.segment[e], state.key[e], state.step[e]
-    day = int(state.clock[e] // 24.0) % constants.lifetime_days
-    mean, direction = scratch.sample[slot], scratch.direction[slot]
-    total, length = believe(tables.prior_sk[segment], state.evidence[e], mean, direction)
-    if tables.rule_r[strategy] == _DEMOGRAPHIC:
-        # All that counts is the segment, whatever the user has done.
-        for k in range(len(mean)):
-            scratch.linear[slot, k] = _ZERO
-        total, length = believe(tables.prior_sk[segment], scratch.linear[slot], mean, direction)
-    taste = direction
-    if exploration in (_THOMPSON, _TOP_TWO):
-        normals(key, step, streams.TASTE, len(mean), scratch.normal[slot])
-        taste = scratch.other[slot]
+    strategy, preset = tables.parts[action, 0], tables.parts[action, 1]
+    strength = tables.diversity[tables.parts[action, 2]]
+    exploration = tables.exploration[tables.parts[action, 3]]
+    constants, stream, by_topic = tables.constants[0], state.streams[e], state.by_topic[e]
+    key, step, segment = stream.key, stream.step, stream.segment
+    day, _ = calendar(stream.clock, constants.lifetime_days)
+    daily, topics = tables.daily[phase, day], scratch.topics[slot]
+    mean, taste = topics[MEAN], topics[DIRECTION]
+    # Where all that counts is the segment, what the user has done has no share in the belief.
+    share = _ZERO if tables.strategies[strategy].rule == _DEMOGRAPHIC else _ONE
+    prior = tables.interests[PRIOR_TASTE, segment]
+    total, length = believe(prior, by_topic[EVIDENCE], share, mean, taste)
+    if exploration == _THOMPSON or exploration == _TOP_TWO:
+        streams.normals(key, step, streams.TASTE, len(mean), scratch.normal[slot])
+        taste = topics[SAMPLE]
         sample_taste(mean, total, length, scratch.normal[slot], taste)
-    _retrieve(state, constants, tables, scratch, slot, e, phase, day, strategy, exploration, total, length, taste)
+    _retrieve(state, tables, scratch, slot, e, daily, strategy, exploration, total, length, taste)
 
-    chosen, local, relevance = scratch.chosen[slot], scratch.local[slot], scratch.relevance[slot]
-    second, use_second = scratch.second[slot], scratch.use_second[slot]
+    chosen, local, short = scratch.chosen[slot], scratch.local[slot], scratch.short[slot]
+    relevance, second, count = short[_RELEVANCE], short[_SECOND], len(scratch.chosen[slot])
     gather(chosen, tables.vectors_ik, local)
     if preset == 0:
-        match, quality = tables.match_r[strategy], tables.quality_r[strategy]
-        for j in range(len(chosen)):
-            relevance[j] = scratch.score[slot, chosen[j]]
+        match, quality = tables.strategies[strategy].match, tables.strategies[strategy].quality
+        for j in range(count):
+            relevance[j] = scratch.items[slot, _SCORE, chosen[j]]
     else:
-        match, quality = tables.match_m[preset - 1], tables.quality_m[preset - 1]
-        linear = scratch.linear[slot]
+        rule, linear = tables.presets[preset - 1], topics[LINEAR]
+        match, quality = rule.match, rule.quality
         for k in range(len(linear)):
-            linear[k] = match * taste[k] + tables.trend_m[preset - 1] * state.measured[e, k]
-        price = tables.price_m[preset - 1] * tables.sensitivity_s[segment] * price_level(tables, state.stream_step[e])
-        base = tables.ranking_pdmi[phase, day, preset - 1]
-        rank(relevance, chosen, local, base, linear, quality, state.estimate[e], price, tables.dear_i)
+            linear[k] = match * taste[k] + rule.trend * by_topic[MEASURED, k]
+        price = rule.price * tables.segments[segment].sensitivity * price_level(tables, stream.stream_step)
+        base = daily[STRATEGIES + len(tables.strategies) + preset - 1]
+        rank(relevance, chosen, local, base, linear, quality, state.by_item[e, ESTIMATE], price, tables.dear)
     share = _ZERO
     if exploration >= _LINUCB and exploration != _THOMPSON:
-        prior_i = tables.prior_pdi[phase, day]
-        _explore(state, constants, scratch, slot, e, prior_i, exploration, match, quality, total, length, taste)
+        _explore(state, tables, scratch, slot, e, daily[PRIOR], exploration, match, quality, total, length)
         if exploration == _TOP_TWO:
             share = constants.second_share
         elif exploration == _ACTIVE:
             share = constants.ask_share
-        to_unit_range(second)
-    else:
-        for j in range(len(chosen)):
-            second[j] = relevance[j]
-    to_unit_range(relevance)
+    to_unit_range(relevance, count, OUT)
+    use_second = scratch.slate[slot, 2]
     for position in range(len(use_second)):
-        use_second[position] = False
+        use_second[position] = 0
     if share > _ZERO:
+        to_unit_range(second, count, OUT)
         for block in range((len(use_second) + 3) // 4):
             coins = streams.draw(key, step, streams.COIN, block)
             for i in range(min(4, len(use_second) - 4 * block)):
-                use_second[4 * block + i] = coins[i] < share
+                use_second[4 * block + i] = 1 if coins[i] < share else 0
+    else:
+        for j in range(len(second)):
+            second[j] = relevance[j]
 
-    taken, slate = scratch.taken[slot], scratch.slate[slot]
+    slate, taken = scratch.slate[slot, 0], scratch.slate[slot, 1]
     if strength < _ZERO:
+        trust = constants.determinant_trust
         determinantal(
-            relevance,
-            second,
-            use_second,
-            local,
-            constants.determinant_trust,
-            scratch.factor[slot],
-            scratch.nearest[slot],
-            scratch.gain[slot],
-            taken,
+            relevance, second, use_second, local, trust, scratch.factor[slot], short[_NEAREST], short[_GAIN], taken
         )
     else:
-        marginal_relevance(
-            relevance, second, use_second, local, strength, scratch.nearest[slot], scratch.gain[slot], taken
-        )
+        marginal_relevance(relevance, second, use_second, local, strength, short[_NEAREST], short[_GAIN], taken)
     for position in range(len(slate)):
         slate[position] = chosen[taken[position]]
     if exploration == _UNIFORM:
-        _replace(state, constants, e, slate)
+        _replace(state, tables, e, slate)

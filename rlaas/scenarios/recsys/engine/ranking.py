@@ -6,36 +6,27 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from rlaas.scenarios.compiled import normal_pair
-from rlaas.scenarios.recsys.engine.streams import draw
+from rlaas.scenarios.compiled import inner
+from rlaas.scenarios.recsys.engine.retrieval import moments
 
-__all__ = ["believe", "gather", "normals", "rank", "sample_taste", "to_unit_range", "uncertain"]
+__all__ = ["believe", "gather", "rank", "sample_taste", "to_unit_range", "uncertain"]
 
 Array = NDArray[Any]
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _SMALL = np.float32(1e-9)
+_LARGE = np.float32(1e30)
 
 
-@njit(cache=True, _nrt=False)
-def normals(key: np.uint64, step: int, stream: int, count: int, out: Array) -> None:
-    """At least ``count`` standard normal numbers; ``out`` holds up to three more than that."""
-    for block in range((count + 3) // 4):
-        a, b, c, d = draw(key, step, stream, block)
-        at = 4 * block
-        out[at], out[at + 1] = normal_pair(a, b)
-        out[at + 2], out[at + 3] = normal_pair(c, d)
-
-
-@njit(cache=True, _nrt=False)
-def believe(prior: Array, evidence: Array, mean: Array, direction: Array) -> tuple[np.float32, np.float32]:
+@inner(inline=False)
+def believe(prior: Array, evidence: Array, share: np.float32, mean: Array, direction: Array) -> tuple[float, float]:
     """Posterior of the topic shares under a Dirichlet prior and decayed counts.
 
     Args:
         prior, evidence: [topics].
+        share: of the evidence that counts.
         mean, direction: written: the posterior mean, and the same with unit length [topics].
 
     Returns:
@@ -43,19 +34,20 @@ def believe(prior: Array, evidence: Array, mean: Array, direction: Array) -> tup
     """
     total = _ZERO
     for k in range(len(mean)):
-        mean[k] = prior[k] + evidence[k]
+        mean[k] = prior[k] + share * evidence[k]
         total += mean[k]
-    square = _ZERO
+    square, scale = _ZERO, _ONE / total
     for k in range(len(mean)):
-        mean[k] /= total
+        mean[k] *= scale
         square += mean[k] * mean[k]
     length = np.float32(math.sqrt(square))
+    scale = _ONE / length
     for k in range(len(mean)):
-        direction[k] = mean[k] / length
+        direction[k] = mean[k] * scale
     return total, length
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False)
 def sample_taste(mean: Array, total: np.float32, length: np.float32, normal: Array, out: Array) -> None:
     """A taste from the posterior's normal approximation, scaled as the direction is: linear Thompson sampling.
 
@@ -71,16 +63,16 @@ def sample_taste(mean: Array, total: np.float32, length: np.float32, normal: Arr
     """
     common = _ZERO
     for k in range(len(mean)):
-        common += np.float32(math.sqrt(mean[k])) * normal[k]
-    width = _ONE / np.float32(math.sqrt(total + _ONE))
+        out[k] = np.float32(math.sqrt(mean[k])) * normal[k]
+        common += out[k]
+    width, scale = _ONE / np.float32(math.sqrt(total + _ONE)), _ONE / length
     for k in range(len(mean)):
-        moved = np.float32(math.sqrt(mean[k])) * normal[k] - mean[k] * common
-        out[k] = max(mean[k] + width * moved, _ZERO) / length
+        out[k] = max(mean[k] + width * (out[k] - mean[k] * common), _ZERO) * scale
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def gather(chosen: Array, vectors_ik: Array, local: Array) -> None:
-    """Vectors of the chosen items, topic by topic [topics, shortlist]."""
+    """Vectors of the chosen items, topic by topic [topics, at least as many as chosen]."""
     topics = len(local)
     for j in range(len(chosen)):
         item = chosen[j]
@@ -88,42 +80,41 @@ def gather(chosen: Array, vectors_ik: Array, local: Array) -> None:
             local[k, j] = vectors_ik[item, k]
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def rank(
     relevance: Array,
     chosen: Array,
     local: Array,
-    base_i: Array,
+    base: Array,
     weights: Array,
     quality: np.float32,
     estimate: Array,
     price: np.float32,
-    dear_i: Array,
+    dear: Array,
 ) -> None:
     """Score of each candidate: its own part, learned quality, price, and the user's part ``weights . vector``.
 
     Args:
-        relevance: written [shortlist].
+        relevance: written [shortlist or more].
         chosen: items [shortlist].
-        local: their vectors [topics, shortlist].
-        base_i: what depends on the item and the day alone [items].
+        local: their vectors [topics, as relevance].
+        base: what depends on the item and the day alone [items].
         weights: by topic [topics].
         quality: weight of what feedback says about an item's quality.
         estimate: that [items].
         price: weight of the price times the user's believed sensitivity.
-        dear_i: price relative to the mean, minus 1 [items].
+        dear: price relative to the mean, minus 1 [items].
     """
-    n = len(chosen)
-    for j in range(n):
+    for j in range(len(chosen)):
         item = chosen[j]
-        relevance[j] = base_i[item] + quality * estimate[item] - price * dear_i[item]
+        relevance[j] = base[item] + quality * estimate[item] - price * dear[item]
     for k in range(len(local)):
         weight, row = weights[k], local[k]
-        for j in range(n):
+        for j in range(len(relevance)):
             relevance[j] += weight * row[j]
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False)
 def uncertain(
     deviation: Array,
     cosine: Array,
@@ -132,37 +123,31 @@ def uncertain(
     mean: Array,
     user_scale: np.float32,
     item_scale: np.float32,
-    prior_i: Array,
+    prior: Array,
     precision: Array,
 ) -> None:
     """Posterior standard deviation of the score of each candidate [shortlist]; see ``retrieval.spread_of``.
 
     ``cosine`` [shortlist] is overwritten.
     """
-    n = len(chosen)
-    for j in range(n):
-        deviation[j] = _ZERO
-        cosine[j] = _ZERO
-    if user_scale > _ZERO:
-        for k in range(len(mean)):
-            weight, row = mean[k], local[k]
-            for j in range(n):
-                part = weight * row[j]
-                deviation[j] += part * row[j]
-                cosine[j] += part
-    for j in range(n):
+    moments(cosine, deviation, mean, local)
+    for j in range(len(chosen)):
         item = chosen[j]
         taste = user_scale * max(deviation[j] - cosine[j] * cosine[j], _ZERO)
-        quality = item_scale * prior_i[item] / (_ONE + prior_i[item] * precision[item])
+        quality = item_scale * prior[item] / (_ONE + prior[item] * precision[item])
         deviation[j] = np.float32(math.sqrt(taste + quality))
 
 
-@njit(cache=True, _nrt=False)
-def to_unit_range(relevance: Array) -> None:
-    """Shift and scale to 0 ... 1."""
-    low, high = relevance[0], relevance[0]
-    for value in relevance:
-        low, high = min(low, value), max(high, value)
+@inner(inline=False, no_nan=True)
+def to_unit_range(relevance: Array, count: int, rest: np.float32) -> None:
+    """Shift and scale the first ``count`` to 0 ... 1, and put ``rest`` in place of the others."""
+    low, high = _LARGE, -_LARGE
+    for j in range(count):
+        value = relevance[j]
+        low = value if value < low else low
+        high = value if value > high else high
     scale = _ONE / max(high - low, _SMALL)
-    for j in range(len(relevance)):
+    for j in range(count):
         relevance[j] = (relevance[j] - low) * scale
+    for j in range(count, len(relevance)):
+        relevance[j] = rest

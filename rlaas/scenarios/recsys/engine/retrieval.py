@@ -6,30 +6,35 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["add_linear", "collaborate", "neighbours", "select", "solve", "spread_of"]
+from rlaas.scenarios.compiled import inner
+
+__all__ = ["HIDDEN", "add_linear", "collaborate", "moments", "neighbours", "select", "solve", "spread_of"]
 
 Array = NDArray[Any]
 
+HIDDEN = np.float32(-1e30)
+"""Score of what must not be selected."""
+
 _HALVINGS = 24
-_SURPLUS = 12
+_FOUR = 4
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+_EDGE = np.float32(-1e29)
 _TINY = np.float32(1e-20)
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False)
 def add_linear(score: Array, weights: Array, rows_ki: Array) -> None:
     """``score += weights @ rows`` by elementwise passes: the same bits wherever it runs, unlike a matrix product."""
     topics, items = rows_ki.shape
     k = 0
-    while k + 4 <= topics:
-        w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
-        r0, r1, r2, r3 = rows_ki[k], rows_ki[k + 1], rows_ki[k + 2], rows_ki[k + 3]
+    while k + 6 <= topics:
+        w0, w1, w2, w3, w4, w5 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3], weights[k + 4], weights[k + 5]
+        r0, r1, r2, r3, r4, r5 = rows_ki[k], rows_ki[k + 1], rows_ki[k + 2], rows_ki[k + 3], rows_ki[k + 4], rows_ki[k + 5]
         for i in range(items):
-            score[i] += (w0 * r0[i] + w1 * r1[i]) + (w2 * r2[i] + w3 * r3[i])
-        k += 4
+            score[i] += (w0 * r0[i] + w1 * r1[i]) + (w2 * r2[i] + w3 * r3[i]) + (w4 * r4[i] + w5 * r5[i])
+        k += 6
     while k < topics:
         w, row = weights[k], rows_ki[k]
         for i in range(items):
@@ -37,80 +42,135 @@ def add_linear(score: Array, weights: Array, rows_ki: Array) -> None:
         k += 1
 
 
-# nnan and nsz let the compiler vectorise the search for extremes; they change no result, as no score is NaN.
-@njit(cache=True, _nrt=False, fastmath={"nnan", "nsz"})
-def _extremes(score: Array) -> tuple[np.float32, np.float32]:
-    low, high = score[0], score[0]
-    for i in range(len(score)):
-        value = score[i]
-        low = value if value < low else low
+@inner(inline=False)
+def moments(first: Array, second: Array, weights: Array, rows_ki: Array) -> None:
+    """``first = weights @ rows`` and ``second = weights @ rows^2``, over the columns of ``rows``."""
+    topics, items = rows_ki.shape
+    for i in range(items):
+        first[i] = _ZERO
+        second[i] = _ZERO
+    k = 0
+    while k + 4 <= topics:
+        w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+        r0, r1, r2, r3 = rows_ki[k], rows_ki[k + 1], rows_ki[k + 2], rows_ki[k + 3]
+        for i in range(items):
+            a, b, c, d = w0 * r0[i], w1 * r1[i], w2 * r2[i], w3 * r3[i]
+            first[i] += (a + b) + (c + d)
+            second[i] += (a * r0[i] + b * r1[i]) + (c * r2[i] + d * r3[i])
+        k += 4
+    while k < topics:
+        w, row = weights[k], rows_ki[k]
+        for i in range(items):
+            a = w * row[i]
+            first[i] += a
+            second[i] += a * row[i]
+        k += 1
+
+
+@inner(inline=False, no_nan=True)
+def _best_of_four(score: Array, best: Array) -> tuple[np.float32, np.float32]:
+    """Largest of each four items a quarter apart into ``best``; the extremes of those that are not hidden."""
+    n = len(best)
+    a, b, c, d = score[:n], score[n : 2 * n], score[2 * n : 3 * n], score[3 * n : 4 * n]
+    for i in range(n):
+        x = a[i] if a[i] > b[i] else b[i]
+        y = c[i] if c[i] > d[i] else d[i]
+        best[i] = x if x > y else y
+    low, high = -HIDDEN, HIDDEN
+    for i in range(n):
+        value = best[i]
         high = value if value > high else high
+        seen = value if value > _EDGE else -HIDDEN
+        low = seen if seen < low else low
     return low, high
 
 
-@njit(cache=True, _nrt=False)
-def _at_least(score: Array, edge: np.float32) -> int:
-    count = np.int32(0)
-    for i in range(len(score)):
-        count += np.int32(1) if score[i] >= edge else np.int32(0)
-    return int(count)
+@inner(inline=False, no_nan=True)
+def _edge(values: Array, wanted: int, surplus: int, low: np.float32, high: np.float32) -> np.float32:
+    """A bound that at least ``wanted`` of the values reach, and hardly more than ``surplus`` others.
 
-
-@njit(cache=True, _nrt=False)
-def select(score: Array, hidden: Array, hidden_count: int, found: Array, chosen: Array) -> None:
-    """The ``len(chosen)`` best items that are not hidden, exactly; ties at the edge go to the lower number.
-
-    Halves the range of scores until little more than what is wanted lies above the middle (counting is one vectorised
-    pass), collects that and drops the worst of it.
-
-    Args:
-        score: of all items; that of hidden items is overwritten [items].
-        hidden, hidden_count: a list of items, and how many of it count.
-        found: overwritten [items + 1].
-        chosen: written, by number.
+    Halves the range between ``low``, which enough of them reach, and ``high``; counting is one vectorised pass.
     """
-    low, high = _extremes(score)
-    worst = low - (high - low) - _ONE
-    for h in range(hidden_count):
-        score[hidden[h]] = worst
-    wanted = len(chosen)
-    count = len(score) - hidden_count
     for _ in range(_HALVINGS):
         middle = _HALF * (low + high)
-        above = _at_least(score, middle)
-        if above >= wanted:
-            low, count = middle, above
+        count = np.int32(0)
+        for i in range(len(values)):
+            count += np.int32(1) if values[i] >= middle else np.int32(0)
+        if count >= wanted:
+            low = middle
+            if count <= wanted + surplus:
+                break
         else:
             high = middle
-        if count <= wanted + _SURPLUS:
-            break
+    return low
+
+
+@inner(inline=False)
+def select(score: Array, best: Array, found: Array, chosen: Array) -> None:
+    """The ``len(chosen)`` best items that are not hidden, exactly; ties at the edge go to the lower number.
+
+    At least as many items as columns reach a bound on the largest of each column of four. So a bound that enough
+    columns reach is found first, on a quarter of the numbers, and only the items of those columns are looked at.
+
+    Args:
+        score: of all items, and :data:`HIDDEN` for those that must not be taken and behind the last [a multiple of 4].
+        best: overwritten [2, as score].
+        found: overwritten [2, one more than score].
+        chosen: written, in no particular order.
+    """
+    wanted, quarter = len(chosen), len(score) // _FOUR
+    tops, values, columns, items = best[0, :quarter], best[1], found[0], found[1]
+    low, high = _best_of_four(score, tops)
+    seen = 0
+    for column in range(quarter):
+        seen += 1 if tops[column] > _EDGE else 0
+    bound = _EDGE
+    if seen >= wanted:
+        bound = _edge(tops, wanted, 0, low, high)
     # The place behind the last one is written and overwritten until something belongs there; no branch to mispredict.
     taken = 0
-    for i in range(len(score)):
-        found[taken] = i
-        taken += 1 if score[i] >= low else 0
+    for column in range(quarter):
+        columns[taken] = column
+        taken += 1 if tops[column] >= bound else 0
+    n = 0
+    for place in range(taken):
+        column = columns[place]
+        for row in range(_FOUR):
+            item = row * quarter + column
+            items[n] = item
+            n += 1 if score[item] >= bound else 0
+    for place in range(n):
+        values[place] = score[items[place]]
+    if bound <= _EDGE:
+        bound = low
+        for place in range(n):
+            bound = min(bound, values[place])
+    bound = _edge(values[:n], wanted, 0, bound, high)
+    taken = 0
+    for place in range(n):
+        columns[taken] = items[place]
+        taken += 1 if values[place] >= bound else 0
     while taken > wanted:
         last = 0
         for place in range(1, taken):
-            if score[found[place]] <= score[found[last]]:
+            one, other = columns[place], columns[last]
+            if score[one] < score[other] or (score[one] == score[other] and one > other):
                 last = place
-        for place in range(last, taken - 1):
-            found[place] = found[place + 1]
         taken -= 1
+        columns[last] = columns[taken]
     for place in range(wanted):
-        chosen[place] = found[place]
+        chosen[place] = columns[place]
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False)
 def spread_of(
     spread: Array,
     scratch: Array,
-    rows_ki: Array,
-    squares_ki: Array,
+    vectors_ki: Array,
     mean: Array,
     user_scale: np.float32,
     item_scale: np.float32,
-    prior_i: Array,
+    prior: Array,
     precision: Array,
 ) -> None:
     """Posterior standard deviation of every item's utility: ``sqrt(x' A^-1 x)`` of LinUCB plus the item's own part.
@@ -121,26 +181,21 @@ def spread_of(
     Args:
         spread: written [items].
         scratch: overwritten [items].
-        rows_ki, squares_ki: item vectors and their squares [topics, items].
+        vectors_ki: item vectors [topics, items].
         mean: m, posterior mean of the topic shares [topics].
         user_scale: squared weight of the match over ``(a0 + 1) |m|^2``.
         item_scale: squared weight of the quality.
-        prior_i: prior variance of the quality [items].
+        prior: prior variance of the quality [items].
         precision: what feedback adds [items].
     """
-    for i in range(len(spread)):
-        spread[i] = _ZERO
-        scratch[i] = _ZERO
-    if user_scale > _ZERO:
-        add_linear(spread, mean, squares_ki)
-        add_linear(scratch, mean, rows_ki)
-    for i in range(len(spread)):
+    moments(scratch, spread, mean, vectors_ki)
+    for i in range(vectors_ki.shape[1]):
         taste = user_scale * max(spread[i] - scratch[i] * scratch[i], _ZERO)
-        quality = item_scale * prior_i[i] / (_ONE + prior_i[i] * precision[i])
+        quality = item_scale * prior[i] / (_ONE + prior[i] * precision[i])
         spread[i] = np.float32(math.sqrt(taste + quality))
 
 
-@njit(cache=True, _nrt=False)
+@inner
 def solve(matrix: Array, right: Array, answer: Array) -> None:
     """Solve ``matrix x = right`` for a symmetric positive definite matrix, overwritten by its Cholesky factor."""
     n = len(right)
@@ -164,15 +219,14 @@ def solve(matrix: Array, right: Array, answer: Array) -> None:
         answer[i] = total / matrix[i, i]
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False)
 def collaborate(
     score: Array,
     weight: np.float32,
-    factors_ki: Array,
-    content_ki: Array,
+    factors: Array,
     gram: Array,
     confidence: np.float32,
-    known_i: Array,
+    known: Array,
     recent: Array,
     recent_count: int,
     matrix: Array,
@@ -184,40 +238,49 @@ def collaborate(
     The user is folded in as Hu, Koren and Volinsky 2008 do: ``x = (Y'Y + r I + c sum y y')^-1 (1 + c) sum y`` over the
     last clicks. An item's factor is its own as far as it is known and for the rest the regression of factors on
     content (Agarwal and Chen 2009, regression-based latent factors).
+
+    Args:
+        score: added to [items or more].
+        weight: of the scores.
+        factors: own and content factors [2, factors, items].
+        gram: ``Y'Y + r I`` [factors, factors].
+        confidence: c.
+        known: how much of an item is known [items].
+        recent, recent_count: the user's clicks, a ring.
+        matrix, rest, scratch: overwritten [factors, factors], [2, factors], [2, items or more].
     """
     clicks = min(recent_count, len(recent))
     if clicks == 0:
         return
-    n = len(gram)
-    right, answer = rest[0], rest[1]
+    n, items = len(gram), len(known)
+    right, answer, own, content = rest[0], rest[1], scratch[0], scratch[1]
     for i in range(n):
         right[i] = _ZERO
         for j in range(n):
             matrix[i, j] = gram[i, j]
     for c in range(clicks):
         item = recent[c]
-        known = known_i[item]
+        share = known[item]
+        # The answer's place holds the item's factor until there is an answer.
         for i in range(n):
-            yi = known * factors_ki[i, item] + (_ONE - known) * content_ki[i, item]
-            right[i] += (_ONE + confidence) * yi
+            answer[i] = share * factors[0, i, item] + (_ONE - share) * factors[1, i, item]
+        for i in range(n):
+            right[i] += (_ONE + confidence) * answer[i]
             for j in range(i + 1):
-                yj = known * factors_ki[j, item] + (_ONE - known) * content_ki[j, item]
-                matrix[i, j] += confidence * yi * yj
+                matrix[i, j] += confidence * answer[i] * answer[j]
     solve(matrix, right, answer)
-    for i in range(len(score)):
-        scratch[i] = _ZERO
-    add_linear(scratch, answer, factors_ki)
-    for i in range(len(score)):
-        score[i] += weight * known_i[i] * scratch[i]
-        scratch[i] = _ZERO
-    add_linear(scratch, answer, content_ki)
-    for i in range(len(score)):
-        score[i] += weight * (_ONE - known_i[i]) * scratch[i]
+    for i in range(items):
+        own[i] = _ZERO
+        content[i] = _ZERO
+    add_linear(own, answer, factors[0])
+    add_linear(content, answer, factors[1])
+    for i in range(items):
+        score[i] += weight * (known[i] * own[i] + (_ONE - known[i]) * content[i])
 
 
-@njit(cache=True, _nrt=False)
+@inner(inline=False)
 def neighbours(
-    score: Array, weight: np.float32, similarity_ii: Array, known_i: Array, recent: Array, recent_count: int
+    score: Array, weight: np.float32, similarity_ii: Array, known: Array, recent: Array, recent_count: int
 ) -> None:
     """Add item-to-item scores: the mean similarity with the last clicks, as far as an item is known."""
     clicks = min(recent_count, len(recent))
@@ -226,5 +289,5 @@ def neighbours(
     share = weight / np.float32(clicks)
     for c in range(clicks):
         row = similarity_ii[recent[c]]
-        for i in range(len(score)):
-            score[i] += share * known_i[i] * row[i]
+        for i in range(len(known)):
+            score[i] += share * known[i] * row[i]

@@ -1,4 +1,8 @@
-"""The arrays a step works on: constants and tables shared by all environments, state by environment, buffers."""
+"""The arrays a step works on: state by environment, buffers by thread, what a step returns.
+
+What belongs to one environment stands together, scalars in a record and vectors as rows of one array, so that a kernel
+touches few cache lines and passes few pointers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,26 @@ from numpy.typing import NDArray
 
 from rlaas.scenarios.recsys.reference import SLATE
 
-__all__ = ["RECENT", "WORD", "Outputs", "Scratch", "State", "state_bytes"]
+__all__ = [
+    "COVERED",
+    "ESTIMATE",
+    "EVIDENCE",
+    "EXPOSURE",
+    "LOGITS",
+    "MEASURED",
+    "PRECISION",
+    "RECENT",
+    "SHOWN",
+    "STREAM",
+    "TASTE",
+    "TREND",
+    "WIDTH",
+    "WORD",
+    "Outputs",
+    "Scratch",
+    "State",
+    "state_bytes",
+]
 
 RECENT = 8
 """Clicks of a user that collaborative retrieval looks at."""
@@ -17,110 +40,116 @@ RECENT = 8
 WORD = 64
 """Items in a word of a bitset."""
 
+WIDTH = 16
+"""A slate's place in a buffer: its ten items and room that fills whole vectors."""
+
+BY_TOPIC = ("logits", "taste", "trend", "exposure", "evidence", "measured")
+LOGITS, TASTE, TREND, EXPOSURE, EVIDENCE, MEASURED = range(6)
+"""Rows of ``State.by_topic``: hidden interests as logits and as topic shares; trends; decayed mean vector of what was
+shown; decayed topic counts of clicks and orders; trends as the platform measures them."""
+
+BY_ITEM = ("estimate", "precision")
+ESTIMATE, PRECISION = range(2)
+"""Rows of ``State.by_item``: what feedback adds to the platform's idea of an item's quality; the information behind it,
+that of the prior not included."""
+
+SETS = ("shown", "covered")
+SHOWN, COVERED = range(2)
+"""Rows of ``State.sets``: items shown in the session, and in the window of coverage."""
+
 Array = NDArray[Any]
 
+STREAM = np.dtype(
+    [
+        ("key", "u8"),  # of the random numbers
+        ("clock", "f8"),  # hours
+        ("step", "i8"),  # of the random numbers; counts for ever, a reset without a seed included
+        ("stream_step", "i8"),  # since the last reset; events are scheduled by it
+        ("user", "i8"),  # running number
+        ("visits", "i4"),  # sessions of the user, this one included
+        ("segment", "i4"),
+        ("page", "i4"),  # pages shown in the session
+        ("shown_count", "i4"),  # items shown in the session
+        ("window_page", "i4"),  # pages in the window of coverage
+        ("recent_count", "i4"),  # clicks that went into ``recent``
+        ("sensitivity", "f4"),  # hidden: to prices
+        ("satisfaction", "f4"),  # hidden
+        ("patience", "f4"),  # hidden: pages left
+        ("clicks", "f4"),  # of the session, as the rest
+        ("orders", "f4"),
+        ("last_click", "f4"),
+        ("last_order", "f4"),
+        ("idle", "f4"),  # pages since a click
+        ("price_level", "f4"),  # of the user's clicks
+        ("last_diversity", "f4"),
+        ("mobile", "u1"),
+        ("ended", "u1"),  # in the last step
+        ("recent", "i2", (RECENT,)),  # the user's last clicks, a ring
+    ],
+    align=True,
+)
+
 # Rows of working memory per thread, of which the first is used: neighbours would share cache lines with each other.
-_SPACING = 16
+_SPACING = 4
+
+
+def _up(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
 
 
 class State(NamedTuple):
     """Everything the next steps depend on, one row per environment.
 
     Attributes:
-        key, step: of the random numbers; ``step`` counts for ever, a reset without a seed included.
-        stream_step: steps since the last reset, by which events are scheduled.
-        user, visits, segment, mobile, clock: who is there, and when (hours).
-        logits, taste: hidden interests as logits and as topic shares [n, topics].
-        trend: of topics [n, topics].
-        sensitivity, satisfaction, patience: hidden, of the user [n].
-        pending: orders that will be placed so many pages from now, a ring [n, attribution_pages + 1].
-        page, clicks, orders, last_click, last_order, idle, price_level, last_diversity: of the session [n].
-        exposure: decayed mean vector of what was shown [n, topics].
-        evidence: decayed topic counts of clicks and orders [n, topics].
-        measured: trends as the platform measures them [n, topics].
-        shown, shown_items, shown_count: items shown in the session, as a bitset and as a list.
-        covered, window_page: items shown in the window of coverage, a bitset, and the pages of that window.
-        recent, recent_count: the user's last clicks, a ring [n, RECENT].
-        estimate: what feedback adds to the platform's idea of an item's quality [n, items].
-        precision: the information behind it, that of the prior not included [n, items].
-        ended: the session ended in the last step [n].
+        streams: records, see :data:`STREAM` [n].
+        by_topic: see :data:`LOGITS` [n, 6, topics].
+        by_item: see :data:`ESTIMATE` [n, 2, items].
+        sets: bitsets, see :data:`SHOWN` [n, 2, words].
+        shown_items: items shown in the session, in order [n, slate * pages].
+        pending: by page of the session modulo the window: the item that will be ordered or -1, and on which page
+            [n, attribution_pages + 1, 2].
     """
 
-    key: Array
-    step: Array
-    stream_step: Array
-    user: Array
-    visits: Array
-    segment: Array
-    mobile: Array
-    clock: Array
-    logits: Array
-    taste: Array
-    trend: Array
-    sensitivity: Array
-    satisfaction: Array
-    patience: Array
-    pending: Array
-    page: Array
-    clicks: Array
-    orders: Array
-    last_click: Array
-    last_order: Array
-    idle: Array
-    price_level: Array
-    last_diversity: Array
-    exposure: Array
-    evidence: Array
-    measured: Array
-    shown: Array
+    streams: Array
+    by_topic: Array
+    by_item: Array
+    sets: Array
     shown_items: Array
-    shown_count: Array
-    covered: Array
-    window_page: Array
-    recent: Array
-    recent_count: Array
-    estimate: Array
-    precision: Array
-    ended: Array
+    pending: Array
 
     @classmethod
     def empty(cls, environments: int, *, items: int, topics: int, episode_steps: int, attribution_pages: int) -> State:
         """State of ``environments`` environments before their first reset."""
-        n, words = environments, -(-items // WORD)
-        whole, real = np.int32, np.float32
-        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "key": (np.uint64, ()),
-            "clock": (np.float64, ()),
-            "mobile": (np.bool_, ()),
-            "ended": (np.bool_, ()),
-            "pending": (np.int8, (attribution_pages + 1,)),
-            "shown": (np.uint64, (words,)),
-            "shown_items": (np.int16, (SLATE * episode_steps,)),
-            "covered": (np.uint64, (words,)),
-            "recent": (np.int16, (RECENT,)),
-            "estimate": (real, (items,)),
-            "precision": (real, (items,)),
-        }
-        shapes |= dict.fromkeys(("step", "stream_step", "user"), (np.int64, ()))
-        shapes |= dict.fromkeys(
-            ("visits", "segment", "page", "shown_count", "window_page", "recent_count"), (whole, ())
+        n = environments
+        return cls(
+            streams=np.zeros(n, dtype=STREAM),
+            by_topic=np.zeros((n, len(BY_TOPIC), topics), dtype=np.float32),
+            by_item=np.zeros((n, len(BY_ITEM), items), dtype=np.float32),
+            sets=np.zeros((n, len(SETS), -(-items // WORD)), dtype=np.uint64),
+            shown_items=np.zeros((n, SLATE * episode_steps), dtype=np.int16),
+            pending=np.full((n, attribution_pages + 1, 2), -1, dtype=np.int16),
         )
-        by_topic = ("logits", "taste", "trend", "exposure", "evidence", "measured")
-        shapes |= dict.fromkeys(by_topic, (real, (topics,)))
-        arrays = {}
-        for name in cls._fields:
-            kind, shape = shapes.get(name, (real, ()))
-            arrays[name] = np.zeros((n, *shape), dtype=kind)
-        return cls(**arrays)
+
+    def views(self) -> dict[str, Array]:
+        """Every quantity by its name, one row per environment, as views."""
+        views: dict[str, Array] = {name: self.streams[name] for name in STREAM.names or ()}
+        views |= {name: self.by_topic[:, row] for row, name in enumerate(BY_TOPIC)}
+        views |= {name: self.by_item[:, row] for row, name in enumerate(BY_ITEM)}
+        views |= {name: self.sets[:, row] for row, name in enumerate(SETS)}
+        return views | {"shown_items": self.shown_items, "pending": self.pending}
 
 
 def state_bytes(state: State) -> int:
     """Bytes per environment."""
-    return sum(array.nbytes for array in state) // len(state.key)
+    return sum(array.nbytes for array in state) // len(state.streams)
 
 
 class Outputs(NamedTuple):
-    """What a step returns, one row per environment; see :class:`RecommenderVectorEnv`."""
+    """What a step returns, one row per environment; see :class:`RecommenderVectorEnv`.
+
+    The last two are for pictures: utilities and click probabilities of the page [n, 2, slate], and the patience before
+    the session and after each of its pages [n, pages + 1].
+    """
 
     observation: Array
     reward: Array
@@ -134,9 +163,11 @@ class Outputs(NamedTuple):
     user: Array
     session: Array
     day: Array
+    page: Array
+    patience: Array
 
     @classmethod
-    def empty(cls, environments: int, *, features: int, objectives: int, parts: int) -> Outputs:
+    def empty(cls, environments: int, *, features: int, objectives: int, parts: int, episode_steps: int) -> Outputs:
         """Buffers for ``environments`` environments."""
         n = environments
         return cls(
@@ -152,52 +183,46 @@ class Outputs(NamedTuple):
             user=np.zeros(n, dtype=np.int64),
             session=np.zeros(n, dtype=np.int64),
             day=np.zeros(n, dtype=np.int64),
+            page=np.zeros((n, 2, SLATE), dtype=np.float32),
+            patience=np.zeros((n, episode_steps + 1), dtype=np.float32),
         )
 
 
 class Scratch(NamedTuple):
-    """Working memory of one thread; nothing in it outlives a step.
+    """Working memory of one thread; nothing in it outlives a step. First axis: threads.
 
     Attributes:
         slot: row of the others that belongs to a chunk, by its first environment [n].
-        score, spread, bound: of all items [threads, items].
-        found: items that may be among the best [threads, items + 1].
-        chosen: the shortlist [threads, shortlist].
-        local: its vectors [threads, topics, shortlist].
-        relevance, second, deviation, nearest, gain: of the shortlist [threads, shortlist].
-        factor: rows of the Cholesky factor of the DPP [threads, SLATE, shortlist].
-        linear, direction, sample, other: by topic [threads, topics].
-        normal: standard normal numbers, enough for topics or a shortlist [threads, ...].
-        matrix: of the fold-in [threads, factors, factors].
-        rest: the right side and the answer of the fold-in [threads, 2, factors].
-        page: utilities, probabilities, matches, burdens, believed utilities and probabilities [threads, 6, SLATE].
-        slate, taken, use_second: the items, their columns, and where the second opinion decides [threads, SLATE].
+        items: scores, spreads and bounds of all items, see ``page`` [3, items and room].
+        best: largest score of four items, then the scores found [2, items and room].
+        found: columns, then items that may be among the best [2, items and room].
+        chosen: the shortlist [shortlist].
+        short: of the shortlist, see ``page`` [5, shortlist and room].
+        local: its vectors [topics, shortlist and room].
+        factor: rows of the Cholesky factor of the DPP [SLATE, shortlist and room].
+        topics: by topic, see ``page`` [5, topics].
+        normal: standard normal numbers, enough for topics or a shortlist.
+        matrix: of the fold-in [factors, factors]; rest: its right side and answer [2, factors].
+        page: see ``response`` [8, WIDTH].
+        page_vectors: of the slate's items [topics, WIDTH].
+        slate: items, their columns, and where the second opinion decides [3, SLATE].
     """
 
     slot: Array
-    score: Array
-    spread: Array
-    bound: Array
+    items: Array
+    best: Array
     found: Array
     chosen: Array
+    short: Array
     local: Array
-    relevance: Array
-    second: Array
-    deviation: Array
-    nearest: Array
-    gain: Array
     factor: Array
-    linear: Array
-    direction: Array
-    sample: Array
-    other: Array
+    topics: Array
     normal: Array
     matrix: Array
     rest: Array
     page: Array
+    page_vectors: Array
     slate: Array
-    taken: Array
-    use_second: Array
 
     @classmethod
     def empty(
@@ -208,33 +233,26 @@ class Scratch(NamedTuple):
         slot = np.zeros(chunks[-1][1], dtype=np.int64)
         for number, (first, _) in enumerate(chunks):
             slot[first] = number * _SPACING
+        # Whole vectors, so that loops have no remainder.
+        wide, short = _up(items, 4 * WORD), _up(shortlist, WORD)
 
         def real(*shape: int) -> Array:
             return np.zeros((threads, *shape), dtype=np.float32)
 
         return cls(
             slot=slot,
-            score=real(items),
-            spread=real(items),
-            bound=real(items),
-            found=np.zeros((threads, items + 1), dtype=np.int32),
+            items=real(3, wide),
+            best=real(2, wide),
+            found=np.zeros((threads, 2, wide + 1), dtype=np.int32),
             chosen=np.zeros((threads, shortlist), dtype=np.int32),
-            local=real(topics, shortlist),
-            relevance=real(shortlist),
-            second=real(shortlist),
-            deviation=real(shortlist),
-            nearest=real(shortlist),
-            gain=real(shortlist),
-            factor=real(SLATE, shortlist),
-            linear=real(topics),
-            direction=real(topics),
-            sample=real(topics),
-            other=real(topics),
+            short=real(5, short),
+            local=real(topics, short),
+            factor=real(SLATE, short),
+            topics=real(5, topics),
             normal=real(max(topics, shortlist) + 4),
             matrix=real(factors, factors),
             rest=real(2, factors),
-            page=real(6, SLATE),
-            slate=np.zeros((threads, SLATE), dtype=np.int64),
-            taken=np.zeros((threads, SLATE), dtype=np.int64),
-            use_second=np.zeros((threads, SLATE), dtype=np.bool_),
+            page=real(8, WIDTH),
+            page_vectors=real(topics, WIDTH),
+            slate=np.zeros((threads, 3, SLATE), dtype=np.int64),
         )

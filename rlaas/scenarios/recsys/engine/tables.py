@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,32 @@ from numpy.typing import NDArray
 from rlaas.scenarios.recsys.reference import SLATE
 
 if TYPE_CHECKING:
+    from rlaas.objectives import Objective
     from rlaas.scenarios.recsys.catalogue import Catalogue
     from rlaas.scenarios.recsys.collaborative import Collaborative
     from rlaas.scenarios.recsys.events import Schedule
     from rlaas.scenarios.recsys.reference import CalibratedConstants, Reference
 
-__all__ = ["EXPLORATIONS", "RULES", "Constants", "Tables", "constants_of", "tables_of"]
+__all__ = [
+    "CENTRE",
+    "CHEAP",
+    "CONSTANTS",
+    "CONTENT",
+    "EXPLORATIONS",
+    "FRESH",
+    "FRESHNESS",
+    "KNOWN",
+    "OBSERVED",
+    "OWN",
+    "POPULAR",
+    "PRIOR",
+    "PRIOR_TASTE",
+    "RULES",
+    "STRATEGIES",
+    "Tables",
+    "constants_of",
+    "tables_of",
+]
 
 Array = NDArray[Any]
 
@@ -26,132 +47,118 @@ EXPLORATIONS = ("none", "uniform", "linucb", "thompson", "bernoulli", "top_two",
 """What a page does to learn; see :mod:`rlaas.scenarios.recsys.engine.page`."""
 
 
-class Constants(NamedTuple):
-    """Numbers of the reference that a step needs, by the reference's names where it has them."""
+_REAL = (
+    *("choice_match", "choice_quality", "choice_freshness", "choice_trend", "choice_price", "choice_satiation"),
+    *("satiation_memory", "exit_utility", "evening", "evening_peak_hour"),
+    *("order_intercept", "order_match", "order_quality", "order_price", "order_delay"),
+    *("satisfaction_memory", "satisfaction_start"),
+    *("satisfaction_base", "satisfaction_match", "satisfaction_quality", "satisfaction_price"),
+    *("page_cost", "click_relief", "boredom", "returning_patience_base", "returning_patience_satisfaction"),
+    *("return_intercept", "return_satisfaction", "return_gap_hours", "arrival_gap_hours"),
+    *("taste_spread", "page_drift", "session_drift", "click_reinforcement", "mobile_share"),
+    *("trend_persistence", "trend_noise", "shock_probability", "shock_size"),
+    *("prior_strength", "click_evidence", "order_evidence", "evidence_memory", "trend_lag"),
+    *("bound_width", "uniform_rate", "second_share", "ask_share", "fold_in", "determinant_trust"),
+)
+_WHOLE = (
+    *("sensitivity_shape", "patience_shape", "coverage_pages", "lifetime_days"),
+    *("episode_steps", "attribution_pages"),
+)
+CONSTANTS = np.dtype(
+    [*((name, "f4") for name in _REAL), *((name, "i8") for name in _WHOLE), ("expected", "u1")], align=True
+)
+"""Numbers of the reference that a step needs, by the reference's names where it has them."""
 
-    choice_match: np.float32
-    choice_quality: np.float32
-    choice_freshness: np.float32
-    choice_trend: np.float32
-    choice_price: np.float32
-    choice_satiation: np.float32
-    satiation_memory: np.float32
-    exit_utility: np.float32
-    evening: np.float32
-    evening_peak_hour: np.float32
-    order_intercept: np.float32
-    order_match: np.float32
-    order_quality: np.float32
-    order_price: np.float32
-    order_delay: np.float32
-    satisfaction_memory: np.float32
-    satisfaction_start: np.float32
-    satisfaction_base: np.float32
-    satisfaction_match: np.float32
-    satisfaction_quality: np.float32
-    satisfaction_price: np.float32
-    page_cost: np.float32
-    click_relief: np.float32
-    boredom: np.float32
-    returning_patience_base: np.float32
-    returning_patience_satisfaction: np.float32
-    return_intercept: np.float32
-    return_satisfaction: np.float32
-    return_gap_hours: np.float32
-    arrival_gap_hours: np.float32
-    taste_spread: np.float32
-    page_drift: np.float32
-    session_drift: np.float32
-    click_reinforcement: np.float32
-    mobile_share: np.float32
-    trend_persistence: np.float32
-    trend_noise: np.float32
-    shock_probability: np.float32
-    shock_size: np.float32
-    prior_strength: np.float32
-    click_evidence: np.float32
-    order_evidence: np.float32
-    evidence_memory: np.float32
-    trend_lag: np.float32
-    bound_width: np.float32
-    uniform_rate: np.float32
-    second_share: np.float32
-    ask_share: np.float32
-    fold_in: np.float32
-    determinant_trust: np.float32
-    sensitivity_shape: np.int64
-    patience_shape: np.int64
-    coverage_pages: np.int64
-    lifetime_days: np.int64
-    episode_steps: np.int64
-    attribution_pages: np.int64
-    expected: np.bool_
+STRATEGY = np.dtype(
+    [
+        ("rule", "i8"),  # index in RULES
+        ("match", "f4"),
+        ("trend", "f4"),
+        ("quality", "f4"),
+        ("collaborative", "f4"),
+        ("cost", "f8"),  # EUR per 1,000 impressions
+    ],
+    align=True,
+)
+PRESET = np.dtype([("match", "f4"), ("trend", "f4"), ("quality", "f4"), ("price", "f4")], align=True)
+SEGMENT = np.dtype([("sensitivity", "f4"), ("patience", "f4"), ("edge", "f4")], align=True)
+"""``edge`` is the share of users in the segments up to this one."""
+
+OBJECTIVE = np.dtype([("low", "f8"), ("span", "f8"), ("upward", "u1")], align=True)
+
+FRESHNESS, OBSERVED, PRIOR, KNOWN, STRATEGIES = range(5)
+"""Rows of ``Tables.daily``; a row for each retrieval strategy follows, then one for each ranking preset but the first.
+"""
+
+POPULAR, FRESH, CHEAP = range(3)
+"""Rows of ``Tables.pools``."""
+
+OWN, CONTENT = range(2)
+"""Rows of ``Tables.factors``."""
+
+CENTRE, PRIOR_TASTE = range(2)
+"""Rows of ``Tables.interests``."""
 
 
 class Tables(NamedTuple):
-    """Items I, topics K, phases P of the schedule, days D, retrieval strategies R, ranking presets M, actions A.
+    """Items I, topics K, phases P of the schedule, days D, retrieval strategies R, ranking presets M, segments S.
 
-    ``ranking`` is preset 1 and following: preset 0 keeps the order of retrieval. What depends on the price carries no
-    user: the price sensitivity of the segment is multiplied in by the step.
+    Attributes:
+        constants: one record, see :data:`CONSTANTS`.
+        strategies [R], presets [M - 1], segments [S], objectives [4]: records, see above. Preset 0 keeps the order of
+            retrieval and has no record.
+        parts: choices of each action [A, 4].
+        diversity: strength of MMR, or -1 for the DPP.
+        exploration: index in EXPLORATIONS.
+        vectors_ik, vectors_ki, topics_ik: of the items.
+        dear: price relative to the mean, minus 1 [I]; cost: EUR per 1,000 impressions [I].
+        quality: what users feel [P, I].
+        daily: what an item's score owes to the day alone [P, D, 4 + R + M - 1, I]; see :data:`FRESHNESS`. What depends
+            on the price is not in it: the sensitivity of the segment is multiplied in by the step.
+        born_start, born_items: items by the day on which they are new.
+        factors [2, F, I], gram [F, F], neighbours [I, I]: see :class:`~rlaas.scenarios.recsys.collaborative`.
+        interests: by segment, logits of the mean taste and the prior's counts [2, S, K].
+        position: penalty of a position on a large screen and on a small one [2, slate].
+        pools: mean vectors of the popular, fresh and cheap items [D, 3, K].
+        shocks, prices, phase_from: see :class:`~rlaas.scenarios.recsys.events.Schedule`.
+        levels: orders per click and clicks per page of the default baseline.
     """
 
-    vectors_ik: Array
-    vectors_ki: Array
-    squares_ki: Array
-    topics_ik: Array
-    quality_pi: Array
-    dear_i: Array
-    cost_i: Array
-    freshness_pdi: Array
-    observed_pdi: Array
-    prior_pdi: Array
-    known_pdi: Array
-    born_start: Array
-    born_items: Array
-    retrieval_pdri: Array
-    rule_r: Array
-    match_r: Array
-    trend_r: Array
-    quality_r: Array
-    collaborative_r: Array
-    retrieval_cost_r: Array
-    ranking_pdmi: Array
-    match_m: Array
-    trend_m: Array
-    quality_m: Array
-    price_m: Array
-    parts_a: Array
+    constants: Array
+    strategies: Array
+    presets: Array
+    segments: Array
+    objectives: Array
+    parts: Array
     diversity: Array
     exploration: Array
-    factors_ki: Array
-    content_ki: Array
+    vectors_ik: Array
+    vectors_ki: Array
+    topics_ik: Array
+    dear: Array
+    cost: Array
+    quality: Array
+    daily: Array
+    born_start: Array
+    born_items: Array
+    factors: Array
     gram: Array
-    neighbours_ii: Array
-    centre_sk: Array
-    prior_sk: Array
-    sensitivity_s: Array
-    patience_s: Array
-    segment_edge_s: Array
-    position_j: Array
-    popular_dk: Array
-    fresh_dk: Array
-    cheap_k: Array
+    neighbours: Array
+    interests: Array
+    position: Array
+    pools: Array
     shocks: Array
     prices: Array
-    phase_from_p: Array
-    low: Array
-    span: Array
-    upward: Array
+    phase_from: Array
     levels: Array
 
 
 def constants_of(
     reference: Reference, *, episode_steps: int, attribution_pages: int, expected: bool, exit_utility: float
-) -> Constants:
-    """The constants a step needs."""
-    c, v, s = reference.choice, reference.conversion, reference.session
-    u, p, x = reference.users, reference.platform, reference.actions.exploring
-    real = {
+) -> Array:
+    """The constants a step needs, one record of :data:`CONSTANTS`."""
+    c, v, x = reference.choice, reference.conversion, reference.actions.exploring
+    values: dict[str, Any] = {
         "choice_match": c.match,
         "choice_quality": c.quality,
         "choice_freshness": c.freshness,
@@ -173,22 +180,25 @@ def constants_of(
         "ask_share": x["ask_share"],
         "fold_in": x["fold_in_confidence"],
         "determinant_trust": reference.actions.determinant_trust,
-    }
-    for section in (s, u, p):
-        for name in Constants._fields:
-            if name not in real and isinstance(getattr(section, name, None), float):
-                real[name] = getattr(section, name)
-    whole = {
-        "sensitivity_shape": u.price_sensitivity_shape,
-        "patience_shape": u.patience_shape,
-        "coverage_pages": p.coverage_pages,
+        "sensitivity_shape": reference.users.price_sensitivity_shape,
         "lifetime_days": reference.catalogue.lifetime_days,
         "episode_steps": episode_steps,
         "attribution_pages": attribution_pages,
+        "expected": expected,
     }
-    values: dict[str, Any] = {name: np.float32(value) for name, value in real.items()}
-    values |= {name: np.int64(value) for name, value in whole.items()}
-    return Constants(**values, expected=np.bool_(expected))
+    for section in (reference.session, reference.users, reference.platform):
+        values |= {name: getattr(section, name) for name in CONSTANTS.names or () if hasattr(section, name)}
+    record = np.zeros(1, dtype=CONSTANTS)
+    for name in CONSTANTS.names or ():
+        record[name] = values[name]
+    return record
+
+
+def _records(kind: np.dtype[Any], **columns: Any) -> Array:
+    records = np.zeros(len(next(iter(columns.values()))), dtype=kind)
+    for name, values in columns.items():
+        records[name] = values
+    return records
 
 
 def tables_of(
@@ -197,11 +207,10 @@ def tables_of(
     collaborative: Collaborative,
     schedule: Schedule,
     *,
+    constants: Array,
     parts: NDArray[np.int64],
     calibrated: CalibratedConstants,
-    low: Array,
-    span: Array,
-    upward: Array,
+    objectives: Sequence[Objective],
 ) -> Tables:
     """The tables a step needs, float32 but for money and rewards."""
     cat, actions, users, choice = catalogue, reference.actions, reference.users, reference.choice
@@ -212,87 +221,84 @@ def tables_of(
 
     strategies, presets = list(actions.retrieval.values()), list(actions.ranking.values())[1:]
     v = reference.conversion
-    margin = np.log(cat.margin_i * cat.price_i)
     by_position = choice.position * np.log1p(np.arange(SLATE, dtype=np.float64))
     released = np.argsort(cat.release_i, kind="stable")
     return Tables(
-        vectors_ik=real(cat.vectors_ik),
-        vectors_ki=real(cat.vectors_ik.T),
-        squares_ki=real(cat.vectors_ik.T**2),
-        topics_ik=real(cat.topics_ik),
-        quality_pi=real([w.quality_i for w in worlds]),
-        dear_i=real(cat.price_i - 1.0),
-        cost_i=np.asarray(cat.cost_i, dtype=np.float64),
-        freshness_pdi=real([w.freshness_di for w in worlds]),
-        observed_pdi=real([w.observed_quality_di for w in worlds]),
-        prior_pdi=real([w.quality_variance_di for w in worlds]),
-        known_pdi=real([w.known_di for w in worlds]),
-        born_start=np.searchsorted(cat.release_i[released], np.arange(reference.catalogue.lifetime_days + 1)),
-        born_items=released.astype(np.int64),
-        retrieval_pdri=real(
-            [
-                np.stack(
-                    [
-                        s["popularity"] * w.popularity_di
-                        + s["quality"] * w.observed_quality_di
-                        + s["freshness"] * w.freshness_di
-                        - s["economy"] * w.log_cost_i
-                        for s in strategies
-                    ],
-                    axis=1,
-                )
-                for w in worlds
-            ]
+        constants=constants,
+        strategies=_records(
+            STRATEGY,
+            rule=[RULES.index(s["rule"]) for s in strategies],
+            collaborative=[
+                s["collaborative"] * (collaborative.scale if s["rule"] == "collaborative" else 1.0) for s in strategies
+            ],
+            **{name: [s[name] for s in strategies] for name in ("match", "trend", "quality", "cost")},
         ),
-        rule_r=np.array([RULES.index(s["rule"]) for s in strategies], dtype=np.int64),
-        match_r=real([s["match"] for s in strategies]),
-        trend_r=real([s["trend"] for s in strategies]),
-        quality_r=real([s["quality"] for s in strategies]),
-        collaborative_r=real(
-            [s["collaborative"] * (collaborative.scale if s["rule"] == "collaborative" else 1.0) for s in strategies]
+        presets=_records(
+            PRESET,
+            match=[m["click"] * choice.match + m["conversion"] * v.match for m in presets],
+            trend=[m["click"] * choice.trend for m in presets],
+            quality=[m["click"] * choice.quality + m["conversion"] * v.quality for m in presets],
+            price=[m["click"] * choice.price + m["conversion"] * v.price for m in presets],
         ),
-        retrieval_cost_r=np.array([s["cost"] for s in strategies]),
-        ranking_pdmi=real(
-            [
-                np.stack(
-                    [
-                        (m["click"] * choice.quality + m["conversion"] * v.quality) * w.observed_quality_di
-                        + m["click"] * choice.freshness * w.freshness_di
-                        + m["margin"] * margin
-                        - m["economy"] * w.log_cost_i
-                        for m in presets
-                    ],
-                    axis=1,
-                )
-                for w in worlds
-            ]
+        segments=_records(
+            SEGMENT,
+            sensitivity=users.price_sensitivity,
+            patience=users.patience_pages,
+            edge=np.cumsum(users.segment_shares),
         ),
-        match_m=real([m["click"] * choice.match + m["conversion"] * v.match for m in presets]),
-        trend_m=real([m["click"] * choice.trend for m in presets]),
-        quality_m=real([m["click"] * choice.quality + m["conversion"] * v.quality for m in presets]),
-        price_m=real([m["click"] * choice.price + m["conversion"] * v.price for m in presets]),
-        parts_a=parts,
-        # The DPP is marked by a negative strength.
+        objectives=_records(
+            OBJECTIVE,
+            low=[o.low for o in objectives],
+            span=[o.high - o.low for o in objectives],
+            upward=[o.direction == "maximize" for o in objectives],
+        ),
+        parts=parts,
         diversity=real([-1.0 if d == "dpp" else d for d in actions.diversity]),
         exploration=np.array([EXPLORATIONS.index(name) for name in actions.exploration], dtype=np.int64),
-        factors_ki=real(collaborative.factors_ki),
-        content_ki=real(collaborative.content_ki),
+        vectors_ik=real(cat.vectors_ik),
+        vectors_ki=real(cat.vectors_ik.T),
+        topics_ik=real(cat.topics_ik),
+        dear=real(cat.price_i - 1.0),
+        cost=np.asarray(cat.cost_i, dtype=np.float64),
+        quality=real([w.quality_i for w in worlds]),
+        daily=real([_daily(w, strategies, presets, reference) for w in worlds]),
+        born_start=np.searchsorted(cat.release_i[released], np.arange(reference.catalogue.lifetime_days + 1)),
+        born_items=released.astype(np.int64),
+        factors=real([collaborative.factors_ki, collaborative.content_ki]),
         gram=real(collaborative.gram),
-        neighbours_ii=real(collaborative.neighbours_ii),
-        centre_sk=real(cat.segment_centre_sk),
-        prior_sk=real(reference.platform.prior_strength * cat.segment_mean_sk),
-        sensitivity_s=real(users.price_sensitivity),
-        patience_s=real(users.patience_pages),
-        segment_edge_s=real(np.cumsum(users.segment_shares)[:-1]),
-        position_j=real([by_position, choice.mobile_position * by_position]),
-        popular_dk=real(cat.popular_dk),
-        fresh_dk=real(cat.fresh_dk),
-        cheap_k=real(cat.cheap_k),
+        neighbours=real(collaborative.neighbours_ii),
+        interests=real([cat.segment_centre_sk, reference.platform.prior_strength * cat.segment_mean_sk]),
+        position=real([by_position, choice.mobile_position * by_position]),
+        pools=real(np.stack([cat.popular_dk, cat.fresh_dk, np.broadcast_to(cat.cheap_k, cat.fresh_dk.shape)], axis=1)),
         shocks=schedule.shocks,
         prices=schedule.prices,
-        phase_from_p=schedule.phase_from_p,
-        low=np.asarray(low, dtype=np.float64),
-        span=np.asarray(span, dtype=np.float64),
-        upward=np.asarray(upward, dtype=np.bool_),
+        phase_from=schedule.phase_from_p,
         levels=np.array([calibrated.cvr0, calibrated.clicks_per_page]),
     )
+
+
+def _daily(
+    world: Catalogue,
+    strategies: Sequence[Mapping[str, Any]],
+    presets: Sequence[Mapping[str, float]],
+    reference: Reference,
+) -> Array:
+    """Rows of ``Tables.daily`` [D, rows, I]."""
+    w, choice, conversion = world, reference.choice, reference.conversion
+    margin = np.log(w.margin_i * w.price_i)
+    retrieval = [
+        s["popularity"] * w.popularity_di
+        + s["quality"] * w.observed_quality_di
+        + s["freshness"] * w.freshness_di
+        - s["economy"] * w.log_cost_i
+        for s in strategies
+    ]
+    ranking = [
+        (m["click"] * choice.quality + m["conversion"] * conversion.quality) * w.observed_quality_di
+        + m["click"] * choice.freshness * w.freshness_di
+        + m["margin"] * margin
+        - m["economy"] * w.log_cost_i
+        for m in presets
+    ]
+    known = [w.freshness_di, w.observed_quality_di, w.quality_variance_di, w.known_di]
+    return np.stack([*known, *retrieval, *ranking], axis=1)

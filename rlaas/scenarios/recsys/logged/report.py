@@ -1,0 +1,310 @@
+"""The calibration report of recsys: click levels and position curves beside the Open Bandit Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaas.scenarios.base import LoggedPair
+from rlaas.scenarios.data import data_directory
+from rlaas.scenarios.recsys.logged.curves import PositionCurve, position_curve, propensity_balance, wilson_interval
+from rlaas.scenarios.recsys.logged.open_bandit import LoggedFeedback, item_distribution, read_log
+from rlaas.scenarios.recsys.scenario import Recommender
+from rlaas.scenarios.reports import Report, Section
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["SimulatedCurve", "calibration_report", "logged_pairs", "simulated_curve"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+FOLDER = "open_bandit"
+CAMPAIGNS: tuple[Literal["all", "men"], ...] = ("all", "men")
+POLICIES: tuple[Literal["random", "bts"], ...] = ("random", "bts")
+FITTED = ("random", "all")
+"""The log whose click level the simulator's level ``open_bandit`` was set to; every other log is held out."""
+LEVEL = "open_bandit"
+SIMULATED = ("random", "popularity")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedCurve:
+    """Clicks by position of the page under one baseline.
+
+    Attributes:
+        baseline: its name.
+        clicks: by position [slate].
+        pages: shown.
+    """
+
+    baseline: str
+    clicks: IntArray
+    pages: int
+
+    @property
+    def level(self) -> float:
+        """Clicks per impression."""
+        return float(self.clicks.sum() / (self.pages * len(self.clicks)))
+
+    @property
+    def rate(self) -> FloatArray:
+        """Clicks per impression by position [slate]."""
+        return np.asarray(self.clicks / self.pages)
+
+
+def simulated_curve(scenario: Recommender, baseline: str, *, streams: int, pages: int, seed: int = 0) -> SimulatedCurve:
+    """Show pages by a baseline and count clicks by position.
+
+    Args:
+        scenario: the shop.
+        baseline: name of the baseline.
+        streams: environments side by side. pages: steps of each.
+        seed: of the environments.
+    """
+    env = scenario.vector_env(streams, seed)
+    observation, _ = env.reset(seed=seed)
+    controller = scenario.baselines[baseline].make()
+    controller.reset(env.num_envs, seed)
+    clicks, shown = np.zeros(scenario.options["slate"], dtype=np.int64), 0
+    for _ in range(pages):
+        action = controller.act(observation)
+        following, reward, _, _, infos = env.step(action)
+        controller.learn(observation, action, reward)
+        observation = following
+        shown += int(np.count_nonzero(infos["slate"][:, 0] >= 0))
+        clicked = infos["click"]
+        clicks += np.bincount(clicked[clicked >= 0], minlength=len(clicks))
+    env.close()
+    return SimulatedCurve(baseline=baseline, clicks=clicks, pages=shown)
+
+
+def logged_pairs(data_dir: str | Path | None = None) -> tuple[LoggedPair, ...]:
+    """The logs of both policies and campaigns, each as evidence about the other.
+
+    Args:
+        data_dir: folder that holds ``open_bandit``; default: ``RLAAS_DATA_DIR``.
+
+    Raises:
+        ConfigurationError: a log is missing or damaged.
+    """
+    pairs = []
+    for campaign in CAMPAIGNS:
+        logs = {policy: read_log(data_directory(data_dir) / FOLDER, policy, campaign) for policy in POLICIES}
+        uniform = np.full((logs["random"].n_positions, logs["random"].n_items), 1 / logs["random"].n_items)
+        shown = item_distribution(logs["bts"])
+        pairs.append(LoggedPair(behaviour=logs["random"], evaluation=logs["bts"], distribution=shown))
+        pairs.append(LoggedPair(behaviour=logs["bts"], evaluation=logs["random"], distribution=uniform))
+    return tuple(pairs)
+
+
+def calibration_report(data_dir: str | Path | None = None, *, quick: bool = False) -> Report:
+    """Compare click levels and position curves with the logs.
+
+    Args:
+        data_dir: folder that holds ``open_bandit``; default: ``RLAAS_DATA_DIR``.
+        quick: show fewer pages.
+
+    Raises:
+        ConfigurationError: a log is missing or damaged.
+    """
+    folder = data_directory(data_dir) / FOLDER
+    logs = [read_log(folder, policy, campaign) for campaign in CAMPAIGNS for policy in POLICIES]
+    curves = [position_curve(log) for log in logs]
+    scenario = Recommender(level=LEVEL)
+    streams, pages = (256, 200) if quick else (1024, 2000)
+    ours = [simulated_curve(scenario, name, streams=streams, pages=pages) for name in SIMULATED]
+    levels, levels_say = _levels(curves, ours)
+    positions, positions_say = _positions(curves, ours)
+    amount = "A quick look: few pages. " if quick else ""
+    return Report(
+        title="recsys against the Open Bandit Dataset",
+        summary=(
+            (
+                f"{amount}Saito, Aihara, Matsutani & Narita 2021, small sample: a fashion shop, three positions, items "
+                f"shown by a uniform policy (random) or Bernoulli Thompson sampling (bts). The simulator runs at the "
+                f"level `{LEVEL}`, whose one constant was set to the click level of {' / '.join(FITTED)}; all other "
+                "logs are held out."
+            ),
+            (
+                f"In short: {levels_say} {positions_say} Orders, prices, costs, patience, drift of interests and "
+                "several pages per session are not in the data: nothing measured speaks for or against them."
+            ),
+        ),
+        sections=(levels, positions, _soundness(logs)),
+    )
+
+
+def _levels(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) -> tuple[Section, str]:
+    rows: list[tuple[str, str, int, int, float, str]] = []
+    for curve in curves:
+        used = "fitted" if (curve.policy, curve.campaign) == FITTED else "held out"
+        rows.append(
+            (
+                f"{curve.policy} / {curve.campaign}",
+                used,
+                int(curve.clicks.sum()),
+                int(curve.impressions.sum()),
+                100 * curve.level,
+                f"{100 * curve.level_low:.2f} to {100 * curve.level_high:.2f}",
+            )
+        )
+    for simulated in ours:
+        shown = simulated.pages * len(simulated.clicks)
+        low, high = wilson_interval(simulated.clicks.sum(), shown)
+        rows.append(
+            (
+                f"simulated {simulated.baseline}",
+                "simulated",
+                int(simulated.clicks.sum()),
+                shown,
+                100 * simulated.level,
+                f"{100 * float(low):.3f} to {100 * float(high):.3f}",
+            )
+        )
+    by_log = {(curve.policy, curve.campaign): curve for curve in curves}
+    random, popular = ours
+    inside = [
+        f"{curve.policy} / {curve.campaign}"
+        for curve in curves
+        if any(curve.level_low <= simulated.level <= curve.level_high for simulated in ours)
+    ]
+    lifts = ", ".join(f"{by_log['bts', c].level / by_log['random', c].level:.2f} ({c})" for c in CAMPAIGNS)
+    lift = popular.level / random.level
+    section = Section(
+        title="Click level",
+        text=(
+            (
+                "Clicks per impression in %, with 95 % Wilson intervals. Pages hold three items in the logs and ten in "
+                "the simulator."
+            ),
+        ),
+        header=("policy", "use", "clicks", "impressions", "click rate %", "interval %"),
+        rows=rows,
+        figures={"levels": _levels_figure(curves, ours)},
+        notes=(
+            (
+                f"Thompson sampling over random in the logs: {lifts}, each uncertain by a quarter or more; "
+                f"popularity over random in the simulator: {lift:.2f}. These are no twins: the logs' random policy draws "
+                "items, the simulator's draws a strategy for every page. The campaigns differ in level by themselves, "
+                "which one constant cannot follow."
+            ),
+        ),
+    )
+    return section, (
+        f"A simulated level lies within the interval of {len(inside)} of {len(curves)} logs "
+        f"({', '.join(inside) or 'none'})."
+    )
+
+
+def _levels_figure(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"{c.policy}\n{c.campaign}" for c in curves] + [f"simulated\n{c.baseline}" for c in ours]
+    level = np.array([c.level for c in curves] + [c.level for c in ours])
+    bounds = [wilson_interval(c.clicks.sum(), c.pages * len(c.clicks)) for c in ours]
+    low = np.array([c.level_low for c in curves] + [float(b[0]) for b in bounds])
+    high = np.array([c.level_high for c in curves] + [float(b[1]) for b in bounds])
+    colours = ["tab:orange"] * len(curves) + ["tab:blue"] * len(ours)
+    axes.bar(labels, 100 * level, color=colours)
+    axes.errorbar(
+        labels, 100 * level, 100 * np.array([level - low, high - level]), fmt="none", color="black", capsize=3
+    )
+    axes.set_ylabel("clicks per impression [%]")
+    axes.tick_params(axis="x", labelsize=8)
+    return figure
+
+
+def _positions(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) -> tuple[Section, str]:
+    """Rates by position over the rate of all three first positions, so that levels do not matter."""
+    rows: list[tuple[str | float, ...]] = []
+    for curve in curves:
+        level = curve.level
+        shown = [
+            f"{r / level:.2f} ({lo / level:.2f} to {hi / level:.2f})"
+            for r, lo, hi in zip(curve.rate, curve.low, curve.high, strict=True)
+        ]
+        rows.append((f"{curve.policy} / {curve.campaign}", *shown, curve.p_value))
+    n_positions = len(curves[0].rate)
+    agree = total = 0
+    for simulated in ours:
+        first = simulated.rate[:n_positions]
+        low, high = wilson_interval(simulated.clicks[:n_positions], simulated.pages)
+        level = float(first.mean())
+        shown = [
+            f"{r / level:.2f} ({lo / level:.2f} to {hi / level:.2f})"
+            for r, lo, hi in zip(first, low, high, strict=True)
+        ]
+        rows.append((f"simulated {simulated.baseline}", *shown, "-"))
+    relative = ours[0].rate[:n_positions] / ours[0].rate[:n_positions].mean()
+    for curve in curves:
+        inside = (curve.low / curve.level <= relative) & (relative <= curve.high / curve.level)
+        agree, total = agree + int(inside.sum()), total + len(inside)
+    flat = sum(curve.p_value >= 0.05 for curve in curves)
+    section = Section(
+        title="Clicks by position",
+        text=(
+            (
+                "Click rate of each of the first three positions over their common rate, with 95 % intervals; p of a "
+                "chi-square test that the positions of a log have one rate."
+            ),
+        ),
+        header=("policy", "first", "second", "third", "p"),
+        rows=rows,
+        figures={"positions": _positions_figure(curves, ours)},
+        notes=(
+            (
+                "The three items of the logs stand beside one another, all in view; the simulator's page is a list of "
+                "ten of which a phone shows the first few. Falling interest down a list is the literature's, not this "
+                f"data's: {flat} of {len(curves)} logs show no difference between positions at all."
+            ),
+        ),
+    )
+    return (
+        section,
+        f"Of {total} measured rates by position, {agree} have the simulated random policy's in their interval.",
+    )
+
+
+def _positions_figure(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    n_positions = len(curves[0].rate)
+    for i, curve in enumerate(curves):
+        error = np.array([curve.rate - curve.low, curve.high - curve.rate]) / curve.level
+        at = np.arange(1, n_positions + 1) + 0.06 * (i - (len(curves) - 1) / 2)
+        label = f"{curve.policy} / {curve.campaign}"
+        axes.errorbar(at, curve.rate / curve.level, error, fmt="o", ms=4, capsize=2, label=label)
+    for simulated in ours:
+        rate = simulated.rate / simulated.rate[:n_positions].mean()
+        axes.plot(np.arange(1, len(rate) + 1), rate, marker=".", label=f"simulated {simulated.baseline}")
+    axes.set_xlabel("position")
+    axes.set_ylabel("click rate over that of the first three")
+    axes.set_ylim(bottom=0.0)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _soundness(logs: Sequence[LoggedFeedback]) -> Section:
+    rows = []
+    for log in logs:
+        balance = propensity_balance(log)
+        ratios = zip(balance.ratio, balance.low, balance.high, strict=True)
+        shown = [f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, low, high in ratios]
+        rows.append((f"{log.policy} / {log.campaign}", *shown))
+    return Section(
+        title="Are the logged propensities sound?",
+        text=("Mean of 1 / propensity over the number of items by position: 1 in expectation where they are right.",),
+        header=("log", "first", "second", "third"),
+        rows=rows,
+    )

@@ -1,0 +1,169 @@
+"""``rlaas scenarios calibrate``, ``render`` and ``feasibility`` from the command line to the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlaas.cli.main import app, run
+from rlaas.cli.scenario_reports import parse_options
+from rlaas.errors import ConfigurationError
+from rlaas.scenarios import LoggedPair
+from rlaas.scenarios.recsys import Recommender
+from rlaas.scenarios.recsys.logged.report import calibration_report, logged_pairs
+from rlaas.scenarios.reports import Report
+
+
+class MeasuredShop(Recommender):
+    """The shop with its own report and logs, whatever hooks the shipped class has."""
+
+    def calibration(self, data_dir: Path | None = None, *, quick: bool = False) -> Report:
+        return calibration_report(data_dir, quick=quick)
+
+    def logs(self, data_dir: Path | None = None) -> Sequence[LoggedPair]:
+        return logged_pairs(data_dir)
+
+
+@pytest.fixture
+def data_dir(repository: Path) -> Path:
+    root = Path(os.environ.get("RLAAS_DATA_DIR", repository.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"{root} is missing; set RLAAS_DATA_DIR to the folder of measured data")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["calibrate", "chess"], "unknown scenario 'chess'"),
+        (["calibrate", "network5g", "--data-dir", "/nowhere"], "'/nowhere' does not exist"),
+        (["calibrate", "support.toy:ToyScenario"], "toy has no measurements"),
+        (["render", "network5g", "--output", "film.mp4"], "--output must end in .gif or .png, got film.mp4"),
+        (["render", "network5g", "--output", "a.gif", "--baseline", "best"], "unknown baseline 'best'; allowed:"),
+        (["render", "network5g", "--output", "a.gif", "--steps", "0"], "--steps"),
+        (["render", "network5g", "--output", "a.gif", "--option", "size"], "must be name=value"),
+        (
+            ["render", "network5g", "--output", "a.gif", "--option", "colour=red"],
+            "unknown option of scenario network5g",
+        ),
+        (["render", "support.toy:ToyScenario", "--output", "a.gif"], "toy draws no pictures"),
+        (["render", "network5g"], "Missing option '--output'"),
+        (["feasibility", "network5g", "--load", "wild"], "unknown load 'wild'; allowed: high, low, mid"),
+        (["feasibility", "network5g", "--tunable", "magic"], "unknown tunable 'magic'; allowed: reactive, static"),
+        (["feasibility", "network5g", "--population", "2"], "population must be at least 8, got 2"),
+        (["feasibility", "network5g", "--load", "low", "--option", "load=low"], "option load is given twice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_usage_is_one_line_and_status_2(
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(app, ["scenarios", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    # A progress bar may have been there before: the error is what remains.
+    lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, captured.err
+    assert expected in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_are_yaml_values() -> None:
+    given = ["size=medium", "cells=21", "hour=3.5", "events=[{kind: outage, cell: 0}]", "users=null"]
+    assert parse_options(given) == {
+        "size": "medium",
+        "cells": 21,
+        "hour": 3.5,
+        "events": [{"kind": "outage", "cell": 0}],
+        "users": None,
+    }
+    with pytest.raises(ConfigurationError, match="no YAML value"):
+        parse_options(["cells=[1"])
+
+
+def test_an_animation_shows_a_network_that_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new" / "film.gif"
+    arguments = ["scenarios", "render", "network5g", "--steps", "6", "--every", "2", "--output", str(file), "--json"]
+    assert run(app, arguments) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "scenario": "network5g",
+        "baseline": "default",
+        "frames": 3,
+        "output": str(file),
+    }
+    with Image.open(file) as film:
+        assert film.n_frames == 3
+        frames = []
+        for i in range(3):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("RGB")))
+    assert min(frames[0].shape[:2]) > 300
+    assert (frames[0] != frames[1]).any()
+    assert (frames[1] != frames[2]).any()
+
+
+def test_a_picture_is_the_last_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rlaas.scenarios import load
+
+    file = tmp_path / "picture.png"
+    arguments = ["--option", "size=medium", "--baseline", "load_sleep", "--steps", "3", "--seed", "5"]
+    assert run(app, ["scenarios", "render", "network5g", *arguments, "--output", str(file)]) == 0
+    assert "1 frame of network5g under load_sleep" in capsys.readouterr().out
+    scenario = load("network5g", size="medium")
+    env = scenario.vector_env(1, 5)
+    observation, _ = env.reset(seed=5)
+    controller = scenario.baselines["load_sleep"].make()
+    controller.reset(env.num_envs, 5)
+    for _ in range(3):
+        observation = env.step(controller.act(observation))[0]
+    with Image.open(file) as picture:
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), scenario.picture(env))
+
+
+def test_feasibility_prints_the_verdict_and_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["feasibility", "support.toy:ToyScenario", "--quick", "--output", str(tmp_path)]
+    assert run(app, ["scenarios", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "No controller found meets all 2 targets together" in " ".join(out.split())
+    page = tmp_path / "toy-feasibility.md"
+    assert page.read_text(encoding="utf-8").startswith("# Feasibility of toy\n")
+    assert (tmp_path / "toy-feasibility-parallel.png").is_file()
+    assert run(app, ["scenarios", *arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["page"] == str(page)
+    assert document["report"]["sections"][0]["title"] == "Each objective alone"
+    assert document["verdict"] in page.read_text(encoding="utf-8")
+
+
+def test_calibrating_recsys_adds_the_replay_of_its_logs(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data-dir", str(data_dir), "--output", str(tmp_path), "--quick", "--json"]
+    assert run(app, ["scenarios", "calibrate", f"{__name__}:MeasuredShop", *arguments]) == 0
+    document = json.loads(capsys.readouterr().out)
+    titles = [section["title"] for section in document["report"]["sections"]]
+    assert titles == [
+        "Click level",
+        "Clicks by position",
+        "Are the logged propensities sound?",
+        "Off-policy estimators on the logs",
+    ]
+    levels = document["report"]["sections"][0]["rows"]
+    assert {row["policy"]: row["clicks"] for row in levels[:4]} == {
+        "random / all": 38,
+        "bts / all": 42,
+        "random / men": 46,
+        "bts / men": 69,
+    }
+    assert (tmp_path / "recsys-calibration-positions.png").is_file()
