@@ -1,79 +1,78 @@
-"""Decisions per second of the recommender: 1,000 items, a shortlist of 50, slates of 10.
+"""Decisions per second of each strategy of the recommender, and what candidate lists change.
 
-    python benchmarks/scenarios_recsys.py [--quick] [--json]
+    python -m benchmarks.scenarios_recsys [--quick] [--json]
 
-One decision retrieves, ranks, diversifies and shows one page to one user, with the user's answer and everything that
-both sides learn of it. Retrieval scores all 1,000 items for every page and takes the exact 50 best; "no shortlist"
-ranks, diversifies and keeps 500 of them instead of 50. No package offers a comparable environment, so the rows stand
-without a rival; "all strategies" draws from every action at random, samples and confidence bounds included.
+One decision retrieves 50 of 1,000 items, ranks and diversifies them, shows a page of ten to one user, and takes in the
+user's answer and all that both sides learn of it. "full" scores every item for every page, "shortlist" those of lists
+made beforehand; the two stand side by side, over the same streams. No package offers a comparable environment, so there
+is no other rival. "random" draws from all actions, samples and confidence bounds included.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.harness import Row, parse_arguments, rate, report
-from rlaas.scenarios.recsys import Recommender
+from rlaas.scenarios import evaluate
+from rlaas.scenarios.compiled import default_threads
+from rlaas.scenarios.recsys import COLD_START, Recommender
 
 BATCH = 512
-ROWS: tuple[tuple[str, dict[str, int], str, int, int], ...] = (
-    ("popularity", {}, "popularity", BATCH, 2),
-    ("content, ranked by clicks, MMR", {}, "mmr", BATCH, 2),
-    ("content, ranked by clicks, MMR", {}, "mmr", BATCH, 1),
-    ("content, ranked by clicks, MMR, 10,000 environments", {}, "mmr", 10_000, 2),
-    ("content, ranked by clicks, DPP", {}, "dpp", BATCH, 2),
-    ("content, ranked by clicks, LinUCB bounds on all items", {}, "user_linucb", BATCH, 2),
-    ("content, top-two Thompson", {}, "top_two", BATCH, 2),
-    ("factorisation", {}, "als", BATCH, 2),
-    ("all strategies", {}, "random", BATCH, 2),
-    ("content, ranked by clicks, MMR, 500 of 1,000 items ranked", {"shortlist": 500}, "mmr", BATCH, 2),
-)
-_COLD = (
-    "import time; from rlaas.scenarios.recsys import Recommender; start = time.perf_counter();"
-    "env = Recommender().vector_env(256); env.reset(); env.step([0] * 256); print(time.perf_counter() - start)"
-)
+STRATEGIES = (*COLD_START, "mmr", "dpp", "random")
+CHANGED = ("popularity", "demographic", "content", "mmr", "user_linucb", "thompson", "random")
 
 
-def work(scenario: Recommender, baseline: str, envs: int, threads: int, steps: int) -> Callable[[], float]:
-    """Work that takes ``steps`` decisions in ``envs`` environments and returns how many decisions that was."""
-    env = scenario.vector_env(envs, threads=threads, copy=False)
+def work(scenario: Recommender, baseline: str, threads: int, steps: int) -> Callable[[], float]:
+    """Work that takes ``steps`` decisions in every environment and returns how many decisions that was."""
+    env = scenario.vector_env(BATCH, threads=threads, copy=False)
     env.reset(seed=0)
-    rng = np.random.default_rng(0)
     if baseline == "random":
-        actions = rng.integers(scenario.actions.n, size=(16, envs))
+        actions = np.random.default_rng(0).integers(scenario.actions.n, size=(16, BATCH))
     else:
         controller = scenario.baselines[baseline].make()
-        controller.reset(envs, 0)
-        actions = controller.act(np.zeros((envs, 1)))[None]
+        controller.reset(BATCH, 0)
+        actions = controller.act(np.zeros((BATCH, 1)))[None]
 
     def run() -> float:
         for step in range(steps):
             env.step(actions[step % len(actions)])
-        return float(envs * steps)
+        return float(BATCH * steps)
 
     return run
 
 
+def change_rows(full: Recommender, shortlist: Recommender, seeds: int, steps: int) -> list[Row]:
+    """Clicks per impression with lists beside those without, over common streams, with the half-width in the name."""
+    rows = []
+    for name in CHANGED:
+        ctr = [
+            evaluate(s, s.baselines[name].make(), range(500, 500 + seeds), steps=steps, warmup=20, replicas=64).values[
+                :, 0
+            ]
+            for s in (full, shortlist)
+        ]
+        change = (ctr[1] - ctr[0]) / ctr[0].mean()
+        half = stats.t.ppf(0.975, seeds - 1) * change.std(ddof=1) / np.sqrt(seeds)
+        what = f"recsys, {name}, change of clicks per impression by lists {change.mean():+.2%} +- {half:.2%}"
+        rows.append(Row(what, "clicks/impression", float(ctr[1].mean()), "full scoring", float(ctr[0].mean())))
+    return rows
+
+
 def main() -> None:
     arguments = parse_arguments("recommender")
-    seconds, steps = (0.2, 2) if arguments.quick else (3.0, 20)
-    rows = []
-    for what, options, baseline, envs, threads in ROWS:
-        if arguments.quick and envs > BATCH:
-            continue
-        scenario = Recommender(**options)
-        done = rate(work(scenario, baseline, envs, threads, steps), seconds=seconds)
-        cores = f"{threads} core{'s' if threads > 1 else ''}"
-        rows.append(Row(f"recsys, {what}, {envs:,} environments, {cores}", "decisions/s", done))
-    size = Recommender().vector_env(1).bytes_per_environment
-    rows.append(Row("recsys, state of an environment", "bytes", float(size), better="lower"))
-    first = min(float(subprocess.check_output([sys.executable, "-c", _COLD], text=True)) for _ in range(2))
-    rows.append(Row("recsys, scenario, reset and first step, compiled code on disk", "s", first, better="lower"))
+    seconds, steps = (0.1, 2) if arguments.quick else (1.0, 10)
+    full, shortlist, rows = Recommender(), Recommender(retrieval="shortlist"), []
+    threads = default_threads()
+    for name in STRATEGIES:
+        theirs = rate(work(full, name, threads, steps), seconds=seconds)
+        ours = rate(work(shortlist, name, threads, steps), seconds=seconds)
+        rows.append(Row(f"recsys, {name}, lists, {threads} threads", "decisions/s", ours, "full scoring", theirs))
+    rows += change_rows(full, shortlist, *((2, 20) if arguments.quick else (10, 300)))
     report("recommender", rows, arguments.json)
 
 

@@ -27,6 +27,8 @@ QuickOption = Annotated[bool, typer.Option("--quick", help="A first look: simula
 
 FRAME_MS = 100
 """How long a frame of an animation stands."""
+PALETTE_FRAMES = 8
+"""Frames whose colours make the palette of an animation."""
 SUFFIXES = (".gif", ".png")
 
 
@@ -96,12 +98,10 @@ def render(
     check_choice(name, loaded.baselines, field="baseline")
     frames = _frames(loaded, name, seed, steps, steps if output.suffix.lower() == ".png" else every)
     output.parent.mkdir(parents=True, exist_ok=True)
-    # With a palette of its own for every frame colours would flicker; the first one's has all of them.
-    palette = frames[0].quantize(colors=256)
-    shown = [frame.quantize(palette=palette) for frame in frames]
     if output.suffix.lower() == ".png":
         frames[-1].save(output)
     else:
+        shown = _one_palette(frames)
         shown[0].save(output, save_all=True, append_images=shown[1:], duration=FRAME_MS, loop=0)
     if as_json:
         print_json({"scenario": loaded.name, "baseline": name, "frames": len(frames), "output": str(output)})
@@ -150,6 +150,20 @@ def _frames(scenario: Scenario, baseline: str, seed: int, steps: int, every: int
             advance(step, steps)
     env.close()
     return frames
+
+
+def _one_palette(frames: list[Any]) -> list[Any]:
+    """The frames in 256 colours common to all: with palettes of their own the colours would flicker."""
+    from PIL import Image
+
+    some = frames[:: max(1, len(frames) // PALETTE_FRAMES)]
+    strip = Image.new("RGB", (frames[0].width, sum(frame.height for frame in some)))
+    top = 0
+    for frame in some:
+        strip.paste(frame, (0, top))
+        top += frame.height
+    palette = strip.quantize(colors=256)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def _file_name(scenario: Scenario) -> str:

@@ -10,7 +10,7 @@ bounds of the target table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -31,7 +31,7 @@ from rlaas.pipeline.feasibility_search import (
 )
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import evaluate_controller
-from rlaas.pipeline.targets import Verdict, judge_targets
+from rlaas.pipeline.targets import TargetRow, Verdict, judge_targets
 from rlaas.scenarios import Evaluation, Scenario, Target
 
 __all__ = ["Budget", "FeasibilityReport", "Finalist", "TargetSet", "feasibility"]
@@ -63,12 +63,12 @@ class Finalist:
         """Objectives whose bound lies beyond the target, the guards holding."""
         return tuple(row.objective for row in self.verdict.rows if self.verdict.met(row))
 
-    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
+    def to_dict(self, scenario: Scenario) -> dict[str, Any]:
         """The finalist as JSON types."""
         return {
             "name": self.name,
             "parameters": dict(self.parameters),
-            "objectives": intervals(names, self.evaluation),
+            "objectives": intervals(scenario, self.evaluation),
             "targets": self.verdict.to_dict(),
             "guards": {guard: {"ratio": ratio, "held": held} for guard, (ratio, held) in self.verdict.guards.items()},
             "slack": dict(self.slack),
@@ -104,8 +104,8 @@ class FeasibilityReport:
         alone: by objective, the finalist picked for it alone.
         sets: every set of targets, largest first; the first is all of them.
         finalists: by name.
-        front: what was evaluated on the second set of seeds and kept the guards there, the non-dominated ones; None
-            where nothing kept them.
+        front: what was evaluated on the second set of seeds and kept the guards there, the non-dominated ones by
+            their values over all seeds; None where nothing kept them.
         reached: by family, the largest smallest slack over all targets on the first set; None where no guard held.
     """
 
@@ -144,12 +144,7 @@ class FeasibilityReport:
         if self.together:
             parts = [f"All {len(targets)} targets are met together, by {closest.name}, the guards holding."]
         else:
-            short = [
-                f"{row.objective} at {_shown(row.value, targets[row.objective])} (bound "
-                f"{_shown(row.bound, targets[row.objective])}, target {row.target})"
-                for row in closest.verdict.rows
-                if not row.met
-            ]
+            short = [self._row(row) for row in closest.verdict.rows if not row.met]
             broken = [name for name, (_, held) in closest.verdict.guards.items() if not held]
             parts = [
                 f"No controller found meets all {len(targets)} targets together. The closest, {closest.name}, falls "
@@ -164,7 +159,8 @@ class FeasibilityReport:
         if not self.together and alone:
             parts.append(f"Each by itself is met: {_listed(alone)}.")
         if missed:
-            parts.append(f"Not even by itself: {_listed(missed)}.")
+            rows = [r for n in missed for r in self.finalists[self.alone[n]].verdict.rows if r.objective == n]
+            parts.append(f"Not even by itself: {'; '.join(self._row(row) for row in rows)}.")
         slack = self.front_slack()
         if len(slack):
             best = float(slack.min(axis=1).max())
@@ -177,9 +173,13 @@ class FeasibilityReport:
             parts.append("No controller that was found kept the guards when seen anew.")
         return " ".join(parts)
 
+    def _row(self, row: TargetRow) -> str:
+        target = self.scenario.targets[row.objective]
+        bound = _shown(row.bound, target)
+        return f"{row.objective} at {_shown(row.value, target)} (bound {bound}, target {row.target})"
+
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON types."""
-        names = [o.name for o in self.scenario.objectives]
         return {
             "scenario": self.scenario.name,
             "options": dict(self.options),
@@ -187,20 +187,20 @@ class FeasibilityReport:
             "budget": self.budget.describe(),
             "verdict": self.verdict(),
             "together": self.together,
-            "default": intervals(names, self.default),
+            "default": intervals(self.scenario, self.default),
             "alone": dict(self.alone),
             "sets": [{"targets": list(s.targets), "finalist": s.finalist, "met": s.met} for s in self.sets],
             "closest": self.closest.name,
-            "finalists": [finalist.to_dict(names) for finalist in self.finalists.values()],
+            "finalists": [finalist.to_dict(self.scenario) for finalist in self.finalists.values()],
             "front": None if self.front is None else self.front.to_dict(),
             "reached": dict(self.reached),
         }
 
 
-def intervals(names: Sequence[str], evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    """Mean and half width of the 95 % interval by objective."""
-    mean, half = evaluation.mean().tolist(), evaluation.half_width().tolist()
-    return {name: {"mean": m, "half_width": h} for name, m, h in zip(names, mean, half, strict=True)}
+def intervals(scenario: Scenario, evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Value over all seeds, and half width of the 95 % interval of its mean over seeds, by objective."""
+    columns = zip(scenario.objectives, pooled(scenario, evaluation), evaluation.half_width(), strict=True)
+    return {objective.name: {"value": float(v), "half_width": float(h)} for objective, v, h in columns}
 
 
 def feasibility(
@@ -315,12 +315,12 @@ class _Field:
     def front(self, scenario: Scenario) -> Front | None:
         """The non-dominated ones of those that kept the guards."""
         kept = np.isfinite(self.values).all(axis=1) & (self.missed <= 0).all(axis=1)
-        candidates = [
-            self.evaluations[i].candidate(
-                self.names[i], "configuration", configuration_parameters(scenario, self.families[i], self.X[i].tolist())
-            )
-            for i in np.flatnonzero(kept)
-        ]
+        candidates = []
+        for i in np.flatnonzero(kept):
+            parameters = configuration_parameters(scenario, self.families[i], self.X[i].tolist())
+            candidate = self.evaluations[i].candidate(self.names[i], "configuration", parameters)
+            # Targets are about ratios of sums over all seeds, not about means of ratios.
+            candidates.append(replace(candidate, mean=tuple(self.values[i].tolist())))
         return build_front(scenario, candidates) if candidates else None
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.pipeline.feasibility import FeasibilityReport, Finalist
+from rlaas.pipeline.feasibility import FeasibilityReport, Finalist, intervals
 from rlaas.scenarios.reports import Report, Section
 
 if TYPE_CHECKING:
@@ -50,19 +50,18 @@ def feasibility_page(report: FeasibilityReport, extra: Sequence[Section] = ()) -
 
 def _alone(report: FeasibilityReport) -> Section:
     scenario = report.scenario
-    names = [o.name for o in scenario.objectives]
-    default, width = report.default.mean(), report.default.half_width()
+    default = intervals(scenario, report.default)
     rows = []
-    for k, objective in enumerate(scenario.objectives):
+    for objective in scenario.objectives:
         finalist = report.finalists[report.alone[objective.name]]
         row = next((r for r in finalist.verdict.rows if r.objective == objective.name), None)
-        means = zip(names, finalist.evaluation.mean(), strict=True)
-        others = ", ".join(f"{name} {value:.4g}" for name, value in means if name != objective.name)
+        found = intervals(scenario, finalist.evaluation)
+        others = ", ".join(f"{name} {found[name]['value']:.4g}" for name in found if name != objective.name)
         rows.append(
             (
                 f"{objective.name} [{objective.unit}]" if objective.unit else objective.name,
-                _interval(default[k], width[k]),
-                _interval(finalist.evaluation.mean()[k], finalist.evaluation.half_width()[k]),
+                _interval(default[objective.name]),
+                _interval(found[objective.name]),
                 "-" if row is None else row.target,
                 "-" if row is None else ("yes" if finalist.verdict.met(row) else "no"),
                 finalist.name,
@@ -237,8 +236,8 @@ def _target_value(report: FeasibilityReport, k: int) -> float | None:
     return default + target.relative * abs(default) if target.relative is not None else target.absolute
 
 
-def _interval(mean: Any, width: Any) -> str:
-    return f"{float(mean):.4g} ± {float(width):.2g}"
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.4g} ± {found['half_width']:.2g}"
 
 
 def _guards(finalist: Finalist) -> str:

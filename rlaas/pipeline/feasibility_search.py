@@ -57,6 +57,8 @@ class Budget:
             value = getattr(self, name)
             if value < least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}", field=name)
+        if self.judge.seeds < 2:
+            raise ConfigurationError(f"judge needs at least 2 seeds for a bound, got {self.judge.seeds}", field="judge")
 
     @classmethod
     def of(

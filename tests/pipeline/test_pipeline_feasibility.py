@@ -70,7 +70,7 @@ def test_a_target_out_of_reach_is_called_so(hard: FeasibilityReport) -> None:
     assert not hard.together
     text = hard.verdict()
     assert "No controller found meets all 2 targets together" in text
-    assert "Not even by itself: quality." in text
+    assert "Not even by itself: quality at 7." in text
     assert "The most that is met at once: cost." in text
     assert "quality at" in text
     assert (hard.front_slack().min(axis=1) < 0).all()
@@ -152,6 +152,8 @@ def test_what_cannot_be_asked_is_refused() -> None:
         feasibility(scenario, budget(), tunables=["magic"])
     with pytest.raises(ConfigurationError, match="population must be at least 8, got 3"):
         budget(population=3)
+    with pytest.raises(ConfigurationError, match="judge needs at least 2 seeds"):
+        budget(judge=EvaluationProtocol(name="one", seeds=1, warmup=0, steps=10))
     with pytest.raises(InvalidInputError, match="at least one family"):
         feasibility(scenario, budget(), tunables=[])
     scenario.targets = {}

@@ -93,7 +93,11 @@ def make_tunables(ref: Reference, colour: NDArray[np.int64], *, central: bool = 
         central: they are to set whole networks; the parameters are the same, equal for all cells.
     """
     families: tuple[tuple[str, dict[str, tuple[float, float]], Callable[[NDArray[np.float64]], Controller]], ...] = (
-        ("static", dict(zip(ACTION_NAMES, zip(LOW.tolist(), HIGH.tolist(), strict=True), strict=True)), ConstantController),
+        (
+            "static",
+            dict(zip(ACTION_NAMES, zip(LOW.tolist(), HIGH.tolist(), strict=True), strict=True)),
+            ConstantController,
+        ),
         ("reactive", dict(REACTIVE), partial(Reactive, colour=colour, base=default_action(ref))),
     )
     return {

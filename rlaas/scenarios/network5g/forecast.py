@@ -1,9 +1,10 @@
 """Fits and judges the forecast of handovers and load: ``python -m rlaas.scenarios.network5g.forecast``.
 
 The kernel forecasts, for every user and step, the cell it is most likely to leave for (that of the largest A3 margin)
-and the probability of being served by another cell ``horizon_s`` later: a logistic function of the margin and of its rise per
-step, whose coefficients stand in the frozen reference. Every base station has both from the measurement reports that
-trigger handovers; no position is needed. A cell's use is forecast by its slow average, moved by who leaves and arrives.
+and the probability of being served by another cell ``horizon_s`` later: a logistic function of the margin and of its
+rise per step, whose coefficients stand in the frozen reference. Every base station has both from the measurement
+reports that trigger handovers; no position is needed. A cell's use is forecast by its slow average, moved by who leaves
+and arrives.
 
 Rivals that the report measures alongside, on the same steps of seeds that the fit has not seen:
 
@@ -135,7 +136,9 @@ def collect(scenario: Network5G, seeds: Sequence[int], *, steps: int = 300, warm
     if scenario.options["control"] != "cell":
         raise InvalidInputError("collect needs a scenario with control 'cell'", field="scenario")
     if steps <= horizon + 5 or warmup < 1:
-        raise InvalidInputError(f"steps must exceed {horizon + 5} and warmup be >= 1, got {steps}, {warmup}", field="steps")
+        raise InvalidInputError(
+            f"steps must exceed {horizon + 5} and warmup be >= 1, got {steps}, {warmup}", field="steps"
+        )
     if scenario.network.episode_steps < warmup + steps:
         raise InvalidInputError(
             f"an episode of {scenario.network.episode_steps} steps is shorter than warmup + steps = {warmup + steps}",
@@ -190,9 +193,7 @@ class _Planner:
         self._floor = network.radio.array_floor_db
         self._offset = default[ACTION_NAMES.index("handover_offset_db")]
 
-    def __call__(
-        self, serving: NDArray[np.int32], was: Floats, place: Floats, horizon: int
-    ) -> NDArray[np.int32]:
+    def __call__(self, serving: NDArray[np.int32], was: Floats, place: Floats, horizon: int) -> NDArray[np.int32]:
         d = place - was
         dx, dy = self._layout.nearest_image(d[..., 0], d[..., 1])
         there = place + horizon * np.stack([dx, dy], axis=-1)
@@ -298,7 +299,9 @@ def _per_cell(serving: NDArray[np.int32], cells: int) -> NDArray[np.float64]:
     """Users by cell [T, E, C]."""
     steps, envs, _ = serving.shape
     row = np.arange(steps * envs).reshape(steps, envs, 1) * cells
-    return np.bincount((row + serving).ravel(), minlength=steps * envs * cells).reshape(steps, envs, cells).astype(float)
+    return (
+        np.bincount((row + serving).ravel(), minlength=steps * envs * cells).reshape(steps, envs, cells).astype(float)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

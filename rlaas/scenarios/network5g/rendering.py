@@ -47,12 +47,12 @@ def network_figure(env: VectorNetwork5G, network: int = 0) -> Figure:
     settings = _settings(env, network)
     figure = Figure(figsize=(10.5, 6.4), dpi=100, layout="constrained")
     area, bars = figure.subplots(1, 2, width_ratios=(2.6, 1))
-    colours = colormaps["viridis"]
+    colours = colormaps["YlOrRd"]
     site = layout.sites[layout.site_of_cell]
     spread = np.ptp(layout.sites, axis=0).max() if len(layout.sites) > 1 else 400.0
     reach = 0.16 * spread
     for cell in range(layout.cells):
-        colour = _OFF if off[cell] else colours(float(use[cell]))
+        colour = _OFF if off[cell] else colours(0.1 + 0.8 * float(use[cell]))
         size = reach * (1.25 - settings["tilt_deg"][cell] / 24.0)
         if layout.azimuth_deg is None or not np.isfinite(layout.azimuth_deg[cell]):
             area.add_patch(Circle(tuple(site[cell]), size, color=colour, alpha=0.45, lw=0))
@@ -62,6 +62,13 @@ def network_figure(env: VectorNetwork5G, network: int = 0) -> Figure:
             area.add_patch(
                 Wedge(tuple(site[cell]), 1.7 * size, look - half, look + half, color=colour, alpha=0.55, lw=0)
             )
+        look = 0.0 if layout.azimuth_deg is None else np.nan_to_num(layout.azimuth_deg[cell])
+        away = 0.0 if layout.azimuth_deg is None else 0.9 * reach
+        label = site[cell] + away * np.array([np.cos(np.deg2rad(look)), np.sin(np.deg2rad(look))])
+        up = 9 if layout.azimuth_deg is None else 0
+        area.annotate(
+            str(cell), tuple(label), xytext=(0, up), textcoords="offset points", ha="center", va="center", fontsize=8
+        )
     area.plot(*layout.sites.T, marker="1", ms=13, mew=2, color="black", ls="none")
     place = np.stack([users["x"], users["y"]], axis=1).astype(np.float64)
     dx, dy = layout.nearest_image(*(place[:, None] - layout.sites[None]).transpose(2, 0, 1))
@@ -92,7 +99,9 @@ def network_figure(env: VectorNetwork5G, network: int = 0) -> Figure:
     area.set_aspect("equal")
     area.set_xlabel("m")
     area.set_ylabel("m")
-    area.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    legend = area.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    for handle in legend.legend_handles:
+        handle.set_facecolor("white")
     here = state.environments[network]
     hour = (here["hour"] + env.engine.constants.hours_per_step * here["step"]) % 24
     area.set_title(
@@ -101,13 +110,15 @@ def network_figure(env: VectorNetwork5G, network: int = 0) -> Figure:
         fontsize=10,
     )
     rows = np.arange(layout.cells)
-    bars.barh(rows, use, color=[_OFF if o else colours(float(u)) for o, u in zip(off, use, strict=True)])
+    shades = [_OFF if o else colours(0.1 + 0.8 * float(u)) for o, u in zip(off, use, strict=True)]
+    bars.barh(rows, use, color=shades, edgecolor="#555555", lw=0.4)
     for cell in range(layout.cells):
         watts = float(env.engine.out.numerators[network, cell, 4]) / 0.1
         text = "off" if off[cell] else f"{watts:.0f} W, tilt {settings['tilt_deg'][cell]:.0f}°"
         bars.text(1.02, cell, text, va="center", fontsize=7)
     bars.set_xlim(0, 1)
-    bars.set_yticks(rows, [f"cell {c}" for c in rows], fontsize=7)
+    bars.set_yticks(rows, [str(c) for c in rows], fontsize=7)
+    bars.set_ylabel("cell")
     bars.invert_yaxis()
     bars.set_xlabel("resource blocks in use")
     for side in ("top", "right"):

@@ -181,7 +181,7 @@ def water_fill(gain: Float64Array, budget: float, low: float, high: float) -> Fl
         level = 0.5 * (below + above)
         spent = np.clip(level[:, None] - inverse, low, high).sum(axis=1)
         below, above = np.where(spent < budget, level, below), np.where(spent < budget, above, level)
-    return np.clip(below[:, None] - inverse, low, high)
+    return np.asarray(np.clip(below[:, None] - inverse, low, high))
 
 
 class WaterFilling(Controller):

@@ -193,13 +193,16 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         """Continue from :meth:`get_state` as if nothing had happened in between.
 
         Raises:
-            InvalidInputError: the state is of another number of environments, or of other options.
+            InvalidInputError: the state is of another number of environments, of other options, or none at all.
         """
+        own = self._state.views()
+        missing = sorted({"started", *own} - state.keys())
+        if missing:
+            raise InvalidInputError(f"state lacks {', '.join(missing)}", field="state")
         if len(state["ended"]) != self.num_envs:
             raise InvalidInputError(
                 f"state has {len(state['ended'])} environments; expected {self.num_envs}", field="state"
             )
-        own = self._state.views()
         for name, array in own.items():
             if state[name].shape != array.shape:
                 raise InvalidInputError(

@@ -49,6 +49,7 @@ _LIMITS: Mapping[str, tuple[int, int]] = {
 
 _REWARDS = ("realised", "expected")
 _LEVELS = ("demonstration", "open_bandit")
+_RETRIEVALS = ("full", "shortlist")
 _STRATEGIES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]] | None] = {
     "all": None,
     "core": (("popularity", "content", "fresh", "economy"), ("none", "uniform")),
@@ -76,6 +77,9 @@ class Recommender(Scenario):
         attribution_pages: pages after a click within which its order may follow, in the same session; 0 puts every
             order on the page of its click. The levels were calibrated at 0.
         level: ``demonstration`` has 0.04 clicks per impression, ``open_bandit`` the 0.0038 of the Open Bandit Dataset.
+        retrieval: ``full`` scores every item on every page. ``shortlist`` scores those of lists made beforehand, see
+            :mod:`rlaas.scenarios.recsys.candidates`, which takes less time where a strategy explores and with large
+            catalogues; it finds 98 to 100 % of the same 50 items.
         strategies: ``all``, or ``core`` for the retrieval strategies popularity, content, fresh and economy without
             exploration but the uniform one: a smaller set of actions.
         events: scheduled regimes, for example ``{"kind": "shock", "topic": 3, "at_page": 500, "size": 2.0,
@@ -118,6 +122,7 @@ class Recommender(Scenario):
         reward: str = "realised",
         attribution_pages: int = 0,
         level: str = "demonstration",
+        retrieval: str = "full",
         strategies: str = "all",
         events: Sequence[Mapping[str, Any]] = (),
     ) -> None:
@@ -133,15 +138,16 @@ class Recommender(Scenario):
             _check_option(option, value)
         check_choice(reward, _REWARDS, field="reward")
         check_choice(level, _LEVELS, field="level")
+        check_choice(retrieval, _RETRIEVALS, field="retrieval")
         check_choice(strategies, _STRATEGIES, field="strategies")
-        needed = SLATE * episode_steps + shortlist
+        needed = _room(sizes)
         if items < needed:
             raise ConfigurationError(
                 f"items must be at least {needed} (10 x episode_steps + shortlist: no item repeats in a session), "
                 f"got {items}",
                 field="items",
             )
-        named = {"reward": reward, "level": level, "strategies": strategies}
+        named = {"reward": reward, "level": level, "retrieval": retrieval, "strategies": strategies}
         self._build(load_reference(), {**sizes, **named, "events": check_events(events, topics)})
 
     @classmethod
@@ -213,6 +219,7 @@ class Recommender(Scenario):
             parts=self.actions.parts,
             calibrated=self.calibrated,
             objectives=self.objectives,
+            room=_room(options) if options["retrieval"] == "shortlist" else 0,
         )
 
     def describe_action(self, action: int) -> dict[str, str | float]:
@@ -275,6 +282,11 @@ def _check_option(option: str, value: int) -> None:
     if not whole or not low <= value <= high:
         allowed = f"{low}" if low == high else f"a whole number from {low} to {high}"
         raise ConfigurationError(f"{option} must be {allowed}, got {value!r}", field=option)
+
+
+def _room(options: Mapping[str, Any]) -> int:
+    """Items needed so that a shortlist is left when a session has shown all it may."""
+    return int(SLATE * options["episode_steps"] + options["shortlist"])
 
 
 def _ratio(numerators: FloatArray, denominators: FloatArray) -> NDArray[np.float64]:

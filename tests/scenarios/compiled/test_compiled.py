@@ -7,7 +7,17 @@ from numpy.random import Philox
 from scipy import stats
 
 from rlaas.errors import ConfigurationError
-from rlaas.scenarios.compiled import Workers, environment_key, exp2, linear_to_db, log2, normal_pair, sigmoid, uniforms
+from rlaas.scenarios.compiled import (
+    Workers,
+    circle,
+    environment_key,
+    exp2,
+    linear_to_db,
+    log2,
+    normal_pair,
+    sigmoid,
+    uniforms,
+)
 from rlaas.scenarios.compiled.rng import philox_words
 
 # Known answers of the Random123 distribution (kat_vectors, philox4x32 10).
@@ -112,3 +122,11 @@ def test_an_error_in_a_thread_is_not_lost():
 def test_a_wrong_number_of_threads_is_refused_by_name(threads):
     with pytest.raises(ConfigurationError, match="threads must be a whole number >= 1"):
         Workers(10, threads)
+
+
+def test_circle_is_cosine_and_sine() -> None:
+    turns = np.random.default_rng(4).uniform(-3, 3, 5000).astype(np.float32)
+    got = np.array([circle(x) for x in np.append(turns, np.float32([0, 0.25, 0.5, 0.75, 1]))])
+    angle = 2 * np.pi * np.append(turns, [0, 0.25, 0.5, 0.75, 1]).astype(np.float64)
+    np.testing.assert_allclose(got[:, 0], np.cos(angle), atol=5e-7)
+    np.testing.assert_allclose(got[:, 1], np.sin(angle), atol=5e-7)

@@ -25,8 +25,10 @@ def draw(constants, t, s, w):
     draw_power(0, 0, constants[0], t, s, w)
 
 
-def drawn(model, *, shares=(1.0, 0.0, 0.0), busy=(0.0, 0.0, 0.0), power_db=0.0, sleep=0.0, off_steps=None, failed=False):
-    """Power in W, share of blocks in use and share asleep of one cell's step; ``off_steps`` None is a cell that is on."""
+def drawn(
+    model, *, shares=(1.0, 0.0, 0.0), busy=(0.0, 0.0, 0.0), power_db=0.0, sleep=0.0, off_steps=None, failed=False
+):
+    """Power in W, use of blocks and share asleep of one cell's step; ``off_steps`` None is a cell that is on."""
     state, work = ENGINE.state.cells[0], ENGINE.scratch.cells[0]
     state["off"], state["off_steps"] = off_steps is not None, off_steps or 0
     work["model"], work["failed"] = MODELS.index(model), failed

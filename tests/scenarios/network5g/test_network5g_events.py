@@ -126,9 +126,11 @@ def test_a_stadium_draws_those_around_it_on_the_wrapped_plane_too(size, cell):
         show.step()
         place = np.stack([show.state.users["x"][0], show.state.users["y"][0]], axis=1).astype(float)
         shift = place - layout.centres[cell]
-        images = [np.zeros(2)] if layout.periods is None else [
-            a * layout.periods[0] + b * layout.periods[1] for a, b in itertools.product(range(-3, 4), repeat=2)
-        ]
+        images = (
+            [np.zeros(2)]
+            if layout.periods is None
+            else [a * layout.periods[0] + b * layout.periods[1] for a, b in itertools.product(range(-3, 4), repeat=2)]
+        )
         distance = np.min([np.linalg.norm(shift + image, axis=1) for image in images], axis=0)
         clear = np.abs(distance - radius) > 0.01
         factor = np.where(distance <= radius, 5.0, 1.0)

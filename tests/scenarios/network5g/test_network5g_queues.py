@@ -116,14 +116,15 @@ def test_late_probability_matches_simulation(slack, load, wait):
 @given(
     slack=st.floats(0, 0.01),
     load=st.floats(0.0, 0.98),
-    wait=st.floats(1e-7, 0.1),
-    pause=st.floats(0, 1e-3),
-    share=st.floats(0, 1),
+    wait=st.floats(1e-7, 0.01),
+    sleep=st.floats(0, 0.9),
+    idle=st.floats(0, 1),
 )
 @settings(deadline=None)
-def test_late_probability_is_a_falling_probability(slack, load, wait, pause, share):
-    here, later = (late_probability(s, load, wait, pause, share) for s in (slack, 1.5 * slack + 1e-5))
-    assert 0.0 <= later <= here + 1e-6
+def test_late_probability_is_a_falling_probability(slack, load, wait, sleep, idle):
+    # As a transmitter sleeps: part of each cycle of a millisecond, met by packets while it is idle.
+    here, later = (late_probability(s, load, wait, 1e-3 * sleep, sleep * idle) for s in (slack, 1.5 * slack + 1e-5))
+    assert 0.0 <= later <= here + 3e-6
     assert here <= 1.0
 
 
@@ -240,8 +241,8 @@ def test_satisfaction_of_files_is_the_rate_over_the_last_second():
     bench, history = Bench(users=20, seed=3, load="high", events=[{"kind": "demand", "at_s": 7, "factor": 40}]), []
     want = bench.scenario.reference.satisfaction.embb_mbit_s
     both = set()
-    for _ in range(150):
-        bench.step()
+    for step in range(150):
+        bench.step(embb_share=1.0 if step < 70 else 0.0625)
         history.append(bench.work[bench.embb].copy())
         last = history[-WINDOW:]
         busy, carried = (sum(work[name] for work in last) for name in ("active_s", "carried"))
@@ -256,7 +257,12 @@ def test_satisfaction_of_files_is_the_rate_over_the_last_second():
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 500), urllc=st.floats(0.0625, 1.0), sleep=st.floats(0.0, 0.89), load=st.sampled_from(["low", "high"]))
+@given(
+    seed=st.integers(0, 500),
+    urllc=st.floats(0.0625, 1.0),
+    sleep=st.floats(0.0, 0.89),
+    load=st.sampled_from(["low", "high"]),
+)
 def test_urllc_is_an_mg1_queue_on_minislots(seed, urllc, sleep, load):
     bench = Bench(seed=seed, load=load, users=20)
     for _ in range(2):
@@ -273,8 +279,10 @@ def test_urllc_is_an_mg1_queue_on_minislots(seed, urllc, sleep, load):
         assert (work["carried"] == 0).all()
         return
     rho = min(rho, LOAD_LIMIT)
-    wait = rho * (work["arrival_rate"] * service**2)[usable].sum() / max(
-        (work["arrival_rate"] * service)[usable].sum(), 1e-30
+    wait = (
+        rho
+        * (work["arrival_rate"] * service**2)[usable].sum()
+        / max((work["arrival_rate"] * service)[usable].sum(), 1e-30)
     )
     wait /= 2 * (1 - rho)
     met = sleep * (1 - cell["busy"][0]) * (1 - cell["busy"][2]) * (1 - cell["busy"][1])

@@ -99,12 +99,13 @@ def test_the_random_stream_does_not_depend_on_actions() -> None:
     assert (left["taste"] != right["taste"]).any()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(threads: int) -> None:
+@pytest.mark.parametrize("scenario", [SMALL, Recommender(retrieval="shortlist")], ids=["full", "shortlist"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(threads: int, scenario: Recommender) -> None:
     actions = some_actions(40, 33)
     assert_same(
-        rollout(SMALL.vector_env(33, seed=7, threads=1), actions),
-        rollout(SMALL.vector_env(33, seed=7, threads=threads), actions),
+        rollout(scenario.vector_env(33, seed=7, threads=1), actions),
+        rollout(scenario.vector_env(33, seed=7, threads=threads), actions),
     )
 
 
@@ -175,6 +176,8 @@ def test_state_of_another_size_is_refused() -> None:
         SMALL.vector_env(3).set_state(env.get_state())
     with pytest.raises(InvalidInputError, match="expected"):
         SCENARIO.vector_env(2).set_state(env.get_state())
+    with pytest.raises(InvalidInputError, match="state lacks clicks, clock, covered"):
+        env.set_state({"started": True})
 
 
 def test_returned_arrays_are_never_overwritten() -> None:

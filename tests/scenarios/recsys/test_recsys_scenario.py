@@ -34,6 +34,7 @@ def test_loads_by_name_with_options() -> None:
         "attribution_pages": 0,
         "reward": "realised",
         "level": "demonstration",
+        "retrieval": "full",
         "strategies": "all",
         "events": (),
     }
@@ -57,6 +58,7 @@ def test_loads_by_name_with_options() -> None:
         ({"episode_steps": 0}, "episode_steps", "from 1 to 200"),
         ({"attribution_pages": -1}, "attribution_pages", "from 0 to 20, got -1"),
         ({"level": "real"}, "level", "unknown level 'real'; allowed: demonstration, open_bandit"),
+        ({"retrieval": "some"}, "retrieval", "unknown retrieval 'some'; allowed: full, shortlist"),
         ({"strategies": "few"}, "strategies", "unknown strategies 'few'; allowed: all, core"),
         ({"reward": "clicks"}, "reward", "unknown reward 'clicks'; allowed: expected, realised"),
     ],

@@ -14,7 +14,7 @@ from rlaas.errors import InvalidInputError
 from rlaas.scenarios.recsys import Recommender
 from rlaas.scenarios.recsys.actions import ActionTable
 from rlaas.scenarios.recsys.collaborative import als, cosine_neighbours
-from rlaas.scenarios.recsys.engine.diversity import RIDGE, determinantal, list_diversity, marginal_relevance
+from rlaas.scenarios.recsys.engine.diversity import OUT, RIDGE, determinantal, list_diversity, marginal_relevance
 from rlaas.scenarios.recsys.engine.retrieval import (
     HIDDEN,
     add_linear,
@@ -136,6 +136,22 @@ def test_determinantal_slates_grow_the_determinant_most(seed: int) -> None:
         chosen.append(column)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.45, 1.0, -1.0])
+def test_room_behind_the_candidates_is_never_taken(strength: float) -> None:
+    _, _, vectors, relevance, second = some_candidates(11)
+    # Twelve candidates, ten to take: what is no candidate looks dissimilar to all.
+    local, few = np.zeros((12, 64), dtype=F), np.full((2, 64), OUT, dtype=F)
+    local[:, :12], few[0, :12], few[1, :12] = vectors[:, :12], relevance[:12], second[:12]
+    use_second, taken = np.arange(10) % 2, np.zeros(10, dtype=np.int64)
+    work = np.zeros((2, 64), dtype=F)
+    if strength < 0:
+        determinantal(few[0], few[1], use_second, local, F(2), np.zeros((10, 64), dtype=F), work[0], work[1], taken)
+    else:
+        marginal_relevance(few[0], few[1], use_second, local, F(strength), work[0], work[1], taken)
+    assert len(set(taken.tolist())) == 10
+    assert taken.max() < 12
+
+
 def test_diversity_is_the_mean_over_pairs() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
@@ -154,7 +170,7 @@ def test_spread_is_the_quadratic_form_of_linucb() -> None:
     inverse = (np.diag(mean) - np.outer(mean, mean)) / (alpha.sum() + 1)
     prior, precision = rng.random(300).astype(F) + F(0.1), rng.random(300).astype(F)
     weight, length, quality = 5.0, np.linalg.norm(mean), 0.4
-    got, scratch = np.zeros(300, dtype=F), np.zeros(300, dtype=F)
+    got, scratch = np.zeros(300, dtype=F), np.zeros((2, 300), dtype=F)
     scale = weight**2 / length**2 / (alpha.sum() + 1)
     t = SCENARIO.tables
     spread_of(got, scratch, t.vectors_ki, mean.astype(F), F(scale), F(quality**2), prior, precision)
@@ -258,6 +274,56 @@ def test_slates_come_from_the_best_items_not_yet_shown(strategy: int) -> None:
         assert (score[slates[e]] >= np.sort(score)[-50] - 1e-4).all()
 
 
+LISTED = Recommender(retrieval="shortlist")
+
+
+def test_candidate_lists_hold_distinct_items_where_their_places_say() -> None:
+    tables = LISTED.tables
+    by_name = dict(zip(NAMES.retrieval, tables.strategies["listed"].tolist(), strict=True))
+    # What matches the user is listed by topic, what is new or popular by day; the log's models go by clicks.
+    assert by_name["content"] == 2
+    assert by_name["popularity"] == by_name["fresh"] == 1
+    assert by_name["collaborative"] == by_name["item_knn"] == 0
+    for r, kind in enumerate(by_name.values()):
+        for key in range({0: 0, 1: 64, 2: 12}[kind]):
+            items = tables.candidates[0, r, key]
+            assert len(set(items.tolist())) == len(items) == 384
+            places = tables.places[0, r, key]
+            np.testing.assert_array_equal(np.flatnonzero(places >= 0), items)
+            np.testing.assert_array_equal(items[places[items]], items)
+            np.testing.assert_array_equal(tables.candidate_vectors[0, r, key], tables.vectors_ki[:, items])
+
+
+def test_a_shortlist_is_nearly_what_full_scoring_finds() -> None:
+    full = Recommender()
+    env = full.vector_env(400, seed=6)
+    env.reset()
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        env.step(rng.integers(735, size=400))
+    state = env.get_state()
+    for strategy in range(5):
+        action = np.full(400, full.actions.index(strategy, 0, 0, 0))
+        slates = []
+        for scenario in (full, LISTED):
+            one = scenario.vector_env(400)
+            one.set_state(state)
+            slates.append(one.step(action)[4]["slate"])
+        shown = slates[0][:, 0] >= 0
+        same = np.mean([len(np.intersect1d(a, b)) for a, b in zip(slates[0][shown], slates[1][shown], strict=True)])
+        assert same > 9.7, strategy
+        if strategy == 2:
+            # Fresh items are listed by day and all found.
+            np.testing.assert_array_equal(*slates)
+
+
+def test_lists_as_long_as_the_catalogue_are_no_lists() -> None:
+    # 1.5 times the 150 items that ten pages and a shortlist take, in whole words.
+    assert Recommender(items=300, episode_steps=10, retrieval="shortlist").tables.candidates.shape[3] == 256
+    every = Recommender(items=250, episode_steps=10, retrieval="shortlist")
+    assert every.tables.strategies["listed"].max() == 0
+
+
 def test_diversity_levels_diversify() -> None:
     column = SCENARIO.part_names.index("diversity")
     means = []
@@ -282,10 +348,12 @@ def test_exploration_replaces_at_its_rate() -> None:
     assert rate == pytest.approx(0.1 * (1 - 10 / 300), abs=5 * np.sqrt(0.09 / 20_000))
 
 
+@pytest.mark.parametrize("retrieval", ["full", "shortlist"])
 @pytest.mark.parametrize("exploration", range(7))
-def test_every_action_builds_ten_distinct_unseen_items(exploration: int) -> None:
-    actions = np.flatnonzero(SCENARIO.actions.parts[:, 3] == exploration)
-    env = SCENARIO.vector_env(len(actions), seed=exploration)
+def test_every_action_builds_ten_distinct_unseen_items(exploration: int, retrieval: str) -> None:
+    scenario = Recommender(items=300, episode_steps=10, retrieval=retrieval)
+    actions = np.flatnonzero(scenario.actions.parts[:, 3] == exploration)
+    env = scenario.vector_env(len(actions), seed=exploration)
     env.reset()
     seen: list[set[int]] = [set() for _ in actions]
     for _ in range(25):

@@ -212,6 +212,10 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
     hour = hour_of_day(s.environments[e], c)
     sine, cosine = math.sin(2.0 * math.pi * hour / 24.0), math.cos(2.0 * math.pi * hour / 24.0)
     capacity = 0.25 * 2.0 * c.usable_mhz_embb
+    # A user takes along half of a mean user's load: who moves is not who downloads most.
+    per_user = 0.0
+    for j in range(c.cells):
+        per_user += 0.5 * s.cells[e, j].trend / s.users.shape[1]
     for j in range(c.cells):
         cell, state, f = w.cells[k, j], s.cells[e, j], seen[j]
         users = cell.users[0] + cell.users[1] + cell.users[2]
@@ -247,7 +251,7 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         mean_users = (c.embb + c.urllc + c.mmtc) / c.cells
         f[25] = cell.leaving / mean_users
         f[26] = cell.arriving / mean_users
-        f[27] = state.trend * (1.0 + (cell.arriving - cell.leaving) / max(users, 1.0))
+        f[27] = state.trend + per_user * (cell.arriving - cell.leaving)
     count = t.neighbours.shape[1]
     near = 1.0 / count if count > 0 else 0.0
     for j in range(c.cells):

@@ -181,6 +181,7 @@ def build(network: Network) -> tuple[Constants, MapTables, LinkTables, WorldTabl
         offset_low_db=radio.offset_range_db[0],
         offset_high_db=radio.offset_range_db[1],
         multi_user_gain=radio.multi_user_gain,
+        best_efficiency=float(MODULATIONS[radio.modulation][-1] * radio.layers),
         weak_db=float(thresholds[WEAK_CQI - 1]),
         outage_db=float(thresholds[0]),
         rate_embb=t.rates_per_s[0] * scale,

@@ -28,6 +28,7 @@ class Constants(NamedTuple):
         error_slope: of the block error curve, per dB. urllc_backoff_db: of its link adaptation.
         report_age: age of a channel report in steps.
         offset_gain_db, offset_low_db, offset_high_db: outer loop. multi_user_gain: of choosing among users.
+        best_efficiency: bit/s/Hz of the best modulation and coding.
         weak_db, outage_db: SINR below which a user counts as weak, or out of service.
         rate_*: arrivals per s and user. mbit_*: size of an arrival. packet_mbit_*: size of a packet.
         embb_constant: 1 where eMBB users ask for a constant rate. mmtc_burst_s: period of the Beta bursts, 0 without.
@@ -88,6 +89,7 @@ class Constants(NamedTuple):
     offset_low_db: float
     offset_high_db: float
     multi_user_gain: float
+    best_efficiency: float
     weak_db: float
     outage_db: float
     rate_embb: float

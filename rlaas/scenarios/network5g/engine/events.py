@@ -25,6 +25,8 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "stadium": ("cell", "x_m", "y_m", "radius_m", "factor"),
     "demand": ("factor",),
 }
+LARGEST_FACTOR = 20.0
+"""On demand: far beyond it the counts of a step leave what the generator of Poisson numbers can do."""
 _TIMES = ("at_s", "for_s", "every_s")
 
 
@@ -99,7 +101,7 @@ def _row(
         row[X] = list(power_models).index(unit)
         row[VALUE] = _number(where, event, "power_db", 0.0, -60.0)
     elif kind != "outage":
-        row[VALUE] = _number(where, event, "factor", None, 0.0)
+        row[VALUE] = _number(where, event, "factor", None, 0.0, most=LARGEST_FACTOR)
     if kind == "stadium":
         row[RADIUS] = _number(where, event, "radius_m", None, 1.0)
         at = centres[int(row[UNIT])] if "cell" in event else (None, None)
@@ -109,12 +111,20 @@ def _row(
 
 
 def _number(
-    where: str, event: Mapping[str, Any], key: str, default: float | None, least: float, *, endless: bool = False
+    where: str,
+    event: Mapping[str, Any],
+    key: str,
+    default: float | None,
+    least: float,
+    *,
+    most: float = np.inf,
+    endless: bool = False,
 ) -> float:
     value = event.get(key, default)
     if value is None:
         raise ConfigurationError(f"{where}.{key} is missing: a number is needed", field=f"{where}.{key}")
-    good = isinstance(value, int | float | np.number) and not isinstance(value, bool) and value >= least
+    good = isinstance(value, int | float | np.number) and not isinstance(value, bool) and least <= value <= most
     if not good or not (np.isfinite(value) or endless):
-        raise ConfigurationError(f"{where}.{key} must be a number >= {least:g}, got {value!r}", field=f"{where}.{key}")
+        allowed = f">= {least:g}" if np.isinf(most) else f"in [{least:g}, {most:g}]"
+        raise ConfigurationError(f"{where}.{key} must be a number {allowed}, got {value!r}", field=f"{where}.{key}")
     return float(value)

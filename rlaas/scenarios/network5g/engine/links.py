@@ -97,7 +97,7 @@ def measure(e, k, c, m: MapTables, s: State, w: Scratch, first: bool) -> None:  
     ``filter_share``; ``first`` fills it instead.
     """
     padded = m.sine_below.shape[1]
-    share = np.float32(1.0) if first else np.float32(c.filter_share)
+    share = np.float32(c.filter_share)
     floor, realisation = np.float32(c.tilt_floor), s.environments[e].realisation
     sines = m.sine_below
     for i in range(s.users.shape[1]):
@@ -112,7 +112,8 @@ def measure(e, k, c, m: MapTables, s: State, w: Scratch, first: bool) -> None:  
             w.received[k, i, j] = db_to_linear(power) * _tilted(sine - w.pads[k, SINE, j], floor)
         for j in range(padded):
             level = linear_to_db(w.received[k, i, j])
-            s.links[e, i, FILTERED, j] += share * (level - s.links[e, i, FILTERED, j])
+            before = level if first else s.links[e, i, FILTERED, j]
+            s.links[e, i, FILTERED, j] = before + share * (level - before)
 
 
 @inner

@@ -233,7 +233,7 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
     """Alpha-fair sharing with a multi-user gain; returns the seconds the cell transmitted.
 
     Shares ``x ~ R^((1 - alpha) / alpha)`` maximise alpha-fair utility of rates ``x R``. Choosing among n fading users
-    pays: the rate grows by ``1 + gain ln n``.
+    pays: the rate grows by ``1 + gain ln n``, though not beyond the best modulation and coding.
     """
     step, on, cell = s.environments[e].step, s.cells[e, j].off == 0, w.cells[k, j]
     order, pick, finish, weight = w.order[k], w.pick[k], w.finish[k], w.weight[k]
@@ -247,14 +247,14 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
         if s.embb[e, i].backlog + work.offered > 0.0:
             waiting += 1
     gain = 1.0 + c.multi_user_gain * math.log(max(waiting, 1)) if waiting > 1 else 1.0
-    whole = c.usable_mhz_embb * cell.share[0] * gain
+    whole = c.usable_mhz_embb * cell.share[0]
     alpha = cell.settings[ALPHA]
     exponent = (1.0 - alpha) / alpha
     count = 0
     for a in range(begin, end):
         i = order[a]
         work = w.users[k, i]
-        rate = work.efficiency * (1.0 - work.error) * whole
+        rate = min(work.efficiency * gain, c.best_efficiency) * (1.0 - work.error) * whole
         if work.event & HANDOVER:
             rate *= 1.0 - c.interruption_s / STEP_S
         work.rate = rate
@@ -343,6 +343,8 @@ def _mg1_wait(load, square):  # type: ignore[no-untyped-def]
 @inner
 def _serve_urllc(e, k, j, begin, end, others_idle, c, s, w):  # type: ignore[no-untyped-def]
     """Delay and reliability of URLLC as an M/G/1 queue on mini-slots, one shot each; returns the load.
+
+    A handover does not interrupt it: URLLC users keep both links until the new one stands (TS 38.300 section 9.2.3.2).
 
     D = processing + mini-slot alignment + transmission + wait + rest of a sleeping transmitter's pause.
     """

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from rlaas.scenarios.compiled import inner, normal_pair, uniforms
+from rlaas.scenarios.compiled import exp2, inner, normal_pair, uniforms
 from rlaas.scenarios.network5g.engine.arrays import POWER, Scratch, State, WorldTables
 from rlaas.scenarios.network5g.engine.constants import GAUSS_MARKOV, TRACE, WAYPOINT
 from rlaas.scenarios.network5g.engine.events import END, KIND, OUTAGE, RADIUS, REPEAT, START, SURGE, UNIT, VALUE, X, Y
@@ -27,8 +27,12 @@ _ONE = np.float32(1.0)
 
 
 @inner
-def _leg(user, machine, x, y, u, v, w, c, t):  # type: ignore[no-untyped-def]
-    """A fresh leg from three uniform numbers: direction or target, length, speed."""
+def _leg(user, machine, x, y, u, v, w, c, t, first):  # type: ignore[no-untyped-def]
+    """A fresh leg from three uniform numbers: direction or target, length, speed.
+
+    At a random moment a user is likelier to be on a slow leg, which lasts longer: density 1 / v on the ``first`` leg
+    (Navidi and Camp 2004). With uniform speeds from the start the mean speed would fall for minutes.
+    """
     if machine or user.indoor:
         # Machines and people indoors stay where they are.
         user.vx = np.float32(0.0)
@@ -45,6 +49,8 @@ def _leg(user, machine, x, y, u, v, w, c, t):  # type: ignore[no-untyped-def]
         user.mean_y = y - t.trace_xy[row, 1]
         return
     speed = np.float32(c.slow + (c.fast - c.slow) * w)
+    if first and c.mobility == WAYPOINT:
+        speed = np.float32(np.float32(c.slow) * exp2(np.float32(w * np.float32(math.log2(c.fast / c.slow)))))
     if c.mobility == GAUSS_MARKOV:
         user.mean_x = speed * math.cos(_TWO_PI * u)
         user.mean_y = speed * math.sin(_TWO_PI * u)
@@ -97,7 +103,7 @@ def place(e, c, t: WorldTables, s: State, realisations: int) -> None:  # type: i
         user.x = x
         user.y = y
         a, b, h, _ = uniforms(key, clock, LEGS, i)
-        _leg(user, i >= c.embb + c.urllc, x, y, a, b, h, c, t)
+        _leg(user, i >= c.embb + c.urllc, x, y, a, b, h, c, t, True)
 
 
 @inner
@@ -140,7 +146,7 @@ def move(e, c, t: WorldTables, s: State) -> None:  # type: ignore[no-untyped-def
             if left <= stride:
                 # On arrival a user takes up its next leg; the rest of this stride is not walked.
                 u, v, w, _ = uniforms(key, clock, LEGS, i)
-                _leg(user, False, x, y, u, v, w, c, t)
+                _leg(user, False, x, y, u, v, w, c, t, False)
         elif c.mobility == GAUSS_MARKOV:
             u, v, _, _ = uniforms(key, clock, LEGS, i)
             a, b = normal_pair(u, v)
@@ -162,7 +168,7 @@ def move(e, c, t: WorldTables, s: State) -> None:  # type: ignore[no-untyped-def
             row = int(user.left) + 1
             if row >= t.trace_length[trace]:
                 u, v, w, _ = uniforms(key, clock, LEGS, i)
-                _leg(user, False, x, y, u, v, w, c, t)
+                _leg(user, False, x, y, u, v, w, c, t, False)
             else:
                 user.left = np.float32(row)
                 at = t.trace_first[trace] + row

@@ -202,6 +202,7 @@ def observe(t: Tables, s: TwinState, sums: Sums, settings: Settings, served: Ser
     people = [3.0 * max(n, 1) / c.cells for n in (c.embb, c.urllc, c.mmtc)]
     tops = (t.best, t.best_low, t.best)
     mean_users = t.users / c.cells
+    per_user = 0.5 * s.cells.trend.sum(dim=1, keepdim=True) / users.sum(dim=1, keepdim=True)
     own = [
         s.cells.use,
         *served.busy.unbind(dim=-1),
@@ -220,7 +221,7 @@ def observe(t: Tables, s: TwinState, sums: Sums, settings: Settings, served: Ser
         settings.off,
         q.leaving / mean_users,
         q.arriving / mean_users,
-        s.cells.trend * (1.0 + (q.arriving - q.leaving) / users.clamp(min=1.0)),
+        s.cells.trend + per_user * (q.arriving - q.leaving),
     ]
     features = torch.stack([feature.float() for feature in own], dim=-1)
     changed = ((settings.values - t.low) / (t.high - t.low)).float()

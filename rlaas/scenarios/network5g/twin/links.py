@@ -14,9 +14,9 @@ from rlaas.scenarios.network5g.engine.links import (
     GRID_LOW_DB,
     GRID_PER_DB,
     HOPELESS,
+    LARGEST_RISE_DB,
     NEVER_S,
     NO_MARGIN_DB,
-    LARGEST_RISE_DB,
     NO_REPORT,
     NO_SIGNAL_MW,
 )

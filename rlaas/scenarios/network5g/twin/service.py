@@ -162,9 +162,13 @@ def waiting_to_cap(f: Fluid, step: int, cap: int) -> Tensor:
     return (inside * ((cap - ages[:-1]) * STEP_S)[:, None, None]).sum(dim=0)
 
 
-def _fluid_rate(c: Constants, link: Adapted, moves: Moves, part: slice, whole: Tensor) -> Tensor:
-    """Mbit/s with all blocks of the slice; a handover interrupts."""
+def _fluid_rate(
+    c: Constants, link: Adapted, moves: Moves, part: slice, whole: Tensor, gain: Tensor | None = None
+) -> Tensor:
+    """Mbit/s with all blocks of the slice; a handover interrupts, choosing among users gains."""
     efficiency, error = link.efficiency[:, part].to(whole.dtype), link.error[:, part].to(whole.dtype)
+    if gain is not None:
+        efficiency = (efficiency * gain).clamp(max=c.best_efficiency)
     rate = efficiency * (1.0 - error) * whole
     return torch.where(moves.handed[:, part], rate * (1.0 - c.interruption_s / STEP_S), rate)
 
@@ -179,8 +183,8 @@ def _serve_embb(
     has = start > 0.0
     waiting = by_cell(users.hot, has)[..., 0].to(t.dtype)
     gain = 1.0 + c.multi_user_gain * torch.log(waiting.clamp(min=1.0))
-    whole = at(c.usable_mhz_embb * settings.share[..., 0] * gain, users.cell)
-    rate = _fluid_rate(c, link, moves, users.columns, whole)
+    whole = at(c.usable_mhz_embb * settings.share[..., 0], users.cell)
+    rate = _fluid_rate(c, link, moves, users.columns, whole, at(gain, users.cell))
     alpha = settings.values[..., ALPHA]
     exponent = at((1.0 - alpha) / alpha, users.cell)
     weight = torch.exp2((exponent * torch.log2(rate.clamp(min=1e-3))).clamp(-126.0, 126.0))

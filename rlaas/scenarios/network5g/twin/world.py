@@ -108,11 +108,11 @@ class World:
         u.x, u.y = x, y
         stays = indoor.clone()
         stays[:, t.movers :] = True
-        self._set_out(u, ~stays, self._leg(x, y, legs[0], legs[1], legs[2]), users)
+        self._set_out(u, ~stays, self._leg(x, y, legs[0], legs[1], legs[2], first=True), users)
         for values, still in ((u.vx, 0.0), (u.vy, 0.0), (u.left, _STAYS_M)):
             values.masked_fill_(stays, still)
 
-    def _leg(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor, w: Tensor) -> _Leg:
+    def _leg(self, x: Tensor, y: Tensor, u: Tensor, v: Tensor, w: Tensor, *, first: bool = False) -> _Leg:
         """A fresh leg from three uniform numbers: direction or target, length, speed."""
         t, c = self._t, self._t.c
         if c.mobility == TRACE:
@@ -122,6 +122,8 @@ class World:
             at = t.trace_xy[t.trace_first[chosen] + start]
             return _Leg(left=start.float(), mean_x=x - at[..., 0], mean_y=y - at[..., 1], trace=chosen)
         speed = c.slow + (c.fast - c.slow) * w
+        if first and c.mobility == WAYPOINT:
+            speed = c.slow * torch.exp2(w * math.log2(c.fast / c.slow))
         if c.mobility == GAUSS_MARKOV:
             vx, vy = speed * torch.cos(_TWO_PI * u), speed * torch.sin(_TWO_PI * u)
             return _Leg(vx=vx, vy=vy, mean_x=vx, mean_y=vy)

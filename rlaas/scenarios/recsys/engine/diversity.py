@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rlaas.scenarios.compiled import exp2, inner
 
-__all__ = ["OUT", "RIDGE", "determinantal", "list_diversity", "marginal_relevance"]
+__all__ = ["OUT", "RIDGE", "determinantal", "first_largest", "list_diversity", "marginal_relevance"]
 
 Array = NDArray[Any]
 
@@ -26,15 +26,16 @@ _LOG2_E = np.float32(math.log2(math.e))
 
 
 @inner(no_nan=True)
-def _first_largest(values: Array) -> int:
+def first_largest(values: Array) -> int:
+    """Index of the largest value, the first of equals: two passes that are vectorised."""
     top = OUT
     for j in range(len(values)):
-        value = values[j]
-        top = value if value > top else top
-    j = 0
-    while values[j] < top:
-        j += 1
-    return j
+        top = values[j] if values[j] > top else top
+    first = np.int32(len(values))
+    for j in range(len(values)):
+        here = np.int32(j) if values[j] >= top else np.int32(len(values))
+        first = here if here < first else first
+    return int(first)
 
 
 @inner(inline=False)
@@ -89,7 +90,7 @@ def marginal_relevance(
         opinion = second if use_second[position] else relevance
         for j in range(n):
             gain[j] = trust * opinion[j] - strength * nearest[j]
-        best = _first_largest(gain)
+        best = first_largest(gain)
         taken[position] = best
         if position + 1 == len(taken):
             break
@@ -137,7 +138,7 @@ def determinantal(
         quality = second if use_second[position] else relevance
         for j in range(n):
             gain[j] = quality[j] * residual[j]
-        best = _first_largest(gain)
+        best = first_largest(gain)
         taken[position] = best
         if position + 1 == len(taken):
             break

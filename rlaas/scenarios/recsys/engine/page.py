@@ -20,12 +20,21 @@ from numpy.typing import NDArray
 
 from rlaas.scenarios.compiled import inner
 from rlaas.scenarios.recsys.engine import streams
-from rlaas.scenarios.recsys.engine.diversity import OUT, determinantal, marginal_relevance
+from rlaas.scenarios.recsys.engine.diversity import OUT, determinantal, first_largest, marginal_relevance
 from rlaas.scenarios.recsys.engine.evolution import calendar, price_level
 from rlaas.scenarios.recsys.engine.ranking import believe, gather, rank, sample_taste, to_unit_range, uncertain
 from rlaas.scenarios.recsys.engine.retrieval import HIDDEN, add_linear, collaborate, neighbours, select, spread_of
 from rlaas.scenarios.recsys.engine.state import ESTIMATE, EVIDENCE, MEASURED, PRECISION, SHOWN, Scratch, State
-from rlaas.scenarios.recsys.engine.tables import EXPLORATIONS, KNOWN, PRIOR, PRIOR_TASTE, RULES, STRATEGIES, Tables
+from rlaas.scenarios.recsys.engine.tables import (
+    BY_TOPIC,
+    EXPLORATIONS,
+    KNOWN,
+    PRIOR,
+    PRIOR_TASTE,
+    RULES,
+    STRATEGIES,
+    Tables,
+)
 
 __all__ = ["DIRECTION", "LINEAR", "MEAN", "OTHER", "SAMPLE", "build_slate", "in_set"]
 
@@ -42,7 +51,7 @@ _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 MEAN, DIRECTION, LINEAR, SAMPLE, OTHER = range(5)
 """Rows of ``Scratch.topics``: mean of the believed taste, the same with unit length, weights of a score, samples."""
 
-_SCORE, _SPREAD, _BOUND = range(3)  # rows of Scratch.items
+_SCORE, _SPREAD, _BOUND, _WORK, _PRIOR, _PRECISION = range(6)  # rows of Scratch.items
 _RELEVANCE, _SECOND, _DEVIATION, _NEAREST, _GAIN = range(5)  # rows of Scratch.short
 
 
@@ -80,24 +89,35 @@ def _retrieve(
     scratch: Scratch,
     slot: int,
     e: int,
-    daily: Array,
+    phase: int,
+    day: int,
     strategy: int,
     exploration: int,
     total: np.float32,
     length: np.float32,
     taste: Array,
 ) -> None:
-    """Fill ``scratch.chosen`` and the scores."""
-    chosen_by, stream = tables.strategies[strategy], state.streams[e]
-    score, linear = scratch.items[slot, _SCORE], scratch.topics[slot, LINEAR]
-    estimate, measured = state.by_item[e, ESTIMATE], state.by_topic[e, MEASURED]
-    match, quality = chosen_by.match, chosen_by.quality
+    """Fill ``scratch.chosen`` with the best items, and the relevance with their scores."""
+    chosen_by, stream, items = tables.strategies[strategy], state.streams[e], scratch.items[slot]
+    linear, daily, by_item = scratch.topics[slot, LINEAR], tables.daily[phase, day], state.by_item[e]
+    match, quality, listed = chosen_by.match, chosen_by.quality, chosen_by.listed
     for k in range(len(linear)):
-        linear[k] = match * taste[k] + chosen_by.trend * measured[k]
-    base, known = daily[STRATEGIES + strategy], daily[KNOWN]
-    for i in range(len(base)):
-        score[i] = base[i] + quality * estimate[i]
-    add_linear(score, linear, tables.vectors_ki)
+        linear[k] = match * taste[k] + chosen_by.trend * state.by_topic[e, MEASURED, k]
+    base, estimate, score = daily[STRATEGIES + strategy], by_item[ESTIMATE], items[_SCORE]
+    prior, precision, vectors = daily[PRIOR], by_item[PRECISION], tables.vectors_ki
+    key = day
+    if listed == BY_TOPIC:
+        key = first_largest(scratch.topics[slot, MEAN])
+    if listed:
+        vectors = tables.candidate_vectors[phase, strategy, key]
+        for place in range(vectors.shape[1]):
+            item = tables.candidates[phase, strategy, key, place]
+            score[place] = base[item] + quality * estimate[item]
+    else:
+        for i in range(len(base)):
+            score[i] = base[i] + quality * estimate[i]
+    n = vectors.shape[1]
+    add_linear(score, linear, vectors)
     if chosen_by.rule == _COLLABORATIVE:
         collaborate(
             score,
@@ -105,31 +125,44 @@ def _retrieve(
             tables.factors,
             tables.gram,
             tables.constants[0].fold_in,
-            known,
+            daily[KNOWN],
             stream.recent,
             stream.recent_count,
             scratch.matrix[slot],
             scratch.rest[slot],
-            scratch.items[slot, _SPREAD:],
+            items[_SPREAD:],
         )
     elif chosen_by.rule == _NEIGHBOURS:
-        neighbours(
-            score, chosen_by.collaborative, tables.neighbours, known, stream.recent, stream.recent_count
-        )
+        similar, weight = tables.neighbours, chosen_by.collaborative
+        neighbours(score, weight, similar, daily[KNOWN], stream.recent, stream.recent_count)
     wanted = score
     if exploration >= _LINUCB and exploration != _THOMPSON:
         user = _ZERO if exploration == _BERNOULLI else match * match / ((total + _ONE) * length * length)
-        wanted, spread = scratch.items[slot, _BOUND], scratch.items[slot, _SPREAD]
-        mean, precision = scratch.topics[slot, MEAN], state.by_item[e, PRECISION]
-        spread_of(spread, wanted, tables.vectors_ki, mean, user, quality * quality, daily[PRIOR], precision)
-        width = tables.constants[0].bound_width
-        for i in range(len(base)):
+        wanted, spread, width = items[_BOUND], items[_SPREAD], tables.constants[0].bound_width
+        if listed:
+            for place in range(n):
+                item = tables.candidates[phase, strategy, key, place]
+                items[_PRIOR, place] = prior[item]
+                items[_PRECISION, place] = precision[item]
+            prior, precision = items[_PRIOR], items[_PRECISION]
+        mean, work = scratch.topics[slot, MEAN], items[_BOUND : _WORK + 1]
+        spread_of(spread, work, vectors, mean, user, quality * quality, prior, precision)
+        for i in range(n):
             wanted[i] = score[i] + width * spread[i]
-    for place in range(stream.shown_count):
-        wanted[state.shown_items[e, place]] = HIDDEN
-    for i in range(len(base), len(wanted)):
+    for number in range(stream.shown_count):
+        item = state.shown_items[e, number]
+        place = tables.places[phase, strategy, key, item] if listed else item
+        if place >= 0:
+            wanted[place] = HIDDEN
+    room = n if listed else len(wanted)
+    for i in range(n, room):
         wanted[i] = HIDDEN
-    select(wanted, scratch.best[slot], scratch.found[slot], scratch.chosen[slot])
+    chosen, relevance = scratch.chosen[slot], scratch.short[slot, _RELEVANCE]
+    select(wanted[:room], scratch.best[slot], scratch.found[slot], chosen)
+    for j in range(len(chosen)):
+        relevance[j] = score[chosen[j]]
+        if listed:
+            chosen[j] = tables.candidates[phase, strategy, key, chosen[j]]
 
 
 @inner
@@ -153,7 +186,7 @@ def _explore(
     chosen, local, mean = scratch.chosen[slot], scratch.local[slot], topics[MEAN]
     normal, precision = scratch.normal[slot], state.by_item[e, PRECISION]
     user = match * match / ((total + _ONE) * length * length)
-    if exploration == _BERNOULLI or exploration == _TOP_TWO:
+    if exploration in (_BERNOULLI, _TOP_TWO):
         user = _ZERO
     uncertain(deviation, short[_GAIN], chosen, local, mean, user, quality * quality, prior, precision)
     n = len(chosen)
@@ -187,9 +220,7 @@ def _explore(
 
 
 @inner
-def build_slate(
-    state: State, tables: Tables, scratch: Scratch, slot: int, e: int, action: int, phase: int
-) -> None:
+def build_slate(state: State, tables: Tables, scratch: Scratch, slot: int, e: int, action: int, phase: int) -> None:
     """Retrieve, rank, explore, diversify: ten distinct items not shown in this session, into ``scratch.slate``."""
     strategy, preset = tables.parts[action, 0], tables.parts[action, 1]
     strength = tables.diversity[tables.parts[action, 2]]
@@ -203,19 +234,17 @@ def build_slate(
     share = _ZERO if tables.strategies[strategy].rule == _DEMOGRAPHIC else _ONE
     prior = tables.interests[PRIOR_TASTE, segment]
     total, length = believe(prior, by_topic[EVIDENCE], share, mean, taste)
-    if exploration == _THOMPSON or exploration == _TOP_TWO:
+    if exploration in (_THOMPSON, _TOP_TWO):
         streams.normals(key, step, streams.TASTE, len(mean), scratch.normal[slot])
         taste = topics[SAMPLE]
         sample_taste(mean, total, length, scratch.normal[slot], taste)
-    _retrieve(state, tables, scratch, slot, e, daily, strategy, exploration, total, length, taste)
+    _retrieve(state, tables, scratch, slot, e, phase, day, strategy, exploration, total, length, taste)
 
     chosen, local, short = scratch.chosen[slot], scratch.local[slot], scratch.short[slot]
     relevance, second, count = short[_RELEVANCE], short[_SECOND], len(scratch.chosen[slot])
     gather(chosen, tables.vectors_ik, local)
     if preset == 0:
         match, quality = tables.strategies[strategy].match, tables.strategies[strategy].quality
-        for j in range(count):
-            relevance[j] = scratch.items[slot, _SCORE, chosen[j]]
     else:
         rule, linear = tables.presets[preset - 1], topics[LINEAR]
         match, quality = rule.match, rule.quality

@@ -21,7 +21,9 @@ _LARGE = np.float32(1e30)
 
 
 @inner(inline=False)
-def believe(prior: Array, evidence: Array, share: np.float32, mean: Array, direction: Array) -> tuple[float, float]:
+def believe(
+    prior: Array, evidence: Array, share: np.float32, mean: Array, direction: Array
+) -> tuple[np.float32, np.float32]:
     """Posterior of the topic shares under a Dirichlet prior and decayed counts.
 
     Args:

@@ -30,8 +30,10 @@ def add_linear(score: Array, weights: Array, rows_ki: Array) -> None:
     topics, items = rows_ki.shape
     k = 0
     while k + 6 <= topics:
-        w0, w1, w2, w3, w4, w5 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3], weights[k + 4], weights[k + 5]
-        r0, r1, r2, r3, r4, r5 = rows_ki[k], rows_ki[k + 1], rows_ki[k + 2], rows_ki[k + 3], rows_ki[k + 4], rows_ki[k + 5]
+        w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+        w4, w5 = weights[k + 4], weights[k + 5]
+        r0, r1, r2, r3 = rows_ki[k], rows_ki[k + 1], rows_ki[k + 2], rows_ki[k + 3]
+        r4, r5 = rows_ki[k + 4], rows_ki[k + 5]
         for i in range(items):
             score[i] += (w0 * r0[i] + w1 * r1[i]) + (w2 * r2[i] + w3 * r3[i]) + (w4 * r4[i] + w5 * r5[i])
         k += 6
@@ -180,7 +182,7 @@ def spread_of(
 
     Args:
         spread: written [items].
-        scratch: overwritten [items].
+        scratch: overwritten [2, items].
         vectors_ki: item vectors [topics, items].
         mean: m, posterior mean of the topic shares [topics].
         user_scale: squared weight of the match over ``(a0 + 1) |m|^2``.
@@ -188,11 +190,15 @@ def spread_of(
         prior: prior variance of the quality [items].
         precision: what feedback adds [items].
     """
-    moments(scratch, spread, mean, vectors_ki)
-    for i in range(vectors_ki.shape[1]):
-        taste = user_scale * max(spread[i] - scratch[i] * scratch[i], _ZERO)
-        quality = item_scale * prior[i] / (_ONE + prior[i] * precision[i])
-        spread[i] = np.float32(math.sqrt(taste + quality))
+    items = vectors_ki.shape[1]
+    for i in range(items):
+        spread[i] = item_scale * prior[i] / (_ONE + prior[i] * precision[i])
+    if user_scale > _ZERO:
+        moments(scratch[0], scratch[1], mean, vectors_ki)
+        for i in range(items):
+            spread[i] += user_scale * max(scratch[1, i] - scratch[0, i] * scratch[0, i], _ZERO)
+    for i in range(items):
+        spread[i] = np.float32(math.sqrt(spread[i]))
 
 
 @inner

@@ -193,7 +193,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         slot: row of the others that belongs to a chunk, by its first environment [n].
-        items: scores, spreads and bounds of all items, see ``page`` [3, items and room].
+        items: scores and more of the items that are scored, see ``page`` [6, items and room].
         best: largest score of four items, then the scores found [2, items and room].
         found: columns, then items that may be among the best [2, items and room].
         chosen: the shortlist [shortlist].
@@ -241,7 +241,7 @@ class Scratch(NamedTuple):
 
         return cls(
             slot=slot,
-            items=real(3, wide),
+            items=real(6, wide),
             best=real(2, wide),
             found=np.zeros((threads, 2, wide + 1), dtype=np.int32),
             chosen=np.zeros((threads, shortlist), dtype=np.int32),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaas.scenarios.recsys.candidates import candidates_of, no_candidates
 from rlaas.scenarios.recsys.reference import SLATE
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rlaas.scenarios.recsys.reference import CalibratedConstants, Reference
 
 __all__ = [
+    "BY_TOPIC",
     "CENTRE",
     "CHEAP",
     "CONSTANTS",
@@ -72,6 +74,7 @@ CONSTANTS = np.dtype(
 STRATEGY = np.dtype(
     [
         ("rule", "i8"),  # index in RULES
+        ("listed", "i8"),  # 0 scores all items; 1 those of a list by day, 2 by the topic liked best
         ("match", "f4"),
         ("trend", "f4"),
         ("quality", "f4"),
@@ -80,6 +83,9 @@ STRATEGY = np.dtype(
     ],
     align=True,
 )
+BY_TOPIC = 2
+"""Value of ``listed`` for a list by topic."""
+
 PRESET = np.dtype([("match", "f4"), ("trend", "f4"), ("quality", "f4"), ("price", "f4")], align=True)
 SEGMENT = np.dtype([("sensitivity", "f4"), ("patience", "f4"), ("edge", "f4")], align=True)
 """``edge`` is the share of users in the segments up to this one."""
@@ -122,6 +128,7 @@ class Tables(NamedTuple):
         pools: mean vectors of the popular, fresh and cheap items [D, 3, K].
         shocks, prices, phase_from: see :class:`~rlaas.scenarios.recsys.events.Schedule`.
         levels: orders per click and clicks per page of the default baseline.
+        candidates, places, candidate_vectors: see :class:`~rlaas.scenarios.recsys.candidates.Candidates`.
     """
 
     constants: Array
@@ -151,6 +158,9 @@ class Tables(NamedTuple):
     prices: Array
     phase_from: Array
     levels: Array
+    candidates: Array
+    places: Array
+    candidate_vectors: Array
 
 
 def constants_of(
@@ -211,8 +221,12 @@ def tables_of(
     parts: NDArray[np.int64],
     calibrated: CalibratedConstants,
     objectives: Sequence[Objective],
+    room: int,
 ) -> Tables:
-    """The tables a step needs, float32 but for money and rewards."""
+    """The tables a step needs, float32 but for money and rewards.
+
+    ``room`` is for :func:`~rlaas.scenarios.recsys.candidates.candidates_of`; 0 makes no lists.
+    """
     cat, actions, users, choice = catalogue, reference.actions, reference.users, reference.choice
     worlds = [cat, *schedule.catalogues]
 
@@ -223,11 +237,25 @@ def tables_of(
     v = reference.conversion
     by_position = choice.position * np.log1p(np.arange(SLATE, dtype=np.float64))
     released = np.argsort(cat.release_i, kind="stable")
+    daily = real([_daily(w, strategies, presets, reference) for w in worlds])
+    interests = real([cat.segment_centre_sk, reference.platform.prior_strength * cat.segment_mean_sk])
+    lists = no_candidates(len(strategies))
+    if room:
+        lists = candidates_of(
+            reference,
+            strategies,
+            daily[:, :, STRATEGIES : STRATEGIES + len(strategies)],
+            real(cat.vectors_ik.T),
+            interests[PRIOR_TASTE],
+            interests[CENTRE],
+            room=room,
+        )
     return Tables(
         constants=constants,
         strategies=_records(
             STRATEGY,
             rule=[RULES.index(s["rule"]) for s in strategies],
+            listed=lists.listed,
             collaborative=[
                 s["collaborative"] * (collaborative.scale if s["rule"] == "collaborative" else 1.0) for s in strategies
             ],
@@ -261,19 +289,22 @@ def tables_of(
         dear=real(cat.price_i - 1.0),
         cost=np.asarray(cat.cost_i, dtype=np.float64),
         quality=real([w.quality_i for w in worlds]),
-        daily=real([_daily(w, strategies, presets, reference) for w in worlds]),
+        daily=daily,
         born_start=np.searchsorted(cat.release_i[released], np.arange(reference.catalogue.lifetime_days + 1)),
         born_items=released.astype(np.int64),
         factors=real([collaborative.factors_ki, collaborative.content_ki]),
         gram=real(collaborative.gram),
         neighbours=real(collaborative.neighbours_ii),
-        interests=real([cat.segment_centre_sk, reference.platform.prior_strength * cat.segment_mean_sk]),
+        interests=interests,
         position=real([by_position, choice.mobile_position * by_position]),
         pools=real(np.stack([cat.popular_dk, cat.fresh_dk, np.broadcast_to(cat.cheap_k, cat.fresh_dk.shape)], axis=1)),
         shocks=schedule.shocks,
         prices=schedule.prices,
         phase_from=schedule.phase_from_p,
         levels=np.array([calibrated.cvr0, calibrated.clicks_per_page]),
+        candidates=lists.items,
+        places=lists.places,
+        candidate_vectors=lists.vectors,
     )
 
 
