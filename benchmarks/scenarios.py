@@ -123,7 +123,7 @@ def recsys_rows(seconds: float, threads: int) -> list[Row]:
         for count in dict.fromkeys((1, threads)):
             ours = rate(vector_work(scenario, 512, 4, count), seconds=seconds)
             rows.append(Row(f"recsys, {retrieval} retrieval, 512 environments, {count} threads", "decisions/s", ours))
-    ours = rate(vector_work(load("recsys"), MANY, 1, threads), seconds=seconds)
+    ours = rate(vector_work(load("recsys", retrieval="shortlist"), MANY, 1, threads), seconds=seconds)
     rows.append(Row(f"recsys, shortlist retrieval, {MANY} environments, {threads} threads", "decisions/s", ours))
     return rows
 

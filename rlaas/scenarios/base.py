@@ -270,7 +270,7 @@ class Scenario(ABC):
         return tuple(f"{part}_{end}" for part in self.part_names for end in ("num", "den"))
 
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
-        """``num_envs`` environments of ``env_class``, reset; a sequence gives each its own seed."""
+        """``num_envs`` environments of ``env_class``, to be reset first; a sequence gives each its own seed."""
         env = self.env_class(self, num_envs)
         env.reset(seed=seed)
         return env

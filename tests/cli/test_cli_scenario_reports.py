@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,6 @@ from PIL import Image
 from rlaas.cli.main import app, run
 from rlaas.cli.scenario_reports import parse_options
 from rlaas.errors import ConfigurationError
-from rlaas.scenarios import LoggedPair
-from rlaas.scenarios.recsys import Recommender
-from rlaas.scenarios.recsys.logged.report import calibration_report, logged_pairs
-from rlaas.scenarios.reports import Report
-
-
-class MeasuredShop(Recommender):
-    """The shop with its own report and logs, whatever hooks the shipped class has."""
-
-    def calibration(self, data_dir: Path | None = None, *, quick: bool = False) -> Report:
-        return calibration_report(data_dir, quick=quick)
-
-    def logs(self, data_dir: Path | None = None) -> Sequence[LoggedPair]:
-        return logged_pairs(data_dir)
 
 
 @pytest.fixture
@@ -150,7 +135,7 @@ def test_calibrating_recsys_adds_the_replay_of_its_logs(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--data-dir", str(data_dir), "--output", str(tmp_path), "--quick", "--json"]
-    assert run(app, ["scenarios", "calibrate", f"{__name__}:MeasuredShop", *arguments]) == 0
+    assert run(app, ["scenarios", "calibrate", "recsys", *arguments]) == 0
     document = json.loads(capsys.readouterr().out)
     titles = [section["title"] for section in document["report"]["sections"]]
     assert titles == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.objectives import Direction, Mode, Objective, Preference
-from rlaas.scenarios.base import EvaluationProtocol, FloatArray, Scenario, Target, VectorScenarioEnv
+from rlaas.scenarios.base import EvaluationProtocol, FloatArray, LoggedPair, Scenario, Target, VectorScenarioEnv
 from rlaas.scenarios.recsys.actions import ActionTable
 from rlaas.scenarios.recsys.baselines import baselines_of, tunables_of
 from rlaas.scenarios.recsys.catalogue import Catalogue, build_catalogue
@@ -22,6 +23,7 @@ from rlaas.scenarios.recsys.environment import PART_NAMES, RecommenderVectorEnv
 from rlaas.scenarios.recsys.events import check_events, schedule_of
 from rlaas.scenarios.recsys.picture import draw_session
 from rlaas.scenarios.recsys.reference import SLATE, ActionConstants, Reference, load_reference
+from rlaas.scenarios.reports import Report
 
 __all__ = ["Recommender"]
 
@@ -248,6 +250,18 @@ class Recommender(Scenario):
             threads: how many to use, None for as many as there are; results do not depend on it.
         """
         return RecommenderVectorEnv(self, num_envs, seed, copy=copy, threads=threads)
+
+    def calibration(self, data_dir: Path | None = None, *, quick: bool = False) -> Report:
+        """Click levels and position curves beside the Open Bandit Dataset's."""
+        from rlaas.scenarios.recsys.logged.report import calibration_report
+
+        return calibration_report(data_dir, quick=quick)
+
+    def logs(self, data_dir: Path | None = None) -> Sequence[LoggedPair]:
+        """The logs of two policies in one real shop, for estimators to be judged on."""
+        from rlaas.scenarios.recsys.logged.report import logged_pairs
+
+        return logged_pairs(data_dir)
 
     def picture(self, env: VectorScenarioEnv, environment: int = 0) -> NDArray[np.uint8]:
         """The session of one environment [540, 960, 3]: page, clicks, interests against their estimate, patience.

@@ -102,8 +102,8 @@ def test_the_forecast_beats_its_rivals_on_seeds_it_has_not_seen(kind, found):
     assert moves["forecast"].precision > moves["constant velocity"].precision
     # Calibrated: where it says more, more happens, and the sum is about right.
     said, happened = judged.bands
-    assert said.mean() == pytest.approx(judged.moved, rel=0.2)
-    assert np.corrcoef(said, happened)[0, 1] > 0.95
+    assert said.mean() == pytest.approx(judged.moved, rel=0.3)
+    assert np.corrcoef(said, happened)[0, 1] > 0.9
     loads = {row.predictor: row for row in judged.loads}
     for rival in ("persistence", "last second", "constant velocity"):
         assert loads["forecast"].rmse < loads[rival].rmse

@@ -238,7 +238,7 @@ def test_late_and_satisfied_users():
 
 
 def test_satisfaction_of_files_is_the_rate_over_the_last_second():
-    bench, history = Bench(users=20, seed=3, load="high", events=[{"kind": "demand", "at_s": 7, "factor": 40}]), []
+    bench, history = Bench(users=20, seed=3, load="high", events=[{"kind": "demand", "at_s": 7, "factor": 20}]), []
     want = bench.scenario.reference.satisfaction.embb_mbit_s
     both = set()
     for step in range(150):

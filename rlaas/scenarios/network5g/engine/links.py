@@ -36,7 +36,7 @@ NO_REPORT = np.float32(1e3)
 NO_SIGNAL_MW = np.float32(1e-30)
 """What a cell that is off sends."""
 HOPELESS = np.float32(0.9)
-"""Block error rate from which a transmission is not attempted."""
+"""Block error rate that the next report is waited for, rather than the step lost."""
 _OFF_DB = np.float32(-1e4)
 HANDOVER, PING_PONG, FAILURE = 1, 2, 4
 """Flags of ``Scratch.event``."""
@@ -279,9 +279,14 @@ def adapt(e, k, c, m: MapTables, t: LinkTables, s: State, w: Scratch) -> None:  
         else:
             entry = t.entry[grid]
             error = sigmoid(np.float32(slope * (t.threshold_db[entry] - sinr_db) - odds))
-            # What fails nearly always is not sent: the next report brings a lower entry.
-            work.efficiency = t.efficiency[entry] if error < HOPELESS else _ZERO
+            work.efficiency = t.efficiency[entry]
             work.error = error
+            if error >= HOPELESS:
+                # What fails nearly always does so until the next report brings a lower entry.
+                now = int(min(max((sinr_db - user.offset_db - GRID_LOW_DB) * GRID_PER_DB, _ZERO), top))
+                lower = t.entry[now]
+                work.efficiency = t.efficiency[lower] * (_ONE - np.float32(c.report_age))
+                work.error = sigmoid(np.float32(slope * (t.threshold_db[lower] - sinr_db) - odds))
             if entry > 0:
                 offset = user.offset_db + np.float32(c.offset_gain_db) * (error - target)
                 user.offset_db = min(max(offset, np.float32(c.offset_low_db)), np.float32(c.offset_high_db))

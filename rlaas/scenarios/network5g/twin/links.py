@@ -261,9 +261,13 @@ def adapt(t: Tables, s: TwinState, settings: Settings, received: Received) -> Ad
     grid = ((believed - float(GRID_LOW_DB)) * float(GRID_PER_DB)).clamp(0.0, t.grid_top).long()
     entry = t.entry[grid + t.grid_first]
     error = torch.sigmoid(c.error_slope * (t.threshold_db[entry] - sinr_db) - t.odds)
-    # What fails nearly always is not sent: the next report brings a lower entry.
-    sent = ~t.normal | (error < float(HOPELESS))
+    # What fails nearly always does so until the next report brings a lower entry.
+    hopeless = t.normal & (error >= float(HOPELESS))
+    now = ((sinr_db - u.offset_db - float(GRID_LOW_DB)) * float(GRID_PER_DB)).clamp(0.0, t.grid_top).long()
+    lower = t.entry[now + t.grid_first]
+    late_error = torch.sigmoid(c.error_slope * (t.threshold_db[lower] - sinr_db) - t.odds)
+    efficiency = torch.where(hopeless, t.efficiency[lower] * (1.0 - c.report_age), t.efficiency[entry])
     offset = (u.offset_db + c.offset_gain_db * (error - c.target_error)).clamp(c.offset_low_db, c.offset_high_db)
     u.offset_db = torch.where(t.normal & (entry > t.first_entry), offset, u.offset_db)
     u.weak = torch.where(sinr_db < c.failure_db, u.weak + STEP_S, 0.0)
-    return Adapted(sinr_db, interference / c.noise_mw, torch.where(sent, t.efficiency[entry], 0.0), error)
+    return Adapted(sinr_db, interference / c.noise_mw, efficiency, torch.where(hopeless, late_error, error))
