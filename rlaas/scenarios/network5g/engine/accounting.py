@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rlaas.scenarios.compiled import inner, log2
+from rlaas.scenarios.compiled import db_to_linear, inner, log2
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.engine.arrays import MARGIN, LinkTables, Out, Scratch, State, WorldTables
 from rlaas.scenarios.network5g.engine.links import FAILURE, HANDOVER, PING_PONG
@@ -35,7 +35,7 @@ __all__ = ["account", "add_up", "draw_power", "finish_episode", "observe"]
 POWER_DB = ACTION_NAMES.index("power_db")
 
 _COMPONENTS = len(ACTION_NAMES)
-_LOW, _SPAN = LOW.copy(), (HIGH - LOW).copy()
+_LOW, _PER_SPAN = LOW.copy(), 1.0 / (HIGH - LOW)
 _F_OWN, _F_AROUND, _F_CLOCK = len(OWN_NAMES), len(NEIGHBOUR_NAMES), len(TIME_NAMES)
 _FEATURES = len(OBSERVATION_NAMES)
 _STEP_MS = 1e3 * STEP_S
@@ -83,7 +83,7 @@ def draw_power(e, k, c, t: WorldTables, s: State, w: Scratch) -> None:  # type: 
         else:
             cell.off_steps = 0
             work.asleep = work.idle * max(0.0, work.settings[SLEEP] - row[_RAMP_MS] / row[_CYCLE_MS])
-            share = 10.0 ** (0.1 * work.settings[POWER_DB])
+            share = db_to_linear(np.float32(work.settings[POWER_DB]))
             watts = row[_IDLE_W] + row[_SLOPE_W] * share * use - (row[_IDLE_W] - row[_MICRO_W]) * work.asleep
         work.power_w = 0.0 if work.failed else watts
 
@@ -211,7 +211,17 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
     best, best_low = float(r.efficiency[-1]), float(r.low_efficiency[-1])
     hour = hour_of_day(s.environments[e], c)
     sine, cosine = math.sin(2.0 * math.pi * hour / 24.0), math.cos(2.0 * math.pi * hour / 24.0)
-    capacity = 0.25 * 2.0 * c.usable_mhz_embb
+    # Reciprocals once: divisions by what may alias the output are not hoisted out of the loop.
+    usual_e, usual_u, usual_m = (
+        1.0 / (3.0 * c.packets_embb),
+        1.0 / (3.0 * c.packets_urllc),
+        1.0 / (3.0 * c.packets_mmtc),
+    )
+    late_e, late_u = 1.0 / (c.packets_embb * c.latency_embb), 1.0 / (c.packets_urllc * c.latency_urllc)
+    late_m, per_best, per_low = 1.0 / (c.packets_mmtc * c.latency_mmtc), 1.0 / best, 1.0 / best_low
+    each_e, each_u = c.cells / (3.0 * max(c.embb, 1)), c.cells / (3.0 * max(c.urllc, 1))
+    each_m, each = c.cells / (3.0 * max(c.mmtc, 1)), c.cells / (c.embb + c.urllc + c.mmtc)
+    buffer_e, buffer_m = 1.0 / (0.25 * 2.0 * c.usable_mhz_embb), 1.0 / (10.0 * c.packet_mbit_mmtc)
     # A user takes along half of a mean user's load: who moves is not who downloads most.
     per_user = 0.0
     for j in range(c.cells):
@@ -221,36 +231,35 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         users = cell.users[0] + cell.users[1] + cell.users[2]
         f[0] = state.use
         f[1], f[2], f[3] = cell.busy[0], cell.busy[1], cell.busy[2]
-        f[4] = cell.packets[0] / (3.0 * c.packets_embb)
-        f[5] = cell.packets[1] / (3.0 * c.packets_urllc)
-        f[6] = cell.packets[2] / (3.0 * c.packets_mmtc)
-        backlog = cell.backlog_embb / capacity
+        f[4] = cell.packets[0] * usual_e
+        f[5] = cell.packets[1] * usual_u
+        f[6] = cell.packets[2] * usual_m
+        backlog = cell.backlog_embb * buffer_e
         f[7] = backlog / (1.0 + backlog)
-        backlog = cell.backlog_mmtc / (10.0 * c.packet_mbit_mmtc)
+        backlog = cell.backlog_mmtc * buffer_m
         f[8] = backlog / (1.0 + backlog)
-        f[9] = cell.users[0] * c.cells / (3.0 * max(c.embb, 1))
-        f[10] = cell.users[1] * c.cells / (3.0 * max(c.urllc, 1))
-        f[11] = cell.users[2] * c.cells / (3.0 * max(c.mmtc, 1))
+        f[9] = cell.users[0] * each_e
+        f[10] = cell.users[1] * each_u
+        f[11] = cell.users[2] * each_m
         f[12] = _share(cell.with_data, cell.users[0])
-        f[13] = _share(cell.efficiency[0], cell.users[0]) / best
-        f[14] = _share(cell.efficiency[1], cell.users[1]) / best_low
-        f[15] = _share(cell.efficiency[2], cell.users[2]) / best
+        f[13] = _share(cell.efficiency[0], cell.users[0]) * per_best
+        f[14] = _share(cell.efficiency[1], cell.users[1]) * per_low
+        f[15] = _share(cell.efficiency[2], cell.users[2]) * per_best
         f[16] = _share(cell.weak, users)
         f[17] = _share(cell.edge, users)
-        f[18] = _share(10.0 * cell.noise_rise, users) / 50.0
+        f[18] = _share(0.2 * cell.noise_rise, users)
         f[19] = _share(cell.errors, cell.users[0])
-        ratio = cell.delay_ms[0] / (c.packets_embb * c.latency_embb)
+        ratio = cell.delay_ms[0] * late_e
         f[20] = ratio / (1.0 + ratio)
-        ratio = cell.delay_ms[1] / (c.packets_urllc * c.latency_urllc)
+        ratio = cell.delay_ms[1] * late_u
         f[21] = ratio / (1.0 + ratio)
-        ratio = cell.delay_ms[2] / (c.packets_mmtc * c.latency_mmtc)
+        ratio = cell.delay_ms[2] * late_m
         f[22] = ratio / (1.0 + ratio)
         f[23] = cell.happy_s / cell.judged_s if cell.judged_s > 0.0 else 1.0
         f[24] = 1.0 if state.off else 0.0
         # Forecasts: who leaves and arrives within the horizon, and the load they take along.
-        mean_users = (c.embb + c.urllc + c.mmtc) / c.cells
-        f[25] = cell.leaving / mean_users
-        f[26] = cell.arriving / mean_users
+        f[25] = cell.leaving * each
+        f[26] = cell.arriving * each
         f[27] = state.trend + per_user * (cell.arriving - cell.leaving)
     count = t.neighbours.shape[1]
     near = 1.0 / count if count > 0 else 0.0
@@ -268,7 +277,7 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         f[_F_OWN + 3], f[_F_OWN + 4] = asleep * near, forecast * near
         first = _F_OWN + _F_AROUND
         for a in range(_COMPONENTS):
-            f[first + a] = (cell.settings[a] - _LOW[a]) / _SPAN[a]
+            f[first + a] = (cell.settings[a] - _LOW[a]) * _PER_SPAN[a]
         f[_FEATURES - 2], f[_FEATURES - 1] = sine, cosine
     # Neighbours read each other unclipped, so clipping comes last.
     for j in range(c.cells):

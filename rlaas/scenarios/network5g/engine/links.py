@@ -229,10 +229,8 @@ def signal_and_interference(e, i, k, c, m, s, w, own):  # type: ignore[no-untype
     """Received power in mW of the serving cell and of all others, weighted with their use."""
     # Left out of the sum rather than taken off it again, which would leave its rounding error behind.
     signal, interference = w.received[k, i, own], _ZERO
-    w.received[k, i, own] = _ZERO
     for j in range(m.sine_below.shape[1]):
-        interference += w.pads[k, RHO, j] * w.received[k, i, j]
-    w.received[k, i, own] = signal
+        interference += w.pads[k, RHO, j] * w.received[k, i, j] if j != own else _ZERO
     if c.beams > 1:
         # Users of a cell get its best beam; as interference its beams average to the gain in the map.
         user, beam = s.users[e, i], m.beam_db

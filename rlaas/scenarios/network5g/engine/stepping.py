@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from rlaas.scenarios.compiled import entry_point, inner
+from rlaas.scenarios.compiled import circle, entry_point, inner
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.engine.accounting import account, add_up, draw_power, finish_episode, observe
 from rlaas.scenarios.network5g.engine.arrays import (
@@ -70,7 +68,7 @@ def _configure(e, k, c, t, s, w, actions, begin):  # type: ignore[no-untyped-def
         state.off = 1 if off else 0
         cell.cycle_s = t.power_rows[cell.model, _CYCLE_MS] / 1e3
         pads[k, POWER, j] += np.float32(cell.settings[_POWER_DB])
-        pads[k, SINE, j] = np.float32(math.sin(math.radians(cell.settings[_TILT])))
+        pads[k, SINE, j] = circle(np.float32(cell.settings[_TILT] / 360.0))[1]
         pads[k, OFFSET, j] = np.float32(-1e6) if off else np.float32(cell.settings[_OFFSET])
         pads[k, RHO, j] = np.float32(0.0) if off or begin else np.float32(state.use)
         total = cell.settings[_SHARES] + cell.settings[_SHARES + 1] + cell.settings[_SHARES + 2]
