@@ -39,6 +39,8 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     array = array[(array < corner).all(axis=1)]
     if not len(array):
         return 0.0
+    # One order whatever the caller's, dominated points left out: sets that dominate the same volume give the same bits.
+    array = np.unique(array[moocore.is_nondominated(array)], axis=0)
     if array.shape[1] <= EXACT_UP_TO:
         return float(moocore.hypervolume(array, ref=corner))
     return float(moocore.hv_approx(array, ref=corner, seed=0))

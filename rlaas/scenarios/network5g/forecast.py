@@ -1,8 +1,9 @@
 """Fits and judges the forecast of handovers and load: ``python -m rlaas.scenarios.network5g.forecast``.
 
 The kernel forecasts, for every user and step, the cell it is most likely to leave for (that of the largest A3 margin)
-and the probability of being served by another cell ``horizon_s`` later: a logistic function of the margin and of its
-rise per step, whose coefficients stand in the frozen reference. Every base station has both from the measurement
+and the probability of being served by another cell ``horizon_s`` later: a logistic function of the time to the border
+at the pace of the margin's rise, of its direction, and of whether the border is crossed already; the coefficients stand
+in the frozen reference. Every base station has both from the measurement
 reports that trigger handovers; no position is needed. A cell's use is forecast by its slow average, moved by who leaves
 and arrives.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,6 +45,8 @@ Floats = NDArray[np.floating[Any]]
 
 FIT_SEED, JUDGE_SEED = 910_000, 920_000
 """First seeds of the fit and of the report, away from those of training, evaluation and calibration."""
+FLOOR_DB = 0.3
+"""Added to the rise per step in a pace: below it margins of people who stand still wander by themselves."""
 SETTLED_S = 0.15
 """Time after a handover from which a margin has a predecessor to rise from, as in the kernel."""
 
@@ -206,11 +210,21 @@ class _Planner:
         return np.asarray(level.argmax(axis=-1), dtype=np.int32)
 
 
-def _examples(tracks: Tracks) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Features (1, margin, rise) [n, 3], and whether another cell serves after the horizon [n]."""
-    h = tracks.horizon
-    margin, rise = (np.asarray(a[:-h], dtype=np.float64).ravel() for a in (tracks.margin, tracks.rise))
-    return np.stack([np.ones_like(margin), margin, rise], axis=1), (tracks.serving[h:] != tracks.serving[:-h]).ravel()
+def _features(margin: Floats, rise: Floats) -> NDArray[np.float64]:
+    """1, reach, direction, entered; see :class:`~rlaas.scenarios.network5g.reference.Forecast` [n, 4]."""
+    pace = np.abs(rise) + FLOOR_DB
+    return np.stack([np.ones_like(margin), np.minimum(margin, 0.0) / pace, rise / pace, margin > 0.0], axis=1)
+
+
+def _margins(tracks: Tracks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Margins and rises at every step that has a horizon [n] each."""
+    margin, rise = (np.asarray(a[: -tracks.horizon], dtype=np.float64).ravel() for a in (tracks.margin, tracks.rise))
+    return margin, rise
+
+
+def _moved(tracks: Tracks) -> NDArray[np.bool_]:
+    """Whether another cell serves after the horizon [n]."""
+    return np.asarray(tracks.serving[tracks.horizon :] != tracks.serving[: -tracks.horizon]).ravel()
 
 
 def fit(tracks: Sequence[Tracks], horizon_s: float) -> Forecast:
@@ -220,27 +234,29 @@ def fit(tracks: Sequence[Tracks], horizon_s: float) -> Forecast:
         tracks: of several networks; each counts by its number of users and steps.
         horizon_s: that they were collected for.
     """
-    both = [_examples(one) for one in tracks]
-    x, y = np.concatenate([b[0] for b in both]), np.concatenate([b[1] for b in both])
+    both = [_margins(one) for one in tracks]
+    margin, rise = (np.concatenate([b[part] for b in both]) for part in (0, 1))
     # Just after a handover there is no neighbour to speak of; -1,000 dB would only stretch the scale.
-    keep = x[:, 1] > -100.0
-    x, y = x[keep], y[keep]
+    keep = margin > -100.0
+    x, y = _features(margin[keep], rise[keep]), np.concatenate([_moved(one) for one in tracks])[keep]
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         z = x @ weights
         return float((np.logaddexp(0.0, z) - y * z).mean()), (expit(z) - y) @ x / len(y)
 
-    found = minimize(loss, np.array([-3.0, 0.5, 1.0]), jac=True, method="BFGS")
-    bias, margin, trend = (float(f"{w:.4g}") for w in found.x)
-    return Forecast(horizon_s=horizon_s, bias=bias, margin=margin, trend=trend)
+    found = minimize(loss, np.zeros(x.shape[1]), jac=True, method="BFGS")
+    bias, reach, direction, entered = (float(f"{w:.4g}") for w in found.x)
+    return Forecast(
+        horizon_s=horizon_s, bias=bias, reach=reach, direction=direction, entered=entered, floor_db=FLOOR_DB
+    )
 
 
 def accuracy(tracks: Tracks, forecast: Forecast) -> ForecastAccuracy:
     """How well the forecast and its rivals do on tracks that the fit has not seen."""
     h = tracks.horizon
     now, then, best = tracks.serving[:-h].ravel(), tracks.serving[h:].ravel(), tracks.best[:-h].ravel()
-    x, _ = _examples(tracks)
-    chance = expit(x @ np.array([forecast.bias, forecast.margin, forecast.trend]))
+    weights = np.array([forecast.bias, forecast.reach, forecast.direction, forecast.entered])
+    chance = expit(_features(*_margins(tracks)) @ weights)
     planned, moved = tracks.planned[:-h].ravel(), then != now
     guesses = (
         ("forecast", np.where(chance > 0.5, best, now), chance),
@@ -327,6 +343,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 document["accuracy"][f"{kind} {size}"] = str(problem)
                 continue
             judged = asdict(accuracy(tracks, found))
+            for row in judged["moves"]:
+                # Who says that nobody moves has no precision, and JSON no NaN.
+                row.update(
+                    {name: None for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
+                )
             document["accuracy"][f"{kind} {size}"] = {**judged, "bands": judged["bands"].round(4).tolist()}
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
     return 0

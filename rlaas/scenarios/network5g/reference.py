@@ -95,12 +95,18 @@ class Energy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Logistic forecast of a handover within ``horizon_s``, from margin (dB) and its rise per step (dB)."""
+    """Logistic forecast of a handover within ``horizon_s``, from the A3 margin m (dB) and its rise r per step (dB).
+
+    Its features, with ``pace = |r| + floor_db``: how far the border is at that pace, ``min(m, 0) / pace`` steps; which
+    way the user goes, ``r / pace``; and whether it has met the entering condition already, ``m > 0``.
+    """
 
     horizon_s: float
     bias: float
-    margin: float
-    trend: float
+    reach: float
+    direction: float
+    entered: float
+    floor_db: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

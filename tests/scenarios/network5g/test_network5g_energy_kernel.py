@@ -60,7 +60,7 @@ def test_a_cell_that_is_on_draws_what_its_model_says(model, busy, weights, power
         off_ms=0.0,
         duration_s=STEP_S,
     )
-    assert watts * STEP_S == pytest.approx(float(wanted), rel=1e-6)
+    assert watts * STEP_S == pytest.approx(float(wanted), rel=1e-12)
     assert use == pytest.approx(float(shares @ busy))
     assert use + asleep <= 1.0 + 1e-12
     powers = POWER_MODELS[model]

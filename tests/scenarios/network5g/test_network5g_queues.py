@@ -11,7 +11,7 @@ from rlaas.scenarios.network5g import ACTION_NAMES, Network5G
 from rlaas.scenarios.network5g.control import HIGH
 from rlaas.scenarios.network5g.engine.arrays import BINS, WINDOW
 from rlaas.scenarios.network5g.engine.delays import DELAY_EDGES_MS, delay_statistics
-from rlaas.scenarios.network5g.engine.service import LOAD_LIMIT, _mg1_wait, delay_bin, late_probability, share_out
+from rlaas.scenarios.network5g.engine.queueing import LOAD_LIMIT, delay_bin, late_probability, mg1_wait, share_out
 
 positive = st.floats(0.01, 50.0)
 
@@ -68,14 +68,14 @@ def test_mean_wait_of_known_queues(load):
     service = 2.0
     rate = load / service
     # M/M/1: E[S^2] = 2 s^2, W = rho s / (1 - rho); M/D/1: half of it.
-    assert _mg1_wait(load, 2 * rate * service**2) == pytest.approx(load * service / (1 - load))
-    assert _mg1_wait(load, rate * service**2) == pytest.approx(load * service / (2 * (1 - load)))
+    assert mg1_wait(load, 2 * rate * service**2) == pytest.approx(load * service / (1 - load))
+    assert mg1_wait(load, rate * service**2) == pytest.approx(load * service / (2 * (1 - load)))
 
 
 def test_mean_wait_ends_at_the_load_limit():
-    assert _mg1_wait(0.0, 0.0) == 0.0
-    at_limit = _mg1_wait(LOAD_LIMIT, LOAD_LIMIT)
-    assert _mg1_wait(5.0, 5.0) == pytest.approx(at_limit)
+    assert mg1_wait(0.0, 0.0) == 0.0
+    at_limit = mg1_wait(LOAD_LIMIT, LOAD_LIMIT)
+    assert mg1_wait(5.0, 5.0) == pytest.approx(at_limit)
 
 
 def simulated_waits(rng, load, services, count):
@@ -93,7 +93,7 @@ def test_tail_of_the_wait_against_a_simulated_queue(load):
     waits, service = simulated_waits(rng, load, np.array([0.5, 0.8, 1.0, 1.7]), 2_000_000)
     rho = load
     rate = rho / service.mean()
-    wait = _mg1_wait(rho, rate * (service**2).mean())
+    wait = mg1_wait(rho, rate * (service**2).mean())
     assert wait == pytest.approx(waits.mean(), rel=0.03)
     assert (waits > 0).mean() == pytest.approx(rho, abs=0.01)
     # The exponential with the right mean and mass at 0 is close in the body and errs to the safe side in the tail.

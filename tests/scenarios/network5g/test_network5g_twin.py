@@ -126,9 +126,8 @@ def test_every_mode_equals_the_engine(mode):
 
 
 def test_float32_queues_equal_the_engine_too():
-    rows, flips = compare(*pair(8, episode_steps=40, dtype=torch.float32, load="high"), steps=60)
-    # One user at a threshold shows in its cell and in both neighbours.
-    assert len(flips) <= 5e-3 * rows, flips
+    rows, flips = compare(*pair(8, episode_steps=40, dtype=torch.float32, load="high"), steps=200)
+    assert len(flips) <= 2e-3 * rows, flips
 
 
 def test_states_equal_after_a_step():
@@ -215,7 +214,7 @@ def test_a_seed_decides_everything_and_neighbours_nothing():
         actions = torch.from_numpy(random_actions(rng, many.rows))
         # Products of matrices may add up in another order for another batch.
         torch.testing.assert_close(
-            many.step(actions).reward[rows], one.step(actions[rows]).reward, rtol=1e-6, atol=1e-6
+            many.step(actions).reward[rows], one.step(actions[rows]).reward, rtol=1e-9, atol=1e-9
         )
 
 

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from rlaas.scenarios.compiled import db_to_linear, inner, log2
+from rlaas.scenarios.compiled import inner, log2
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.engine.arrays import MARGIN, LinkTables, Out, Scratch, State, WorldTables
 from rlaas.scenarios.network5g.engine.links import FAILURE, HANDOVER, PING_PONG
-from rlaas.scenarios.network5g.engine.service import SLEEP, waiting_to_cap
+from rlaas.scenarios.network5g.engine.queueing import waiting_to_cap
+from rlaas.scenarios.network5g.engine.service import SLEEP
 from rlaas.scenarios.network5g.engine.world import hour_of_day
 from rlaas.scenarios.network5g.observation import NEIGHBOUR_NAMES, OBSERVATION_NAMES, OWN_NAMES, TIME_NAMES
 from rlaas.scenarios.network5g.power import ROW_COLUMNS
@@ -83,7 +84,7 @@ def draw_power(e, k, c, t: WorldTables, s: State, w: Scratch) -> None:  # type: 
         else:
             cell.off_steps = 0
             work.asleep = work.idle * max(0.0, work.settings[SLEEP] - row[_RAMP_MS] / row[_CYCLE_MS])
-            share = db_to_linear(np.float32(work.settings[POWER_DB]))
+            share = 10.0 ** (0.1 * work.settings[POWER_DB])
             watts = row[_IDLE_W] + row[_SLOPE_W] * share * use - (row[_IDLE_W] - row[_MICRO_W]) * work.asleep
         work.power_w = 0.0 if work.failed else watts
 

@@ -121,8 +121,10 @@ class Constants(NamedTuple):
     failure_s: float
     ping_pong_s: float
     forecast_bias: float
-    forecast_margin: float
-    forecast_trend: float
+    forecast_reach: float
+    forecast_direction: float
+    forecast_entered: float
+    forecast_floor_db: float
     want_mbit_s: float
     want_late: float
     want_delivered: float

@@ -160,7 +160,8 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
     interpolated between samples, and a handover takes effect at the first sample after the timer ran out. A user whose
     link failed, or whose cell fell asleep, re-establishes on the cell it hears best.
 
-    The same pass forecasts: how likely a user is to leave within the horizon, from the largest margin and its rise.
+    The same pass forecasts: how likely a user is to leave within the horizon, from the largest margin and its
+    rise (see ``reference.Forecast``).
     """
     links, offsets, rises = s.links, w.pads[k, OFFSET], w.pads[k, RISE]
     padded = links.shape[3]
@@ -217,9 +218,10 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
             known = user.since > np.float32(0.15) and rises[best] < LARGEST_RISE_DB
             rise = rises[best] if known else _ZERO
             work.next_cell = best
-            work.leaving = sigmoid(
-                np.float32(c.forecast_bias + c.forecast_margin * best_margin + c.forecast_trend * rise)
-            )
+            pace = _ONE / (abs(rise) + np.float32(c.forecast_floor_db))
+            entered = np.float32(c.forecast_entered) if best_margin > _ZERO else _ZERO
+            ahead = np.float32(c.forecast_reach) * min(best_margin, _ZERO) + np.float32(c.forecast_direction) * rise
+            work.leaving = sigmoid(np.float32(c.forecast_bias) + ahead * pace + entered)
         if failed or target != own:
             user.weak = _ZERO
 

@@ -15,7 +15,8 @@ import numpy as np
 from rlaas.scenarios.compiled import entry_point, inner, linear_to_db
 from rlaas.scenarios.network5g.engine.arrays import RHO, WINDOW, LinkTables, MapTables, Out, Scratch, State, WorldTables
 from rlaas.scenarios.network5g.engine.links import HANDOVER, signal_and_interference
-from rlaas.scenarios.network5g.engine.service import SLEEP, advance, group, judge, lags_of, record
+from rlaas.scenarios.network5g.engine.queueing import advance, lags_of, record
+from rlaas.scenarios.network5g.engine.service import SLEEP, group, judge
 from rlaas.scenarios.network5g.engine.slots_arrays import BANDS, PROCESSES
 from rlaas.scenarios.network5g.engine.slots_fluid import (
     next_machine_packet,

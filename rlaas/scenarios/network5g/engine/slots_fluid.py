@@ -12,7 +12,8 @@ import numpy as np
 
 from rlaas.scenarios.compiled import db_to_linear, inner, linear_to_db, uniforms
 from rlaas.scenarios.network5g.engine.arrays import LinkTables, Scratch, State
-from rlaas.scenarios.network5g.engine.service import ALPHA, power
+from rlaas.scenarios.network5g.engine.queueing import power
+from rlaas.scenarios.network5g.engine.service import ALPHA
 from rlaas.scenarios.network5g.engine.slots_arrays import BANDS, MOST_TRIES, OFFSET_UP_DB, PACE_S
 from rlaas.scenarios.network5g.engine.slots_links import error_rate, look, pick_entry, to_db
 from rlaas.scenarios.network5g.reference import STEP_S

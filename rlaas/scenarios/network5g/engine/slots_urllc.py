@@ -6,7 +6,7 @@ import math
 
 from rlaas.scenarios.compiled import inner, uniforms
 from rlaas.scenarios.network5g.engine.arrays import LinkTables, Scratch, State
-from rlaas.scenarios.network5g.engine.service import delay_bin
+from rlaas.scenarios.network5g.engine.queueing import delay_bin
 from rlaas.scenarios.network5g.engine.slots_links import low_entry, low_error
 from rlaas.scenarios.network5g.reference import STEP_S
 

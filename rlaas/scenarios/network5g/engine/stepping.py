@@ -22,7 +22,8 @@ from rlaas.scenarios.network5g.engine.arrays import (
     WorldTables,
 )
 from rlaas.scenarios.network5g.engine.links import adapt, attach, hand_over, measure
-from rlaas.scenarios.network5g.engine.service import clear_fluid, serve
+from rlaas.scenarios.network5g.engine.queueing import clear_fluid
+from rlaas.scenarios.network5g.engine.service import serve
 from rlaas.scenarios.network5g.engine.world import arrive, happen, move, place
 from rlaas.scenarios.network5g.power import ROW_COLUMNS
 

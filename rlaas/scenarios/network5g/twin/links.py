@@ -93,8 +93,18 @@ def at(values: Tensor, cell: Tensor) -> Tensor:
     return values.gather(1, cell)
 
 
+def _exp2(x: Tensor) -> Tensor:
+    """2^x of float32. In double: torch's float32 one rounds differently at the end of a tensor than within it."""
+    return torch.exp2(x.double().clamp(-126.0, 126.0)).float()
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)) of float32, in double for the same reason."""
+    return torch.sigmoid(x.double()).float()
+
+
 def _linear(db: Tensor) -> Tensor:
-    return torch.exp2((db * _DB_TO_LOG2).clamp(-126.0, 126.0))
+    return _exp2(db * _DB_TO_LOG2)
 
 
 def _decibels(linear: Tensor) -> Tensor:
@@ -223,7 +233,9 @@ def hand_over(t: Tables, s: TwinState, settings: Settings) -> Moves:
     # The first sample after a handover, or after a cell woke up, has no predecessor to rise from.
     best_rise = rise.gather(2, best[..., None])[..., 0]
     best_rise = torch.where((u.since > 0.15) & (best_rise < float(LARGEST_RISE_DB)), best_rise, 0.0)
-    leaving = torch.sigmoid(c.forecast_bias + c.forecast_margin * best_margin + c.forecast_trend * best_rise)
+    ahead = c.forecast_reach * best_margin.clamp(max=0.0) + c.forecast_direction * best_rise
+    entered = torch.where(best_margin > 0.0, c.forecast_entered, 0.0)
+    leaving = _sigmoid(c.forecast_bias + ahead / (best_rise.abs() + c.forecast_floor_db) + entered)
     u.previous = torch.where(moved, own, u.previous)
     u.serving = target
     u.since = torch.where(moved, 0.0, u.since)
@@ -260,12 +272,12 @@ def adapt(t: Tables, s: TwinState, settings: Settings, received: Received) -> Ad
     believed = report - torch.where(t.normal, u.offset_db, c.urllc_backoff_db)
     grid = ((believed - float(GRID_LOW_DB)) * float(GRID_PER_DB)).clamp(0.0, t.grid_top).long()
     entry = t.entry[grid + t.grid_first]
-    error = torch.sigmoid(c.error_slope * (t.threshold_db[entry] - sinr_db) - t.odds)
+    error = _sigmoid(c.error_slope * (t.threshold_db[entry] - sinr_db) - t.odds)
     # What fails nearly always does so until the next report brings a lower entry.
     hopeless = t.normal & (error >= float(HOPELESS))
     now = ((sinr_db - u.offset_db - float(GRID_LOW_DB)) * float(GRID_PER_DB)).clamp(0.0, t.grid_top).long()
     lower = t.entry[now + t.grid_first]
-    late_error = torch.sigmoid(c.error_slope * (t.threshold_db[lower] - sinr_db) - t.odds)
+    late_error = _sigmoid(c.error_slope * (t.threshold_db[lower] - sinr_db) - t.odds)
     efficiency = torch.where(hopeless, t.efficiency[lower] * (1.0 - c.report_age), t.efficiency[entry])
     offset = (u.offset_db + c.offset_gain_db * (error - c.target_error)).clamp(c.offset_low_db, c.offset_high_db)
     u.offset_db = torch.where(t.normal & (entry > t.first_entry), offset, u.offset_db)

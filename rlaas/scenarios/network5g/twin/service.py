@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rlaas.scenarios.network5g.engine.arrays import WINDOW
 from rlaas.scenarios.network5g.engine.constants import Constants
-from rlaas.scenarios.network5g.engine.service import ALPHA, LOAD_LIMIT
+from rlaas.scenarios.network5g.engine.queueing import LOAD_LIMIT
+from rlaas.scenarios.network5g.engine.service import ALPHA
 from rlaas.scenarios.network5g.reference import STEP_S
 from rlaas.scenarios.network5g.twin.links import Adapted, Moves, Settings, at
 from rlaas.scenarios.network5g.twin.state import Fluid, TwinState

@@ -123,7 +123,7 @@ class World:
             return _Leg(left=start.float(), mean_x=x - at[..., 0], mean_y=y - at[..., 1], trace=chosen)
         speed = c.slow + (c.fast - c.slow) * w
         if first and c.mobility == WAYPOINT:
-            speed = c.slow * torch.exp2(w * math.log2(c.fast / c.slow))
+            speed = c.slow * torch.exp2(w.double() * math.log2(c.fast / c.slow)).float()
         if c.mobility == GAUSS_MARKOV:
             vx, vy = speed * torch.cos(_TWO_PI * u), speed * torch.sin(_TWO_PI * u)
             return _Leg(vx=vx, vy=vy, mean_x=vx, mean_y=vy)
