@@ -86,7 +86,7 @@ def by_users(seconds: float) -> list[Row]:
     cost = {}
     for users in (15, 35, 70, 140, 420):
         scenario = load("network5g", size="medium", users=users)
-        steps = rate(vector_work(scenario, max(16, BATCH * USERS // users), 10, 1), seconds=seconds)
+        steps = rate(vector_work(scenario, max(16, BATCH // 2 * USERS // users), 10, 1), seconds=seconds)
         cost[users] = 1e9 / (steps * users)
     least = min(cost.values())
     return [

@@ -7,8 +7,12 @@ several times faster inside a loop over links.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from rlaas.scenarios.compiled.kernels import inner
 
@@ -30,22 +34,37 @@ _ROOT = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
 _MINUS_TWO_LN2 = np.float32(-2.0 * math.log(2.0))
 
 
+@intrinsic
+def _power_of_two(_typing: Any, _whole: Any) -> Any:
+    """2^n of a whole float32 n in [-126, 127]: n + 127 as the exponent's bits.
+
+    Numba makes 64 bit integers of a float on its way to 32, which halves what fits into a vector.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        exponent = builder.add(builder.fptosi(arguments[0], word), word(127))
+        return builder.bitcast(builder.shl(exponent, word(23)), ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
 @inner
 def exp2(x: np.float32) -> np.float32:
     """2^x with a relative error below 2e-7; x is clipped to [-126, 126]."""
     x = min(max(x, _LOWEST), _HIGHEST)
-    whole = np.float32(math.floor(x + _HALF))
+    whole = np.floor(x + _HALF)
     f = x - whole
     fraction = _ONE + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * (_E5 + f * _E6)))))
-    scale = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return np.float32(fraction * scale)
+    return np.float32(fraction * _power_of_two(whole))
 
 
 @inner
 def log2(x: np.float32) -> np.float32:
     """Binary logarithm of x > 0 with an absolute error below 3e-7 times its size plus 1; x <= 0 gives about -126."""
     x = max(x, _TINY)
-    bits = np.float32(x).view(np.int32) - _ROOT
+    # Back to 32 bits at once: numba's integers grow with every operation.
+    bits = np.int32(np.float32(x).view(np.int32) - _ROOT)
     exponent = np.int32(bits >> np.int32(23))
     mantissa = np.int32((bits & np.int32(0x007FFFFF)) + _ROOT).view(np.float32)
     s = (mantissa - _ONE) / (mantissa + _ONE)
@@ -95,7 +114,7 @@ def _sine(x: np.float32) -> np.float32:
 @inner
 def circle(turns: np.float32) -> tuple[np.float32, np.float32]:
     """Cosine and sine of an angle in turns, with an absolute error below 5e-7 for angles of a few turns."""
-    x = turns - np.float32(math.floor(turns + _HALF))
+    x = turns - np.floor(turns + _HALF)
     away = np.float32(abs(x))
     # Folded into [-1/4, 1/4], where the polynomial holds.
     folded = _QUARTER - np.float32(abs(away - _QUARTER))

@@ -1,17 +1,28 @@
-"""Threads for kernels that release the interpreter lock: chunks of environments, no shared state."""
+"""Threads for kernels that release the interpreter lock: environments dealt out in short runs, no shared state."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 
-from rlaas.errors import ConfigurationError
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
 
-__all__ = ["Workers", "default_threads"]
+from rlaas.errors import ConfigurationError
+from rlaas.scenarios.compiled.kernels import entry_point, inner
+
+__all__ = ["Workers", "claim", "default_threads"]
+
+_NEXT, _COUNT, _RUN, _DONE = range(4)
+_LONGEST_RUN = 8
+_PATIENCE = 4000
+"""Times to look for a thread that is about to finish, before going to sleep: waking up takes as long as all of them."""
 
 
 def default_threads() -> int:
@@ -22,19 +33,102 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _Call:
+    """A call that a helper may begin, or the caller take back, whoever comes first."""
+
+    __slots__ = ("_call", "_ended", "_error", "_token")
+
+    def __init__(self, kernel: Callable[..., Any], *arguments: Any) -> None:
+        self._call = (kernel, arguments)
+        self._token, self._ended = Lock(), Lock()
+        self._ended.acquire()
+        self._error: BaseException | None = None
+
+    def take(self) -> bool:
+        """Whether nobody had taken it before."""
+        return self._token.acquire(blocking=False)
+
+    def make(self) -> None:
+        """Make the call, once taken."""
+        kernel, arguments = self._call
+        try:
+            kernel(*arguments)
+        except BaseException as error:
+            self._error = error
+        self._ended.release()
+
+    def wait(self) -> None:
+        """Wait for the end, and raise what the call raised."""
+        self._ended.acquire()
+        if self._error is not None:
+            raise self._error
+
+
+def _help(calls: SimpleQueue[_Call]) -> None:
+    while True:
+        call = calls.get()
+        if call.take():
+            call.make()
+
+
 @cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    # The process is part of the key: a forked child inherits the executor but none of its threads.
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"rlaas-scenario-{process}")
+def _helpers(count: int, process: int) -> SimpleQueue[_Call]:
+    """The queue of so many threads. An executor's bookkeeping would cost a tenth of a step of a hundred networks."""
+    # The process is part of the key: a forked child inherits the queue but none of the threads.
+    calls: SimpleQueue[_Call] = SimpleQueue()
+    for number in range(count):
+        Thread(target=_help, args=(calls,), name=f"rlaas-scenario-{process}-{number}", daemon=True).start()
+    return calls
+
+
+@intrinsic
+def _fetch_and_add(_typing: Any, array: Any, _index: Any, _amount: Any) -> Any:
+    """Add to a number of an array in one step that no other thread can come between; returns what was there.
+
+    What a thread wrote before is seen by every thread that adds to the same number after it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "acq_rel")
+
+    return types.int64(array, types.int64, types.int64), generate
+
+
+@inner
+def claim(tickets):  # type: ignore[no-untyped-def]
+    """The next environments nobody has taken, from the first to before the last; an empty range when all are taken.
+
+    A kernel stops at its first empty range, which says that it is done.
+
+    Args:
+        tickets: the second argument of a kernel, see :meth:`Workers.run`.
+    """
+    first = _fetch_and_add(tickets, _NEXT, tickets[_RUN])
+    if first >= tickets[_COUNT]:
+        _fetch_and_add(tickets, _DONE, 1)
+    return first, min(first + tickets[_RUN], tickets[_COUNT])
+
+
+@entry_point
+def _all_done(tickets, threads):  # type: ignore[no-untyped-def]
+    """Whether so many threads are done, or will be within some 50 microseconds."""
+    left = _PATIENCE
+    while left > 0 and _fetch_and_add(tickets, _DONE, 0) < threads:
+        left -= 1
+    return left > 0
 
 
 class Workers:
-    """Runs a kernel over chunks of environments.
+    """Runs a kernel over environments on several threads.
 
     Args:
         environments: how many there are.
         threads: how many threads to use; None for :func:`default_threads`.
         smallest: fewest environments worth a thread of their own.
+
+    Attributes:
+        count: threads it uses, each with working memory of its own.
 
     Raises:
         ConfigurationError: fewer than one thread.
@@ -44,18 +138,28 @@ class Workers:
         wanted = default_threads() if threads is None else threads
         if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
             raise ConfigurationError(f"threads must be a whole number >= 1 or None, got {wanted!r}", field="threads")
-        count = max(1, min(wanted, environments // smallest))
-        edges = [environments * i // count for i in range(count + 1)]
-        self.chunks = tuple(pairwise(edges))
+        self.count = max(1, min(wanted, environments // smallest))
+        # Alone, a thread takes everything at once; with others, runs short enough for all to end together.
+        run = environments if self.count == 1 else max(1, min(_LONGEST_RUN, environments // (4 * self.count)))
+        self._tickets: NDArray[np.int64] = np.array([0, environments, run, 0], dtype=np.int64)
 
     def run(self, kernel: Callable[..., Any], *arguments: Any) -> None:
-        """Call ``kernel(first, last, *arguments)`` for every chunk and wait for all of them."""
-        (first, last), *others = self.chunks
-        if not others:
-            kernel(first, last, *arguments)
+        """Call ``kernel(worker, tickets, *arguments)`` on every thread and wait until all environments are done.
+
+        Threads deal the environments out among themselves: a kernel asks :func:`claim` for some until none is left. A
+        thread that wakes up late, or whose core is busy with something else, takes fewer of them.
+        """
+        self._tickets[_NEXT] = self._tickets[_DONE] = 0
+        if self.count == 1:
+            kernel(0, self._tickets, *arguments)
             return
-        pool = _pool(len(others), os.getpid())
-        pending = [pool.submit(kernel, begin, end, *arguments) for begin, end in others]
-        kernel(first, last, *arguments)
-        for future in pending:
-            future.result()
+        helpers = _helpers(self.count - 1, os.getpid())
+        calls = [_Call(kernel, worker, self._tickets, *arguments) for worker in range(1, self.count)]
+        for call in calls:
+            helpers.put(call)
+        kernel(0, self._tickets, *arguments)
+        # Nothing is left for those that have not begun by now.
+        begun = [call for call in calls if not call.take()]
+        if not _all_done(self._tickets, 1 + len(begun)):
+            for call in begun:
+                call.wait()

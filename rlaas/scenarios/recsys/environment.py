@@ -72,7 +72,7 @@ class RecommenderVectorEnv(VectorScenarioEnv):
             attribution_pages=options["attribution_pages"],
         )
         self._scratch = Scratch.empty(
-            self._workers.chunks,
+            self._workers.count,
             items=items,
             topics=topics,
             shortlist=options["shortlist"],

@@ -1,4 +1,5 @@
 import math
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,15 +11,22 @@ from rlaas.errors import ConfigurationError
 from rlaas.scenarios.compiled import (
     Workers,
     circle,
+    claim,
     environment_key,
     exp2,
+    fetch_ahead,
     linear_to_db,
     log2,
     normal_pair,
+    region,
     sigmoid,
     uniforms,
 )
 from rlaas.scenarios.compiled.rng import philox_words
+
+load_x, _ = region(0)
+load_y, _ = region(1)
+_, store_out = region(2)
 
 # Known answers of the Random123 distribution (kat_vectors, philox4x32 10).
 KNOWN = (
@@ -97,25 +105,85 @@ def test_normal_numbers_are_normal():
     assert stats.kstest(out.ravel(), "norm").pvalue > 1e-3
 
 
-def test_workers_cover_every_environment_once_whatever_the_threads():
-    for environments in (1, 7, 8, 100):
-        for threads in (1, 2, 5):
-            seen = np.zeros(environments, dtype=np.int64)
+@njit(nogil=True)
+def _count_claims(worker, tickets, seen, by):
+    first, last = claim(tickets)
+    while first < last:
+        for e in range(first, last):
+            seen[e] += 1
+            by[e] = worker
+        first, last = claim(tickets)
 
-            def kernel(first, last, target):
-                target[first:last] += 1
 
-            Workers(environments, threads).run(kernel, seen)
-            assert (seen == 1).all()
+@pytest.mark.parametrize("environments", [1, 7, 8, 100, 1003])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_workers_cover_every_environment_once_whatever_the_threads(environments, threads):
+    workers = Workers(environments, threads)
+    seen, by = np.zeros(environments, dtype=np.int64), np.zeros(environments, dtype=np.int64)
+    for _ in range(300):
+        workers.run(_count_claims, seen, by)
+    assert (seen == 300).all()
+    assert set(by) <= set(range(workers.count))
+
+
+def test_a_thread_that_is_late_leaves_its_share_to_the_others():
+    late, workers, done = Event(), Workers(100, 2), []
+
+    def kernel(worker, tickets, seen):
+        if worker == 1:
+            late.wait()
+        _count_claims(worker, tickets, seen, np.zeros(100, dtype=np.int64))
+        done.append(worker)
+        late.set()
+
+    seen = np.zeros(100, dtype=np.int64)
+    workers.run(kernel, seen)
+    assert (seen == 1).all()
+    assert done[0] == 0
 
 
 def test_an_error_in_a_thread_is_not_lost():
-    def kernel(first, last):
-        if last == 100:
-            raise ZeroDivisionError("chunk")
+    begun = Event()
 
-    with pytest.raises(ZeroDivisionError, match="chunk"):
-        Workers(100, 3).run(kernel)
+    def kernel(worker, tickets):
+        if worker == 2:
+            begun.set()
+            raise ZeroDivisionError("run")
+        begun.wait()
+
+    workers = Workers(100, 3)
+    for _ in range(3):
+        begun.clear()
+        with pytest.raises(ZeroDivisionError, match="run"):
+            workers.run(kernel)
+
+
+@njit
+def _add(x, y, out):
+    for row in range(out.shape[0]):
+        for block in range(0, out.shape[1], 8):
+            for j in range(block, block + 8):
+                store_out(out, row, j, load_x(x, row, j) + load_y(y, row, j))
+
+
+def test_regions_are_arrays_like_any_other():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 5, 24)).astype(np.float32)
+    out = np.zeros_like(x)
+    _add(x, y, out)
+    np.testing.assert_array_equal(out, x + y)
+
+
+@njit
+def _fetch(array, row):
+    fetch_ahead(array, row)
+
+
+def test_fetching_ahead_reads_nothing_beyond_the_end():
+    for array in (np.zeros((3, 7)), np.zeros(3, dtype=[("a", "f8", (50,))]), np.zeros((3, 0))):
+        for row in (0, 2, 3, 10**9):
+            _fetch(array, row)
+        assert not array.view(np.float64).any()
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True])

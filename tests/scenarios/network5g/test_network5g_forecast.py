@@ -62,10 +62,10 @@ def test_tracks_hold_what_the_kernel_forecasts_with():
         still = users["since"] > 0.15
         np.testing.assert_array_equal(seen.best[step, 0][still], work.users["next_cell"][0][still])
         score = logit(forecast, seen.margin[step, 0], seen.rise[step, 0])
-        assert work.users["leaving"][0][still] == pytest.approx(expit(score[still]), abs=1e-4)
+        assert work.leaving[0, : len(still)][still] == pytest.approx(expit(score[still]), abs=1e-4)
         leaving, arriving = (scenario.observation_names.index(f"forecast_{name}") for name in ("leaving", "arriving"))
         usual = sum(scenario.users) / scenario.cells
-        chance, own, then = work.users["leaving"][0], users["serving"], work.users["next_cell"][0]
+        chance, own, then = work.leaving[0, : len(users)], users["serving"], work.users["next_cell"][0]
         out = np.bincount(own, weights=chance * (own != then), minlength=7) / usual
         into = np.bincount(then, weights=chance * (own != then), minlength=7) / usual
         assert observation[:, leaving] == pytest.approx(np.minimum(out, 1.0), abs=1e-5)

@@ -163,7 +163,7 @@ def test_nobody_is_sent_to_a_cell_that_is_off():
 def test_with_every_cell_off_nothing_moves():
     road = Road()
     assert road.run([(-80, -60)] * 5, off=(True, True)) == []
-    assert 0.0 <= road.work.users["leaving"][0, 0] <= 1.0
+    assert 0.0 <= road.work.leaving[0, 0] <= 1.0
 
 
 def test_link_failure_reestablishes_on_the_strongest_cell():
@@ -210,7 +210,7 @@ def test_the_forecast_grows_with_margin_and_rise():
     def leaving(last, margin):
         road = Road()
         road.run([(-80, -95), (-80, last), (-80, margin)])
-        return float(road.work.users["leaving"][0, 0]), int(road.work.users["next_cell"][0, 0])
+        return float(road.work.leaving[0, 0]), int(road.work.users["next_cell"][0, 0])
 
     far, near, rising = leaving(-95, -95), leaving(-79, -79), leaving(-81, -79)
     assert 0.0 <= far[0] < near[0] < rising[0] <= 1.0

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rlaas.scenarios.compiled import inner, log2
+from rlaas.scenarios.compiled import circle, inner, log2
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.engine.arrays import MARGIN, LinkTables, Out, Scratch, State, WorldTables
 from rlaas.scenarios.network5g.engine.links import FAILURE, HANDOVER, PING_PONG
@@ -40,6 +40,7 @@ _LOW, _PER_SPAN = LOW.copy(), 1.0 / (HIGH - LOW)
 _F_OWN, _F_AROUND, _F_CLOCK = len(OWN_NAMES), len(NEIGHBOUR_NAMES), len(TIME_NAMES)
 _FEATURES = len(OBSERVATION_NAMES)
 _STEP_MS = 1e3 * STEP_S
+_THIRD = np.float32(1.0 / 3.0)
 _LOG10_2 = math.log10(2.0)
 EDGE_DB = np.float32(-3.0)
 """A user whose best neighbour is within 3 dB of the handover condition stands at the edge of its cell."""
@@ -135,8 +136,8 @@ def add_up(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-de
             cell.failures += (work.event & FAILURE) != 0
         cell.noise_rise += _LOG10_2 * log2(np.float32(1.0) + work.interference)
         if work.next_cell != own:
-            cell.leaving += work.leaving
-            w.cells[k, work.next_cell].arriving += work.leaving
+            cell.leaving += w.leaving[k, i]
+            w.cells[k, work.next_cell].arriving += w.leaving[k, i]
             if s.links[e, i, MARGIN, work.next_cell] > EDGE_DB:
                 cell.edge += 1.0
 
@@ -152,6 +153,13 @@ def account(e, k, c, w: Scratch, out: Out, s: State) -> None:  # type: ignore[no
     nothing was asked for. A cell's reward is part its own contribution, part the mean over the network.
     """
     up, down, reward = out.numerators[e], out.denominators[e], out.reward[e]
+    # Reciprocals once: divisions by what may alias the output are not hoisted out of the loop.
+    late_e = 1.0 / (3.0 * c.packets_embb * c.latency_embb)
+    late_u = 1.0 / (3.0 * c.packets_urllc * c.latency_urllc)
+    late_m = 1.0 / (3.0 * c.packets_mmtc * c.latency_mmtc)
+    per_active, per_judged = 1.0 / c.active_s, 1.0 / c.satisfaction_s
+    per_latency, per_throughput = 1.0 / (c.latency_high - c.latency_low), 1.0 / (c.throughput_high - c.throughput_low)
+    per_energy, per_happy = 1.0 / (c.energy_high - c.energy_low), 1.0 / (c.satisfaction_high - c.satisfaction_low)
     mean0 = mean1 = mean2 = mean3 = 0.0
     for j in range(c.cells):
         cell = w.cells[k, j]
@@ -167,19 +175,20 @@ def account(e, k, c, w: Scratch, out: Out, s: State) -> None:  # type: ignore[no
         seconds = (cell.users[0] + cell.users[1] + cell.users[2]) * STEP_S
         for a in range(9, 13):
             down[j, a] = seconds
-        delay = cell.delay_ms[0] / (c.packets_embb * c.latency_embb)
-        delay += cell.delay_ms[1] / (c.packets_urllc * c.latency_urllc)
-        delay += cell.delay_ms[2] / (c.packets_mmtc * c.latency_mmtc)
-        carried = c.throughput + (cell.carried_embb - c.throughput * cell.active_s) / c.active_s
-        happy = c.satisfaction + (cell.happy_s - c.satisfaction * cell.judged_s) / c.satisfaction_s
-        reward[j, 0] = 1.0 - (delay / 3.0 - c.latency_low) / (c.latency_high - c.latency_low)
-        reward[j, 1] = (carried - c.throughput_low) / (c.throughput_high - c.throughput_low)
-        reward[j, 2] = 1.0 - (cell.power_w - c.energy_low) / (c.energy_high - c.energy_low)
-        reward[j, 3] = (happy - c.satisfaction_low) / (c.satisfaction_high - c.satisfaction_low)
-        mean0 += reward[j, 0]
-        mean1 += reward[j, 1]
-        mean2 += reward[j, 2]
-        mean3 += reward[j, 3]
+        delay = cell.delay_ms[0] * late_e + cell.delay_ms[1] * late_u + cell.delay_ms[2] * late_m
+        carried = c.throughput + (cell.carried_embb - c.throughput * cell.active_s) * per_active
+        happy = c.satisfaction + (cell.happy_s - c.satisfaction * cell.judged_s) * per_judged
+        latency = 1.0 - (delay - c.latency_low) * per_latency
+        energy = 1.0 - (cell.power_w - c.energy_low) * per_energy
+        throughput, satisfaction = (
+            (carried - c.throughput_low) * per_throughput,
+            (happy - c.satisfaction_low) * per_happy,
+        )
+        reward[j, 0], reward[j, 1], reward[j, 2], reward[j, 3] = latency, throughput, energy, satisfaction
+        mean0 += latency
+        mean1 += throughput
+        mean2 += energy
+        mean3 += satisfaction
     rest = (1.0 - c.own_share) / c.cells
     for j in range(c.cells):
         reward[j, 0] = c.own_share * reward[j, 0] + rest * mean0
@@ -201,8 +210,8 @@ def finish_episode(e, c, s: State, out: Out) -> None:  # type: ignore[no-untyped
 
 
 @inner
-def _share(part, whole):  # type: ignore[no-untyped-def]
-    return part / whole if whole > 0.0 else 0.0
+def _inverse(count):  # type: ignore[no-untyped-def]
+    return 1.0 / count if count > 0.0 else 0.0
 
 
 @inner
@@ -211,7 +220,7 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
     seen = out.observation[e]
     best, best_low = float(r.efficiency[-1]), float(r.low_efficiency[-1])
     hour = hour_of_day(s.environments[e], c)
-    sine, cosine = math.sin(2.0 * math.pi * hour / 24.0), math.cos(2.0 * math.pi * hour / 24.0)
+    cosine, sine = circle(np.float32(hour / 24.0))
     # Reciprocals once: divisions by what may alias the output are not hoisted out of the loop.
     usual_e, usual_u, usual_m = (
         1.0 / (3.0 * c.packets_embb),
@@ -242,14 +251,16 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         f[9] = cell.users[0] * each_e
         f[10] = cell.users[1] * each_u
         f[11] = cell.users[2] * each_m
-        f[12] = _share(cell.with_data, cell.users[0])
-        f[13] = _share(cell.efficiency[0], cell.users[0]) * per_best
-        f[14] = _share(cell.efficiency[1], cell.users[1]) * per_low
-        f[15] = _share(cell.efficiency[2], cell.users[2]) * per_best
-        f[16] = _share(cell.weak, users)
-        f[17] = _share(cell.edge, users)
-        f[18] = _share(0.2 * cell.noise_rise, users)
-        f[19] = _share(cell.errors, cell.users[0])
+        one_e, one_u, one_m = _inverse(cell.users[0]), _inverse(cell.users[1]), _inverse(cell.users[2])
+        one = _inverse(users)
+        f[12] = cell.with_data * one_e
+        f[13] = cell.efficiency[0] * one_e * per_best
+        f[14] = cell.efficiency[1] * one_u * per_low
+        f[15] = cell.efficiency[2] * one_m * per_best
+        f[16] = cell.weak * one
+        f[17] = cell.edge * one
+        f[18] = 0.2 * cell.noise_rise * one
+        f[19] = cell.errors * one_e
         ratio = cell.delay_ms[0] * late_e
         f[20] = ratio / (1.0 + ratio)
         ratio = cell.delay_ms[1] * late_u
@@ -263,10 +274,10 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         f[26] = cell.arriving * each
         f[27] = state.trend + per_user * (cell.arriving - cell.leaving)
     count = t.neighbours.shape[1]
-    near = 1.0 / count if count > 0 else 0.0
+    near = np.float32(1.0 / count) if count > 0 else np.float32(0.0)
     for j in range(c.cells):
         f, cell = seen[j], w.cells[k, j]
-        use = people = backlog = asleep = forecast = 0.0
+        use = people = backlog = asleep = forecast = np.float32(0.0)
         for a in range(count):
             g = t.neighbours[j, a]
             use += seen[g, 0]
@@ -274,7 +285,7 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
             backlog += seen[g, 7]
             asleep += seen[g, 24]
             forecast += seen[g, 27]
-        f[_F_OWN], f[_F_OWN + 1], f[_F_OWN + 2] = use * near, people * near / 3.0, backlog * near
+        f[_F_OWN], f[_F_OWN + 1], f[_F_OWN + 2] = use * near, people * (near * _THIRD), backlog * near
         f[_F_OWN + 3], f[_F_OWN + 4] = asleep * near, forecast * near
         first = _F_OWN + _F_AROUND
         for a in range(_COMPONENTS):

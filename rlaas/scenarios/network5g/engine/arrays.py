@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rlaas.scenarios.network5g.control import ACTION_NAMES
 from rlaas.scenarios.network5g.engine.slots_arrays import SLOT_CELL, SLOT_CELL_WORK, SLOT_USER, SLOT_USER_WORK
+from rlaas.scenarios.network5g.geography.maps import LANES
 
 __all__ = [
     "BINS",
@@ -24,6 +25,7 @@ __all__ = [
     "POWER",
     "RHO",
     "RISE",
+    "SETS",
     "SINE",
     "WINDOW",
     "LinkTables",
@@ -44,6 +46,8 @@ Records = NDArray[np.void]
 
 WINDOW = 10
 """Steps of the trailing second in which satisfaction is judged."""
+SETS = 8
+"""Sets of working arrays per thread, which uses the first: neighbours would share cache lines with each other."""
 BINS = 64
 """Bins of the delay histograms: logarithmic from 0.1 ms to 100 s."""
 
@@ -116,7 +120,6 @@ USER_WORK = np.dtype(
         ("interference", "f4"),  # over noise, linear
         ("efficiency", "f4"),  # bit/s/Hz
         ("error", "f4"),  # block error rate
-        ("leaving", "f4"),  # probability of a handover within the horizon, to next_cell
         ("next_cell", "i4"),
         ("event", "u1"),  # 1 handover, 2 ping-pong on top, 4 radio-link failure
         ("arrival_rate", "f8"),  # per s
@@ -258,12 +261,13 @@ class State(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """One step's working arrays, one set per thread (first axis T).
+    """One step's working arrays, ``SETS`` per thread, of which it uses the first (first axis T).
 
     Attributes:
         users [T, U], cells [T, C]: records, see above.
         received: linear received power in mW [T, U, P].
         pads: by cell [T, 5, P], rows ``SINE``, ``POWER``, ``OFFSET``, ``RHO``, ``RISE``.
+        leaving: probability of a handover to next_cell within the horizon [T, U and room for whole vectors].
         order: users by cell [T, U]; first: where each cell's begin [T, C + 1].
         pick, finish, weight: users of one cell with data [T, U].
         slot_users [T, U], slot_cells [T, C]: of the slot-by-slot mode; empty [T, 0] otherwise.
@@ -273,6 +277,7 @@ class Scratch(NamedTuple):
     cells: Records
     received: F32
     pads: F32
+    leaving: F32
     order: I32
     first: I32
     pick: I32
@@ -312,10 +317,10 @@ def allocate(
         users: users per slice.
         cells, padded: C and P.
         rings: length of the arrival rings of eMBB and mMTC.
-        threads: sets of working arrays.
+        threads: how many step at the same time.
         slots: with what the slot-by-slot mode needs.
     """
-    total = sum(users)
+    total, sets = sum(users), SETS * threads
     slot_users, slot_cells = (total, cells) if slots else (0, 0)
 
     def zeros(kind: Any, *shape: int) -> NDArray[Any]:
@@ -335,16 +340,17 @@ def allocate(
         slot_cells=zeros(SLOT_CELL, envs, slot_cells),
     )
     scratch = Scratch(
-        users=zeros(USER_WORK, threads, total),
-        cells=zeros(CELL_WORK, threads, cells),
-        received=zeros(np.float32, threads, total, padded),
-        pads=zeros(np.float32, threads, 5, padded),
-        order=zeros(np.int32, threads, total),
-        first=zeros(np.int32, threads, cells + 1),
-        pick=zeros(np.int32, threads, total),
-        finish=zeros(np.float64, threads, total),
-        weight=zeros(np.float64, threads, total),
-        slot_users=zeros(SLOT_USER_WORK, threads, slot_users),
-        slot_cells=zeros(SLOT_CELL_WORK, threads, slot_cells),
+        users=zeros(USER_WORK, sets, total),
+        cells=zeros(CELL_WORK, sets, cells),
+        received=zeros(np.float32, sets, total, padded),
+        pads=zeros(np.float32, sets, 5, padded),
+        leaving=zeros(np.float32, sets, -(-total // LANES) * LANES),
+        order=zeros(np.int32, sets, total),
+        first=zeros(np.int32, sets, cells + 1),
+        pick=zeros(np.int32, sets, total),
+        finish=zeros(np.float64, sets, total),
+        weight=zeros(np.float64, sets, total),
+        slot_users=zeros(SLOT_USER_WORK, sets, slot_users),
+        slot_cells=zeros(SLOT_CELL_WORK, sets, slot_cells),
     )
     return state, scratch

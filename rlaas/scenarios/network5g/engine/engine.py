@@ -1,4 +1,4 @@
-"""Runs the kernels: owns the arrays of many networks and hands chunks of them to threads."""
+"""Runs the kernels: owns the arrays of many networks and hands them to threads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rlaas.errors import InvalidInputError
 from rlaas.scenarios.compiled import Workers, environment_key
 from rlaas.scenarios.network5g.engine.arrays import Out, allocate, ring_length
 from rlaas.scenarios.network5g.engine.building import Network, build
-from rlaas.scenarios.network5g.engine.slots import begin_slots_chunk, step_slots_chunk
-from rlaas.scenarios.network5g.engine.stepping import begin_chunk, first_bad, step_chunk
+from rlaas.scenarios.network5g.engine.slots import begin_slot_networks, step_slot_networks
+from rlaas.scenarios.network5g.engine.stepping import begin_networks, first_bad, step_networks
 from rlaas.scenarios.network5g.objectives import PART_NAMES
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES
 
@@ -39,18 +39,16 @@ class Engine:
         self.constants, self.maps, self.links, self.world = build(network)
         self._record = self.constants.as_record()
         self._workers = Workers(environments, threads)
-        chunks = self._workers.chunks
         c, cells = self.constants, network.layout.cells
         rings = (ring_length(c.embb_cap, c.embb_deadline), ring_length(c.mmtc_cap, c.mmtc_deadline))
         padded = self.maps.sine_below.shape[1]
         self.state, self.scratch = allocate(
-            environments, network.users, cells, padded, rings, len(chunks), slots=network.slots
+            environments, network.users, cells, padded, rings, self._workers.count, slots=network.slots
         )
         # Two kernels rather than one that asks: who never simulates slots never compiles them.
-        self._begin, self._step = (begin_slots_chunk, step_slots_chunk) if network.slots else (begin_chunk, step_chunk)
-        self._set_of = np.zeros(environments, dtype=np.int32)
-        for i, (first, last) in enumerate(chunks):
-            self._set_of[first:last] = i
+        self._begin, self._step = (
+            (begin_slot_networks, step_slot_networks) if network.slots else (begin_networks, step_networks)
+        )
         self.out = Out(
             observation=np.zeros((environments, cells, len(OBSERVATION_NAMES)), dtype=np.float32),
             reward=np.zeros((environments, cells, len(network.objectives))),
@@ -58,7 +56,7 @@ class Engine:
             denominators=np.zeros((environments, cells, len(PART_NAMES))),
         )
         tables = (self._record, self.maps, self.links, self.world)
-        self._arguments = (self._set_of, *tables, self.state, self.scratch, self.out)
+        self._arguments = (*tables, self.state, self.scratch, self.out)
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Begin the random streams of ``seeds``, one per environment."""

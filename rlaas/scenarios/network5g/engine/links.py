@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rlaas.scenarios.compiled import db_to_linear, inner, linear_to_db, sigmoid
+from rlaas.scenarios.compiled import db_to_linear, inner, linear_to_db, region, sigmoid
 from rlaas.scenarios.network5g.engine.arrays import (
     FILTERED,
     HELD,
@@ -21,6 +21,7 @@ from rlaas.scenarios.network5g.engine.arrays import (
     Scratch,
     State,
 )
+from rlaas.scenarios.network5g.geography.maps import LANES
 from rlaas.scenarios.network5g.reference import STEP_S
 
 __all__ = ["adapt", "attach", "hand_over", "measure", "signal_and_interference"]
@@ -41,6 +42,14 @@ _OFF_DB = np.float32(-1e4)
 HANDOVER, PING_PONG, FAILURE = 1, 2, 4
 """Flags of ``Scratch.event``."""
 
+_map, _ = region(0)
+_pad, _ = region(1)
+_, _receive = region(2)
+_filtered, _filter = region(3)
+_margin, _set_margin = region(4)
+_held, _hold = region(5)
+_, _rise = region(6)
+# Rows are padded to a multiple of LANES: loops of known length become vectors without a remainder.
 LOW_ERROR = 1e-5
 """Block error rate for which the thresholds of the URLLC table are made."""
 GRID_LOW_DB, GRID_PER_DB = np.float32(-20.0), np.float32(4.0)
@@ -70,19 +79,25 @@ def _tilted(t, floor):  # type: ignore[no-untyped-def]
 
 
 @inner
+def _within(index, count, wraps):  # type: ignore[no-untyped-def]
+    """A grid index at most one period, or one point, beyond the grid; comparing costs a tenth of a division."""
+    if index >= count:
+        return index - count if wraps else count - 1
+    if index < 0:
+        return index + count if wraps else 0
+    return index
+
+
+@inner
 def _corners(x, y, c):  # type: ignore[no-untyped-def]
     """The four grid points around a place and their weights."""
-    rows_f = c.nf if c.wraps else c.nf - 1
-    rows_g = c.ng if c.wraps else c.ng - 1
     x, y = x - c.origin_x, y - c.origin_y
     f = c.inverse_xx * x + c.inverse_xy * y
     g = c.inverse_yx * x + c.inverse_yy * y
-    f0, g0 = math.floor(f), math.floor(g)
+    f0, g0 = np.floor(f), np.floor(g)
     df, dg = np.float32(f - f0), np.float32(g - g0)
-    a, b = int(f0) % rows_f, int(g0) % rows_g
-    a1, b1 = a + 1, b + 1
-    if c.wraps:
-        a1, b1 = a1 % rows_f, b1 % rows_g
+    a, b = _within(int(f0), c.nf, c.wraps), _within(int(g0), c.ng, c.wraps)
+    a1, b1 = _within(a + 1, c.nf, c.wraps), _within(b + 1, c.ng, c.wraps)
     p00, p01, p10, p11 = a * c.ng + b, a * c.ng + b1, a1 * c.ng + b, a1 * c.ng + b1
     w00, w01 = (_ONE - df) * (_ONE - dg), (_ONE - df) * dg
     w10, w11 = df * (_ONE - dg), df * dg
@@ -99,21 +114,24 @@ def measure(e, k, c, m: MapTables, s: State, w: Scratch, first: bool) -> None:  
     padded = m.sine_below.shape[1]
     share = np.float32(c.filter_share)
     floor, realisation = np.float32(c.tilt_floor), s.environments[e].realisation
-    sines = m.sine_below
+    sines, pads, all_received = m.sine_below, w.pads[k], w.received[k]
     for i in range(s.users.shape[1]):
         user = s.users[e, i]
         p00, p01, p10, p11, w00, w01, w10, w11 = _corners(user.x, user.y, c)
         links = m.link_db[realisation, user.indoor]
-        loss = user.loss_db
-        for j in range(padded):
-            gain = w00 * links[p00, j] + w01 * links[p01, j] + w10 * links[p10, j] + w11 * links[p11, j]
-            sine = w00 * sines[p00, j] + w01 * sines[p01, j] + w10 * sines[p10, j] + w11 * sines[p11, j]
-            power = w.pads[k, POWER, j] + gain - loss
-            w.received[k, i, j] = db_to_linear(power) * _tilted(sine - w.pads[k, SINE, j], floor)
-        for j in range(padded):
-            level = linear_to_db(w.received[k, i, j])
-            before = level if first else s.links[e, i, FILTERED, j]
-            s.links[e, i, FILTERED, j] = before + share * (level - before)
+        loss, filtered = user.loss_db, s.links[e, i]
+        for block in range(0, padded, LANES):
+            for j in range(block, block + LANES):
+                gain = w00 * _map(links, p00, j) + w01 * _map(links, p01, j)
+                gain += w10 * _map(links, p10, j) + w11 * _map(links, p11, j)
+                sine = w00 * _map(sines, p00, j) + w01 * _map(sines, p01, j)
+                sine += w10 * _map(sines, p10, j) + w11 * _map(sines, p11, j)
+                power = _pad(pads, POWER, j) + gain - loss
+                received = db_to_linear(power) * _tilted(sine - _pad(pads, SINE, j), floor)
+                _receive(all_received, i, j, received)
+                level = linear_to_db(received)
+                before = level if first else _filtered(filtered, FILTERED, j)
+                _filter(filtered, FILTERED, j, before + share * (level - before))
 
 
 @inner
@@ -132,7 +150,7 @@ def attach(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-de
         user.offset_db = _ZERO
         user.report_db = NO_REPORT
         work.event = 0
-        work.leaving = _ZERO
+        w.leaving[k, i] = _ZERO
         work.next_cell = best
         for j in range(s.links.shape[3]):
             s.links[e, i, MARGIN, j] = NO_MARGIN_DB
@@ -163,7 +181,8 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
     The same pass forecasts: how likely a user is to leave within the horizon, from the largest margin and its
     rise (see ``reference.Forecast``).
     """
-    links, offsets, rises = s.links, w.pads[k, OFFSET], w.pads[k, RISE]
+    links, pads, leaving = s.links, w.pads[k], w.leaving[k]
+    offsets, rises = pads[OFFSET], pads[RISE]
     padded = links.shape[3]
     hysteresis, trigger = np.float32(c.hysteresis_db), np.float32(c.trigger_s)
     awake = False
@@ -171,7 +190,7 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
         awake = awake or s.cells[e, j].off == 0
     for i in range(s.users.shape[1]):
         user, work = s.users[e, i], w.users[k, i]
-        own = user.serving
+        own, mine = user.serving, links[e, i]
         own_off = s.cells[e, own].off != 0
         user.since += _STEP
         failed = user.weak >= c.failure_s - 1e-6
@@ -179,14 +198,15 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
         threshold += np.float32(w.cells[k, own].settings[offset_of])
         if own_off:
             threshold = _OFF_DB
-        for j in range(padded):
-            margin = links[e, i, FILTERED, j] + offsets[j] - threshold
-            rise, was = margin - links[e, i, MARGIN, j], links[e, i, HELD, j]
-            crossing = _STEP * min(max(margin / max(rise, np.float32(1e-6)), np.float32(1e-3)), _ONE)
-            staying = was + _STEP if margin > -_TWO * hysteresis else _ZERO
-            links[e, i, HELD, j] = staying if was > _ZERO else (crossing if margin > _ZERO else _ZERO)
-            links[e, i, MARGIN, j] = margin
-            rises[j] = rise
+        for block in range(0, padded, LANES):
+            for j in range(block, block + LANES):
+                margin = _filtered(mine, FILTERED, j) + _pad(pads, OFFSET, j) - threshold
+                rise, was = margin - _margin(mine, MARGIN, j), _held(mine, HELD, j)
+                crossing = _STEP * min(max(margin / max(rise, np.float32(1e-6)), np.float32(1e-3)), _ONE)
+                staying = was + _STEP if margin > -_TWO * hysteresis else _ZERO
+                _hold(mine, HELD, j, staying if was > _ZERO else (crossing if margin > _ZERO else _ZERO))
+                _set_margin(mine, MARGIN, j, margin)
+                _rise(pads, RISE, j, rise)
         # The serving cell is no neighbour of itself.
         links[e, i, MARGIN, own] = NO_MARGIN_DB
         links[e, i, HELD, own] = _ZERO
@@ -211,7 +231,6 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
             for j in range(padded):
                 links[e, i, HELD, j] = _ZERO
                 links[e, i, MARGIN, j] = NO_MARGIN_DB
-            work.leaving = _ZERO
             work.next_cell = target
         else:
             # The first sample after a handover, or after a cell woke up, has no predecessor to rise from.
@@ -221,9 +240,16 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
             pace = _ONE / (abs(rise) + np.float32(c.forecast_floor_db))
             entered = np.float32(c.forecast_entered) if best_margin > _ZERO else _ZERO
             ahead = np.float32(c.forecast_reach) * min(best_margin, _ZERO) + np.float32(c.forecast_direction) * rise
-            work.leaving = sigmoid(np.float32(c.forecast_bias) + ahead * pace + entered)
+            leaving[i] = np.float32(c.forecast_bias) + ahead * pace + entered
         if failed or target != own:
             user.weak = _ZERO
+    # All users at once, as vectors.
+    for block in range(0, len(leaving), LANES):
+        for i in range(block, block + LANES):
+            leaving[i] = sigmoid(leaving[i])
+    for i in range(s.users.shape[1]):
+        if w.users[k, i].event & HANDOVER:
+            leaving[i] = _ZERO
 
 
 @inner

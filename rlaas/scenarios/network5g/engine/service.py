@@ -61,7 +61,7 @@ def _take(k, count, finish, backlogs, skip, w):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
+def _serve_embb(e, k, j, begin, end, lags, at, c, s, w):  # type: ignore[no-untyped-def]
     """Alpha-fair sharing with a multi-user gain; returns the seconds the cell transmitted.
 
     Shares ``x ~ R^((1 - alpha) / alpha)`` maximise alpha-fair utility of rates ``x R``. Choosing among n fading users
@@ -69,7 +69,6 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
     """
     step, on, cell = s.environments[e].step, s.cells[e, j].off == 0, w.cells[k, j]
     order, pick, finish, weight = w.order[k], w.pick[k], w.finish[k], w.weight[k]
-    lags, at = lags_of(step, s.embb_ring.shape[2], c.embb_deadline, c.embb_cap), step % (WINDOW + 1)
     waiting = 0
     for a in range(begin, end):
         i = order[a]
@@ -78,7 +77,9 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
         work.packets = work.offered / c.packet_mbit_embb
         if s.embb[e, i].backlog + work.offered > 0.0:
             waiting += 1
-    gain = 1.0 + c.multi_user_gain * math.log(max(waiting, 1)) if waiting > 1 else 1.0
+    gain = 1.0
+    if waiting > 1 and c.multi_user_gain > 0.0:
+        gain += c.multi_user_gain * math.log(waiting)
     whole = c.usable_mhz_embb * cell.share[0]
     alpha = cell.settings[ALPHA]
     exponent = (1.0 - alpha) / alpha
@@ -117,12 +118,11 @@ def _serve_embb(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _serve_mmtc(e, k, j, begin, end, c, s, w):  # type: ignore[no-untyped-def]
+def _serve_mmtc(e, k, j, begin, end, lags, at, c, s, w):  # type: ignore[no-untyped-def]
     """Equal shares of what arrives spread over the step; returns the seconds the cell transmitted."""
     step, on, cell = s.environments[e].step, s.cells[e, j].off == 0, w.cells[k, j]
     order, pick, finish, weight = w.order[k], w.pick[k], w.finish[k], w.weight[k]
     whole, skip = c.usable_mhz_mmtc * cell.share[2], c.embb + c.urllc
-    lags, at = lags_of(step, s.mmtc_ring.shape[2], c.mmtc_deadline, c.mmtc_cap), step % (WINDOW + 1)
     count = 0
     work_load = square = 0.0
     for a in range(begin, end):
@@ -233,7 +233,11 @@ def _record_urllc(counts, work, wait, load, pause, met, c):  # type: ignore[no-u
 def serve(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-def]
     """Serve every cell's users for one step."""
     group(e, k, c, s, w)
-    order, first = w.order[k], w.first[k]
+    order, first, step = w.order[k], w.first[k], s.environments[e].step
+    # Once for all cells: remainders are slow.
+    at = step % (WINDOW + 1)
+    lags_embb = lags_of(step, s.embb_ring.shape[2], c.embb_deadline, c.embb_cap)
+    lags_mmtc = lags_of(step, s.mmtc_ring.shape[2], c.mmtc_deadline, c.mmtc_cap)
     for j in range(c.cells):
         cell = w.cells[k, j]
         embb, end = first[j], first[j + 1]
@@ -243,8 +247,8 @@ def serve(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-def
         mmtc = urllc
         while mmtc < end and order[mmtc] < c.embb + c.urllc:
             mmtc += 1
-        cell.busy[0] = _serve_embb(e, k, j, embb, urllc, c, s, w) / STEP_S
-        cell.busy[2] = _serve_mmtc(e, k, j, mmtc, end, c, s, w) / STEP_S
+        cell.busy[0] = _serve_embb(e, k, j, embb, urllc, lags_embb, at, c, s, w) / STEP_S
+        cell.busy[2] = _serve_mmtc(e, k, j, mmtc, end, lags_mmtc, at, c, s, w) / STEP_S
         # Slices transmit independently of one another, each on blocks of its own.
         others_idle = (1.0 - cell.busy[0]) * (1.0 - cell.busy[2])
         cell.busy[1] = _serve_urllc(e, k, j, urllc, mmtc, others_idle, c, s, w)

@@ -12,8 +12,18 @@ import math
 
 import numpy as np
 
-from rlaas.scenarios.compiled import entry_point, inner, linear_to_db
-from rlaas.scenarios.network5g.engine.arrays import RHO, WINDOW, LinkTables, MapTables, Out, Scratch, State, WorldTables
+from rlaas.scenarios.compiled import claim, entry_point, inner, linear_to_db
+from rlaas.scenarios.network5g.engine.arrays import (
+    RHO,
+    SETS,
+    WINDOW,
+    LinkTables,
+    MapTables,
+    Out,
+    Scratch,
+    State,
+    WorldTables,
+)
 from rlaas.scenarios.network5g.engine.links import HANDOVER, signal_and_interference
 from rlaas.scenarios.network5g.engine.queueing import advance, lags_of, record
 from rlaas.scenarios.network5g.engine.service import SLEEP, group, judge
@@ -33,7 +43,7 @@ from rlaas.scenarios.network5g.engine.slots_urllc import (
 from rlaas.scenarios.network5g.engine.stepping import begin, conclude, prepare
 from rlaas.scenarios.network5g.reference import STEP_S
 
-__all__ = ["begin_slots_chunk", "step_slots_chunk"]
+__all__ = ["begin_slot_networks", "step_slot_networks"]
 
 _TINY_S = 1e-9
 _NOTHING_MBIT = 1e-9
@@ -321,10 +331,9 @@ def _begin_slots(e, k, c, m, r, t, s, w, out) -> None:  # type: ignore[no-untype
 
 
 @entry_point
-def begin_slots_chunk(  # type: ignore[no-untyped-def]
-    first,
-    last,
-    set_of,
+def begin_slot_networks(  # type: ignore[no-untyped-def]
+    worker,
+    tickets,
     constants,
     m: MapTables,
     r: LinkTables,
@@ -333,17 +342,19 @@ def begin_slots_chunk(  # type: ignore[no-untyped-def]
     w: Scratch,
     out: Out,
 ) -> None:
-    """``stepping.begin_chunk`` of the slot-by-slot mode."""
-    k, c = set_of[first], constants[0]
-    for e in range(first, last):
-        _begin_slots(e, k, c, m, r, t, s, w, out)
+    """``stepping.begin_networks`` of the slot-by-slot mode."""
+    k, c = worker * SETS, constants[0]
+    first, last = claim(tickets)
+    while first < last:
+        for e in range(first, last):
+            _begin_slots(e, k, c, m, r, t, s, w, out)
+        first, last = claim(tickets)
 
 
 @entry_point
-def step_slots_chunk(  # type: ignore[no-untyped-def]
-    first,
-    last,
-    set_of,
+def step_slot_networks(  # type: ignore[no-untyped-def]
+    worker,
+    tickets,
     constants,
     m: MapTables,
     r: LinkTables,
@@ -353,12 +364,15 @@ def step_slots_chunk(  # type: ignore[no-untyped-def]
     out: Out,
     actions,
 ) -> None:
-    """``stepping.step_chunk`` of the slot-by-slot mode."""
-    k, c = set_of[first], constants[0]
-    for e in range(first, last):
-        if s.environments[e].over:
-            _begin_slots(e, k, c, m, r, t, s, w, out)
-            continue
-        prepare(e, k, c, m, t, s, w, actions)
-        _simulate(e, k, c, m, r, s, w)
-        conclude(e, k, c, t, r, s, w, out)
+    """``stepping.step_networks`` of the slot-by-slot mode."""
+    k, c = worker * SETS, constants[0]
+    first, last = claim(tickets)
+    while first < last:
+        for e in range(first, last):
+            if s.environments[e].over:
+                _begin_slots(e, k, c, m, r, t, s, w, out)
+                continue
+            prepare(e, k, c, m, t, s, w, actions)
+            _simulate(e, k, c, m, r, s, w)
+            conclude(e, k, c, t, r, s, w, out)
+        first, last = claim(tickets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlaas.scenarios.compiled import circle, entry_point, inner
+from rlaas.scenarios.compiled import circle, claim, entry_point, fetch_ahead, inner
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.engine.accounting import account, add_up, draw_power, finish_episode, observe
 from rlaas.scenarios.network5g.engine.arrays import (
@@ -12,6 +12,7 @@ from rlaas.scenarios.network5g.engine.arrays import (
     OFFSET,
     POWER,
     RHO,
+    SETS,
     SINE,
     WINDOW,
     LinkTables,
@@ -25,9 +26,10 @@ from rlaas.scenarios.network5g.engine.links import adapt, attach, hand_over, mea
 from rlaas.scenarios.network5g.engine.queueing import clear_fluid
 from rlaas.scenarios.network5g.engine.service import serve
 from rlaas.scenarios.network5g.engine.world import arrive, happen, move, place
+from rlaas.scenarios.network5g.geography.maps import LANES
 from rlaas.scenarios.network5g.power import ROW_COLUMNS
 
-__all__ = ["begin", "begin_chunk", "conclude", "first_bad", "prepare", "step_chunk"]
+__all__ = ["begin", "begin_networks", "conclude", "first_bad", "prepare", "step_networks"]
 
 _LOW, _HIGH = LOW.copy(), HIGH.copy()
 _TOLERANCE = 1e-6 * (HIGH - LOW)
@@ -69,12 +71,16 @@ def _configure(e, k, c, t, s, w, actions, begin):  # type: ignore[no-untyped-def
         state.off = 1 if off else 0
         cell.cycle_s = t.power_rows[cell.model, _CYCLE_MS] / 1e3
         pads[k, POWER, j] += np.float32(cell.settings[_POWER_DB])
-        pads[k, SINE, j] = circle(np.float32(cell.settings[_TILT] / 360.0))[1]
+        pads[k, SINE, j] = np.float32(cell.settings[_TILT] / 360.0)
         pads[k, OFFSET, j] = np.float32(-1e6) if off else np.float32(cell.settings[_OFFSET])
         pads[k, RHO, j] = np.float32(0.0) if off or begin else np.float32(state.use)
         total = cell.settings[_SHARES] + cell.settings[_SHARES + 1] + cell.settings[_SHARES + 2]
         for a in range(3):
             cell.share[a] = cell.settings[_SHARES + a] / total
+    # All cells at once, as vectors.
+    for block in range(0, pads.shape[2], LANES):
+        for j in range(block, block + LANES):
+            pads[k, SINE, j] = circle(pads[k, SINE, j])[1]
 
 
 @inner
@@ -149,11 +155,24 @@ def conclude(e, k, c, t, r, s, w, out):  # type: ignore[no-untyped-def]
     here.step += 1
 
 
+@inner
+def _fetch(e, s: State, out: Out) -> None:  # type: ignore[no-untyped-def]
+    """Ask for the records of an environment while the one before it is stepped."""
+    fetch_ahead(s.users, e)
+    fetch_ahead(s.links, e)
+    fetch_ahead(s.embb, e)
+    fetch_ahead(s.embb_ring, e)
+    fetch_ahead(s.mmtc, e)
+    fetch_ahead(s.mmtc_ring, e)
+    fetch_ahead(out.numerators, e)
+    fetch_ahead(out.denominators, e)
+    fetch_ahead(out.observation, e)
+
+
 @entry_point
-def begin_chunk(  # type: ignore[no-untyped-def]
-    first,
-    last,
-    set_of,
+def begin_networks(  # type: ignore[no-untyped-def]
+    worker,
+    tickets,
     constants,
     m: MapTables,
     r: LinkTables,
@@ -162,17 +181,19 @@ def begin_chunk(  # type: ignore[no-untyped-def]
     w: Scratch,
     out: Out,
 ) -> None:
-    """Reset the environments ``first`` to ``last - 1``."""
-    k, c = set_of[first], constants[0]
-    for e in range(first, last):
-        begin(e, k, c, m, r, t, s, w, out)
+    """Reset environments as long as there are some to claim."""
+    k, c = worker * SETS, constants[0]
+    first, last = claim(tickets)
+    while first < last:
+        for e in range(first, last):
+            begin(e, k, c, m, r, t, s, w, out)
+        first, last = claim(tickets)
 
 
 @entry_point
-def step_chunk(  # type: ignore[no-untyped-def]
-    first,
-    last,
-    set_of,
+def step_networks(  # type: ignore[no-untyped-def]
+    worker,
+    tickets,
     constants,
     m: MapTables,
     r: LinkTables,
@@ -182,21 +203,24 @@ def step_chunk(  # type: ignore[no-untyped-def]
     out: Out,
     actions,
 ) -> None:
-    """Advance the environments ``first`` to ``last - 1`` by one step; those that ended begin anew.
+    """Advance environments by one step as long as there are some to claim; those that ended begin anew.
 
     Args:
-        first, last: the chunk.
-        set_of: which set of working arrays the chunk uses [E].
+        worker, tickets: see :class:`~rlaas.scenarios.compiled.Workers`.
         constants: see ``Constants.as_record``.
         m, r, t, s, w, out: see :mod:`~rlaas.scenarios.network5g.engine.arrays`.
         actions: checked settings [E, C, components].
     """
-    k, c = set_of[first], constants[0]
-    for e in range(first, last):
-        if s.environments[e].over:
-            begin(e, k, c, m, r, t, s, w, out)
-            continue
-        prepare(e, k, c, m, t, s, w, actions)
-        adapt(e, k, c, m, r, s, w)
-        serve(e, k, c, s, w)
-        conclude(e, k, c, t, r, s, w, out)
+    k, c = worker * SETS, constants[0]
+    first, last = claim(tickets)
+    while first < last:
+        for e in range(first, last):
+            if s.environments[e].over:
+                begin(e, k, c, m, r, t, s, w, out)
+                continue
+            _fetch(e + 1, s, out)
+            prepare(e, k, c, m, t, s, w, actions)
+            adapt(e, k, c, m, r, s, w)
+            serve(e, k, c, s, w)
+            conclude(e, k, c, t, r, s, w, out)
+        first, last = claim(tickets)

@@ -24,6 +24,9 @@ TRAFFIC, LEGS, PLACES, INDOORS, EPISODE = 1, 2, 3, 4, 5
 _TWO_PI = np.float32(2.0 * math.pi)
 _STEP = np.float32(STEP_S)
 _ONE = np.float32(1.0)
+_MOST = 1000
+_INVERSE = 1.0 / np.maximum(np.arange(_MOST + 1), 1)
+"""1 / n: divisions one after another are most of the time of counting."""
 
 
 @inner
@@ -112,7 +115,7 @@ def _inside(x, y, c):  # type: ignore[no-untyped-def]
     if c.wraps:
         f = (c.inverse_xx * (x - c.origin_x) + c.inverse_xy * (y - c.origin_y)) / c.nf
         g = (c.inverse_yx * (x - c.origin_x) + c.inverse_yy * (y - c.origin_y)) / c.ng
-        nf, ng = math.floor(f) * c.nf, math.floor(g) * c.ng
+        nf, ng = np.floor(f) * c.nf, np.floor(g) * c.ng
         if nf != 0.0 or ng != 0.0:
             x = np.float32(x - nf * c.basis_xx - ng * c.basis_xy)
             y = np.float32(y - nf * c.basis_yx - ng * c.basis_yy)
@@ -184,7 +187,8 @@ def move(e, c, t: WorldTables, s: State) -> None:  # type: ignore[no-untyped-def
 @inner
 def hour_of_day(here, c):  # type: ignore[no-untyped-def]
     """The hour, 0 to 24, in this step of an environment."""
-    return (here.hour + c.hours_per_step * here.step) % 24.0
+    hour = here.hour + c.hours_per_step * here.step
+    return hour - 24.0 * np.floor(hour / 24.0)
 
 
 @inner
@@ -244,9 +248,9 @@ def _crowd(user, clock, c, t):  # type: ignore[no-untyped-def]
 def _poisson(mean, start, u):  # type: ignore[no-untyped-def]
     """The Poisson count at which the distribution function passes ``u``; ``start`` is exp(-mean)."""
     count, probability, total = 0, start, start
-    while u >= total and count < 1000:
+    while u >= total and count < _MOST:
         count += 1
-        probability *= mean / count
+        probability *= mean * _INVERSE[count]
         total += probability
         if probability < 1e-12 and count > mean:
             break

@@ -23,6 +23,7 @@ __all__ = [
     "PRECISION",
     "RECENT",
     "SHOWN",
+    "SPACING",
     "STREAM",
     "TASTE",
     "TREND",
@@ -90,7 +91,7 @@ STREAM = np.dtype(
 )
 
 # Rows of working memory per thread, of which the first is used: neighbours would share cache lines with each other.
-_SPACING = 4
+SPACING = 4
 
 
 def _up(count: int, unit: int) -> int:
@@ -192,7 +193,6 @@ class Scratch(NamedTuple):
     """Working memory of one thread; nothing in it outlives a step. First axis: threads.
 
     Attributes:
-        slot: row of the others that belongs to a chunk, by its first environment [n].
         items: scores and more of the items that are scored, see ``page`` [6, items and room].
         best: largest score of four items, then the scores found [2, items and room].
         found: columns, then items that may be among the best [2, items and room].
@@ -208,7 +208,6 @@ class Scratch(NamedTuple):
         slate: items, their columns, and where the second opinion decides [3, SLATE].
     """
 
-    slot: Array
     items: Array
     best: Array
     found: Array
@@ -225,14 +224,9 @@ class Scratch(NamedTuple):
     slate: Array
 
     @classmethod
-    def empty(
-        cls, chunks: tuple[tuple[int, int], ...], *, items: int, topics: int, shortlist: int, factors: int
-    ) -> Scratch:
-        """Buffers for the chunks of environments that run side by side."""
-        threads = len(chunks) * _SPACING
-        slot = np.zeros(chunks[-1][1], dtype=np.int64)
-        for number, (first, _) in enumerate(chunks):
-            slot[first] = number * _SPACING
+    def empty(cls, workers: int, *, items: int, topics: int, shortlist: int, factors: int) -> Scratch:
+        """Buffers for threads that step environments side by side."""
+        threads = workers * SPACING
         # Whole vectors, so that loops have no remainder.
         wide, short = _up(items, 4 * WORD), _up(shortlist, WORD)
 
@@ -240,7 +234,6 @@ class Scratch(NamedTuple):
             return np.zeros((threads, *shape), dtype=np.float32)
 
         return cls(
-            slot=slot,
             items=real(6, wide),
             best=real(2, wide),
             found=np.zeros((threads, 2, wide + 1), dtype=np.int32),

@@ -6,12 +6,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rlaas.scenarios.compiled import entry_point, inner
+from rlaas.scenarios.compiled import claim, entry_point, inner
 from rlaas.scenarios.recsys.engine.evolution import arrive, begin, calendar, evolve_trend, phase_of, renew
 from rlaas.scenarios.recsys.engine.observation import observe
 from rlaas.scenarios.recsys.engine.page import DIRECTION, MEAN, OTHER, build_slate
 from rlaas.scenarios.recsys.engine.response import respond
-from rlaas.scenarios.recsys.engine.state import Outputs, Scratch, State
+from rlaas.scenarios.recsys.engine.state import SPACING, Outputs, Scratch, State
 from rlaas.scenarios.recsys.engine.tables import Tables
 
 __all__ = ["BEGIN", "LOOK", "STEP", "advance"]
@@ -41,8 +41,8 @@ def _clear(out: Outputs, e: int) -> None:
 
 @entry_point
 def advance(
-    first: int,
-    last: int,
+    worker: int,
+    tickets: Array,
     what: int,
     state: State,
     tables: Tables,
@@ -50,32 +50,42 @@ def advance(
     out: Outputs,
     actions: Array,
 ) -> None:
-    """Do ``what`` in environments ``first`` to ``last``; actions [n] count where a page is shown."""
-    slot = scratch.slot[first]
+    """Do ``what`` in environments as long as there are some to claim.
+
+    Args:
+        worker, tickets: see :class:`~rlaas.scenarios.compiled.Workers`.
+        what: ``BEGIN``, ``STEP`` or ``LOOK``.
+        state, tables, scratch, out: see :mod:`~rlaas.scenarios.recsys.engine.state` and ``tables``.
+        actions: [E] where a page is shown.
+    """
+    slot = worker * SPACING
     normal, topics = scratch.normal[slot], scratch.topics[slot]
-    for e in range(first, last):
-        stream = state.streams[e]
-        if what == BEGIN:
-            begin(state, tables, e, normal)
-        if what != LOOK:
-            phase = phase_of(tables, stream.stream_step)
-            renew(state, tables, e, phase)
-            if what == BEGIN or stream.ended:
-                _clear(out, e)
-                arrive(state, tables, e, what == BEGIN, normal)
-                out.patience[e, 0] = stream.patience
-            else:
-                build_slate(state, tables, scratch, slot, e, actions[e], phase)
-                left = respond(state, tables, scratch, out, slot, e, tables.parts[actions[e], 0], phase)
-                out.terminated[e] = left
-                out.truncated[e] = not left and stream.page >= tables.constants[0].episode_steps
-            out.user[e] = stream.user
-            out.session[e] = stream.visits
-            out.day[e], _ = calendar(stream.clock, tables.constants[0].lifetime_days)
-            stream.ended = 1 if out.terminated[e] or out.truncated[e] else 0
-        if what == STEP:
-            evolve_trend(state, tables, e, normal, topics[OTHER])
-            stream.stream_step += 1
-        if what != LOOK:
-            stream.step += 1
-        observe(state, tables, e, topics[MEAN], topics[DIRECTION], out.observation[e])
+    first, last = claim(tickets)
+    while first < last:
+        for e in range(first, last):
+            stream = state.streams[e]
+            if what == BEGIN:
+                begin(state, tables, e, normal)
+            if what != LOOK:
+                phase = phase_of(tables, stream.stream_step)
+                renew(state, tables, e, phase)
+                if what == BEGIN or stream.ended:
+                    _clear(out, e)
+                    arrive(state, tables, e, what == BEGIN, normal)
+                    out.patience[e, 0] = stream.patience
+                else:
+                    build_slate(state, tables, scratch, slot, e, actions[e], phase)
+                    left = respond(state, tables, scratch, out, slot, e, tables.parts[actions[e], 0], phase)
+                    out.terminated[e] = left
+                    out.truncated[e] = not left and stream.page >= tables.constants[0].episode_steps
+                out.user[e] = stream.user
+                out.session[e] = stream.visits
+                out.day[e], _ = calendar(stream.clock, tables.constants[0].lifetime_days)
+                stream.ended = 1 if out.terminated[e] or out.truncated[e] else 0
+            if what == STEP:
+                evolve_trend(state, tables, e, normal, topics[OTHER])
+                stream.stream_step += 1
+            if what != LOOK:
+                stream.step += 1
+            observe(state, tables, e, topics[MEAN], topics[DIRECTION], out.observation[e])
+        first, last = claim(tickets)
