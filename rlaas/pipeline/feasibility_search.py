@@ -17,7 +17,17 @@ from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import evaluate_controller, spread_subset
 from rlaas.scenarios import ConfigurationProblem, Evaluation, EvaluationProtocol, Scenario
 
-__all__ = ["Budget", "Goal", "GuardedProblem", "Searched", "penalty", "pooled", "search_family", "target_slack"]
+__all__ = [
+    "Budget",
+    "Goal",
+    "GuardedProblem",
+    "Searched",
+    "best_controller",
+    "penalty",
+    "pooled",
+    "search_family",
+    "target_slack",
+]
 
 FloatArray = NDArray[np.float64]
 Goal = Callable[[FloatArray], FloatArray]
@@ -117,6 +127,20 @@ class GuardedProblem(ConfigurationProblem):
         controller = scenario.baselines[scenario.default_baseline].make()
         self.default = evaluate_controller(scenario, controller, seeds, protocol)
         self._wanted = self._guards(self.default) * np.array(list(scenario.guard_shares.values()))
+        self._seen: dict[bytes, Evaluation] = {}
+
+    def evaluations(self, X: Sequence[Sequence[float]] | FloatArray) -> list[Evaluation]:
+        """As of the base class; a controller that was simulated before is not simulated again.
+
+        Everybody faces the same seeds, so the answer would be the same, and where parameters are whole numbers
+        searches come back to the same few.
+        """
+        rows = np.atleast_2d(np.asarray(X, dtype=np.float64))
+        keys = [row.tobytes() for row in np.where(self.integer, np.round(rows), rows)]
+        new = {key: i for i, key in enumerate(keys) if key not in self._seen}
+        if new:
+            self._seen |= zip(new, super().evaluations(rows[list(new.values())]), strict=True)
+        return [self._seen[key] for key in keys]
 
     def _guards(self, evaluation: Evaluation) -> FloatArray:
         found = self.scenario.guards(evaluation.numerators.sum(axis=0), evaluation.denominators.sum(axis=0))
@@ -208,7 +232,7 @@ def search_family(scenario: Scenario, family: str, budget: Budget, seed: int, ti
     goals = goals_of(scenario, default)
     best: list[FloatArray] = []
     for goal in goals.values():
-        best.append(_best(problem, goal, np.array(best).reshape(-1, problem.n_var), budget, seed, tick))
+        best.append(best_controller(problem, goal, np.array(best).reshape(-1, problem.n_var), budget, seed, tick))
     done = 0
 
     def progress(generation: int, _generations: int) -> None:
@@ -246,7 +270,7 @@ def goals_of(scenario: Scenario, default: FloatArray) -> Mapping[str, Goal]:
     return goals | {"": lambda values: np.asarray(target_slack(scenario, values, default).min(axis=1))}
 
 
-def _best(
+def best_controller(
     problem: GuardedProblem,
     goal: Goal,
     known: FloatArray,

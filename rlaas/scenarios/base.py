@@ -233,6 +233,7 @@ class Scenario(ABC):
         experiment_design: ``switchback`` where units interfere, ``user`` where users are independent.
         targets: wanted relative change against the default by objective, or an absolute share; see :attr:`targets`.
         reference_hash: sha256 (first 16 hex digits) of the frozen reference behind every result.
+        regime: name of the part of the reference that it is in, for example ``small/low``; empty where there is one.
         env_class: what :meth:`vector_env` builds, where a scenario does not override that method.
         tunables: families of controllers a search may tune. The loop compares policies with the family ``static``,
             whose controllers are :class:`ConstantController`.
@@ -256,6 +257,7 @@ class Scenario(ABC):
     single_action_space: spaces.Box | spaces.Discrete  # type: ignore[type-arg]
     targets: Mapping[str, Target] = {}
     reference_hash: str = ""
+    regime: str = ""
     options: Mapping[str, Any] = {}
     env_class: ClassVar[type[VectorScenarioEnv]]
     protocols: ClassVar[Mapping[str, EvaluationProtocol]] = {

@@ -16,7 +16,7 @@ from support.toy import ToyScenario
 from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.pipeline import Budget, FeasibilityReport, feasibility, feasibility_page
 from rlaas.pipeline.feasibility_search import GuardedProblem, penalty, pooled, target_slack
-from rlaas.scenarios import EvaluationProtocol, Target
+from rlaas.scenarios import EvaluationProtocol, Target, load
 
 SHORT = EvaluationProtocol(name="short", seeds=6, warmup=0, steps=40)
 
@@ -111,6 +111,21 @@ def test_constraints_of_the_search_are_the_guards_of_the_target_table() -> None:
     assert F[0, 2] == pytest.approx(1 - 1 / 0.8)
     assert (F[1:, 2] > 0).all()
     assert F[0, :2] * [1, -1] == pytest.approx(pooled(problem.scenario, problem.default))
+
+
+def test_a_controller_is_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = load("recsys", strategies="core")
+    problem = GuardedProblem(scenario, "static", (1, 2), EvaluationProtocol(name="search", seeds=2, warmup=1, steps=5))
+    X = np.array([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0], [0.2, 1.3, 0.4, 0.0]])
+    first = problem.evaluations(X)
+    assert first[0] is first[2]
+
+    def refuse(*_arguments: object) -> None:
+        raise AssertionError("simulated again")
+
+    monkeypatch.setattr(problem, "_run", refuse)
+    again = problem.evaluations(X[::-1])
+    assert [a is b for a, b in zip(again, first[::-1], strict=True)] == [True] * 3
 
 
 def test_batched_configurations_are_what_they_are_alone() -> None:

@@ -27,13 +27,14 @@ REACTIVE: Mapping[str, tuple[float, float]] = {
     "power_db": (-10.0, 0.0),
     "tilt_deg": (0.0, 16.0),
     "alpha": (0.5, 2.5),
+    "handover_offset_db": (0.0, 6.0),
     "sleep_idle": (0.0, 0.875),  # sleep of a cell without load
     "sleep_slope": (0.0, 4.0),  # less sleep per unit of resource-block use
     "sleep_urllc": (0.0, 1.0),  # factor on the sleep while URLLC users are served
     "offset_slope": (0.0, 12.0),  # dB of cell offset per unit of load that the neighbours have more
     "off_below": (0.0, 0.5),  # one cell in three is off while it and its neighbours are used less than this
 }
-"""Parameters of :class:`Reactive` with their bounds."""
+"""Parameters of :class:`Reactive` with their bounds: all that a static setting has, and what reacts to load."""
 
 _POWER, _OFFSET, _SLEEP = (ACTION_NAMES.index(name) for name in ("power_db", "cell_offset_db", "sleep"))
 _SHANNON_SHARE = 0.75
@@ -231,7 +232,7 @@ class Reactive(Controller):
         self._p = dict(zip(REACTIVE, (float(v) for v in values), strict=True))
         self._colour = colour
         self._base = base.copy()
-        for name in ("embb_share", "urllc_share", "mmtc_share", "power_db", "tilt_deg", "alpha"):
+        for name in ("embb_share", "urllc_share", "mmtc_share", "power_db", "tilt_deg", "alpha", "handover_offset_db"):
             self._base[ACTION_NAMES.index(name)] = self._p[name]
 
     def act(self, observation: NDArray[Any]) -> Float64Array:

@@ -31,6 +31,7 @@ from rlaas.scenarios.network5g.options import (
 from rlaas.scenarios.network5g.reference import LOADS, Reference, reference
 from rlaas.scenarios.network5g.rendering import draw_network
 from rlaas.scenarios.reports import Report, Section
+from rlaas.scenarios.tuned import tuned_baselines
 
 __all__ = ["Network5G"]
 
@@ -187,8 +188,10 @@ class Network5G(Scenario):
             name: Mode(name=name, preference=Preference.of(self.objectives, weights), rules=RULES, description=text)
             for name, (weights, text) in MODES.items()
         }
-        self.baselines = make_baselines(ref, shape.colour, central=control == "central")
+        self.regime = f"{nearest}/{load}"
         self.tunables = make_tunables(ref, shape.colour, central=control == "central")
+        self.baselines = make_baselines(ref, shape.colour, central=control == "central")
+        self.baselines |= tuned_baselines(__package__, self.regime, self.tunables)
         self.default_baseline = DEFAULT
         self.primary_mode = "normal"
         self.part_names = PART_NAMES

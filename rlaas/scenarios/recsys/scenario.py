@@ -24,6 +24,7 @@ from rlaas.scenarios.recsys.events import check_events, schedule_of
 from rlaas.scenarios.recsys.picture import draw_session
 from rlaas.scenarios.recsys.reference import SLATE, ActionConstants, Reference, load_reference
 from rlaas.scenarios.reports import Report
+from rlaas.scenarios.tuned import tuned_baselines
 
 __all__ = ["Recommender"]
 
@@ -203,8 +204,10 @@ class Recommender(Scenario):
         self.guard_shares = {"orders_per_session": 1.0, "impressions_per_session": 1.0, "coverage": 1.0}
         self.default_baseline = "popularity"
         self._parts = chosen.actions
-        self.baselines = baselines_of(self.actions, chosen.actions, self.observation_names, self.calibrated.best_mmr)
+        self.regime = f"{options['level']}/{options['strategies']}"
         self.tunables = tunables_of(self.actions, self.observation_names)
+        self.baselines = baselines_of(self.actions, chosen.actions, self.observation_names, self.calibrated.best_mmr)
+        self.baselines |= tuned_baselines(__package__, self.regime, self.tunables)
         constants = constants_of(
             reference,
             episode_steps=options["episode_steps"],

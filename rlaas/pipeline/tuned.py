@@ -1,0 +1,106 @@
+"""Searches the tuned baselines of a scenario: ``python -m rlaas.pipeline.tuned network5g --option size=small ...``.
+
+For each family of controllers the one with the largest utility at the primary mode's preference, the guards kept: by
+differential evolution over common seeds, then the best few once more on fresh ones. Run it after the reference was
+calibrated anew; a test holds the hash in the file against the reference's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaas.pipeline.candidates import configuration_parameters, utility
+from rlaas.pipeline.feasibility_search import Budget, GuardedProblem, best_controller, penalty
+from rlaas.pipeline.seeds import seeds_for
+from rlaas.scenarios import Scenario, load
+from rlaas.scenarios.tuned import FILE
+
+__all__ = ["tune_baselines"]
+
+FloatArray = NDArray[np.float64]
+
+
+def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, seed: int = 0) -> dict[str, Any]:
+    """What ``tuned.json`` holds for one regime.
+
+    Args:
+        scenario: in that regime.
+        budget: how much is searched and simulated.
+        restarts: searches per family; the best on fresh seeds is kept.
+        seed: of worlds and searches.
+
+    Returns:
+        ``reference`` (hash), ``budget`` (one line), ``utility`` by family, and ``families``: values by name.
+    """
+    preference = scenario.modes[scenario.primary_mode].preference
+
+    def goal(values: FloatArray) -> FloatArray:
+        return utility(scenario, values, preference)
+
+    families: dict[str, Any] = {}
+    reached: dict[str, float] = {}
+    for family in scenario.tunables:
+        problem = GuardedProblem(scenario, family, seeds_for("search", seed, budget.search.seeds), budget.search)
+        found: list[FloatArray] = []
+        for restart in range(restarts):
+            known = np.array(found).reshape(-1, problem.n_var)
+            found.append(best_controller(problem, goal, known, budget, seed + restart, lambda _: None))
+        fresh = GuardedProblem(scenario, family, seeds_for("front", seed, budget.judge.seeds), budget.judge)
+        values, missed = fresh.measured(fresh.evaluations(np.array(found)))
+        scores = penalty(goal(values), missed)
+        best = int(np.argmax(scores))
+        families[family] = {
+            name: float(f"{value:.6g}")
+            for name, value in configuration_parameters(scenario, family, found[best].tolist())["values"].items()
+        }
+        reached[family] = round(float(scores[best]), 6)
+    return {
+        "reference": scenario.reference_hash,
+        "budget": f"{restarts} searches of {budget.describe()}",
+        "utility": reached,
+        "families": families,
+    }
+
+
+def main(arguments: Sequence[str] | None = None, report: Callable[[str], object] = sys.stderr.write) -> None:
+    """Search the regimes asked for and write each into the scenario's file as soon as it is done."""
+    parser = argparse.ArgumentParser(description="search the tuned baselines of a scenario")
+    parser.add_argument("scenario", help="name of a scenario that has regimes")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the scenario")
+    parser.add_argument("--generations", type=int, default=None)
+    parser.add_argument("--population", type=int, default=None)
+    parser.add_argument("--worlds", type=int, default=None, help="seeds of every evaluation of a search")
+    parser.add_argument("--steps", type=int, default=None, help="counted steps of every evaluation of a search")
+    parser.add_argument("--quick", action="store_true", help="a first look")
+    parser.add_argument("--output", type=Path, default=None, help="file to write; default: the shipped one")
+    chosen = parser.parse_args(arguments)
+    options = dict(option.split("=", 1) for option in chosen.option)
+    scenario = load(chosen.scenario, **options)
+    budget = Budget.of(scenario, quick=chosen.quick, generations=chosen.generations, population=chosen.population)
+    search = replace(
+        budget.search, seeds=chosen.worlds or budget.search.seeds, steps=chosen.steps or budget.search.steps
+    )
+    budget = replace(budget, search=search)
+    if not scenario.regime:
+        parser.error(f"{scenario.name} has no regimes to search baselines for")
+    package = import_module(type(scenario).__module__).__package__ or ""
+    path = chosen.output or Path(str(files(package).joinpath(FILE)))
+    document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    document[scenario.regime] = made = tune_baselines(scenario, budget)
+    path.write_text(json.dumps(dict(sorted(document.items())), indent=2) + "\n", encoding="utf-8")
+    report(f"{chosen.scenario} {scenario.regime}: utility {made['utility']}\n")
+
+
+if __name__ == "__main__":
+    main()
