@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ _ROOMS = frozenset(
         "control",
         "decisions",
         "demo",
+        "environments",
         "errors",
         "experiments",
         "fronts",
@@ -45,3 +47,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_ROOMS, "Client"})
+
+
+if "gymnasium" in sys.modules:
+    # Costs nothing where it is loaded anyway. Where it is not, rlaas.scenarios registers the ids.
+    importlib.import_module("rlaas.environments").register_environments()

@@ -22,8 +22,8 @@ where there is one, and as class attributes the HTTP status and whether a retry 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 __all__ = [
     "BundleError",
@@ -42,6 +42,7 @@ __all__ = [
     "RlaasError",
     "TrainingError",
     "check_choice",
+    "shown",
 ]
 
 
@@ -148,7 +149,15 @@ def check_choice(
         RequestError: (of the given type) if ``value`` is not allowed.
     """
     choices = sorted(allowed)
-    if value not in choices:
-        shown = str(value)[:80]
-        raise error(f"unknown {field} {shown!r}; allowed: {', '.join(choices) or '(none)'}", field=field)
+    # By type first: an array would be compared entry by entry.
+    if not isinstance(value, str) or value not in choices:
+        raise error(f"unknown {field} {shown(value, str)!r}; allowed: {', '.join(choices) or '(none)'}", field=field)
     return value
+
+
+def shown(value: Any, text: Callable[[Any], str] = repr) -> str:
+    """A value for a message: on one line, and short."""
+    try:
+        return " ".join(text(value).split())[:80]
+    except Exception:  # a message about a value must not fail because of it: numbers of 5,000 digits have no text
+        return f"<{type(value).__name__}>"

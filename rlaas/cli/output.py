@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -14,9 +17,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rlaas.errors import InvalidInputError
 from rlaas.interrupts import check_interrupt
 
-__all__ = ["JsonOption", "bar", "console_for", "only_documents_on_stdout", "print_json", "print_table", "stderr"]
+__all__ = [
+    "JsonOption",
+    "bar",
+    "check_file",
+    "check_folder",
+    "console_for",
+    "only_documents_on_stdout",
+    "print_json",
+    "print_table",
+    "stderr",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -29,6 +43,52 @@ def stderr() -> Console:
 def console_for(as_json: bool) -> Console:
     """Where a person reads: stdout, or stderr when stdout carries JSON."""
     return Console(stderr=as_json)
+
+
+def check_folder(output: Path) -> None:
+    """Refuse ``--output`` before the work, where nothing could be written into that folder after it.
+
+    Raises:
+        InvalidInputError: it is a file, or cannot be created or written.
+    """
+    try:
+        if output.exists() and not output.is_dir():
+            raise InvalidInputError(f"--output {output} is a file; allowed: a folder", field="output")
+        _check_above(output, output)
+    except OSError as problem:
+        raise _unusable(output, problem) from problem
+
+
+def check_file(output: Path) -> None:
+    """Refuse ``--output`` before the work, where no such file could be written after it.
+
+    Raises:
+        InvalidInputError: it is a folder, or cannot be created or written.
+    """
+    try:
+        if output.is_dir():
+            raise InvalidInputError(f"--output {output} is a folder; allowed: a file", field="output")
+        if output.exists() and not os.access(output, os.W_OK):
+            raise InvalidInputError(f"--output {output} cannot be written: no permission", field="output")
+        _check_above(output, output.parent)
+    except OSError as problem:
+        raise _unusable(output, problem) from problem
+
+
+def _check_above(output: Path, folder: Path) -> None:
+    # The folder may not exist yet: what counts is the first one above it that does.
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise InvalidInputError(f"--output {output} cannot be created: {above} is a file", field="output")
+    # Tried rather than asked for: permissions do not tell of read-only disks, and root has them all.
+    with TemporaryDirectory(dir=above):
+        pass
+
+
+def _unusable(output: Path, problem: OSError) -> InvalidInputError:
+    return InvalidInputError(f"--output {output} cannot be written: {problem.strerror or problem}", field="output")
 
 
 class _Stdout:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlaas.cli.output import JsonOption, bar, console_for, print_json, print_table
+from rlaas.cli.output import JsonOption, bar, check_file, check_folder, console_for, print_json, print_table
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.scenarios import load
 
@@ -42,6 +42,7 @@ def calibrate(
     """Compare the simulator with measurements, and write a page with figures."""
     from rlaas.pipeline import replay_section
 
+    check_folder(output)
     loaded = load(scenario)
     with bar(f"calibrate {loaded.name}") as advance:
         report = loaded.calibration(data_dir, quick=quick)
@@ -60,7 +61,7 @@ def feasibility(
     tunable: Annotated[list[str] | None, typer.Option(help="Family of controllers; default: all.")] = None,
     generations: Annotated[int | None, typer.Option(help="Generations of every search.")] = None,
     population: Annotated[int | None, typer.Option(help="Controllers of every generation.")] = None,
-    seed: Annotated[int, typer.Option(help="Of worlds and searches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of worlds and searches.")] = 0,
     output: OutputFolder = Path("reports"),
     quick: QuickOption = False,
     as_json: JsonOption = False,
@@ -69,6 +70,7 @@ def feasibility(
     from rlaas.pipeline import Budget, feasibility_page
     from rlaas.pipeline import feasibility as answer
 
+    check_folder(output)
     options = parse_options([*(option or []), *([] if load_regime is None else [f"load={load_regime}"])])
     loaded = load(scenario, **options)
     budget = Budget.of(loaded, quick=quick, generations=generations, population=population)
@@ -93,6 +95,7 @@ def render(
     """Run a baseline and draw what happens."""
     if output.suffix.lower() not in SUFFIXES:
         raise InvalidInputError(f"--output must end in {' or '.join(SUFFIXES)}, got {output}", field="output")
+    check_file(output)
     loaded = load(scenario, **parse_options(option or []))
     name = baseline or loaded.default_baseline
     check_choice(name, loaded.baselines, field="baseline")

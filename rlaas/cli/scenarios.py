@@ -120,7 +120,7 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="One baseline; default: all of them.")] = None,
     mode: Annotated[str | None, typer.Option(help="Mode of the policy; default: the scenario's primary.")] = None,
     protocol: Annotated[str, typer.Option(help="short or full.")] = "short",
-    seed: Annotated[int, typer.Option(help="Which evaluation seeds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which evaluation seeds.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate baselines, or a registered policy, on common seeds."""

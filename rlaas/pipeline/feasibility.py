@@ -77,7 +77,7 @@ class Finalist:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSet:
-    """Some of the targets, and the controller picked for them.
+    """Some of the targets, and the controller picked for them, or another that was judged and meets them.
 
     Attributes:
         targets: objectives.
@@ -154,13 +154,12 @@ class FeasibilityReport:
             most = [s for s in met if len(s.targets) == len(met[0].targets)]
             largest = "; ".join(_listed(s.targets) for s in most)
             parts.append(f"The most that is met at once: {largest}." if most else "No target is met at all.")
-        alone = [name for name in targets if name in self.finalists[self.alone[name]].met]
+        alone = [name for name in targets if any(name in finalist.met for finalist in self.finalists.values())]
         missed = [name for name in targets if name not in alone]
         if not self.together and alone:
             parts.append(f"Each by itself is met: {_listed(alone)}.")
         if missed:
-            rows = [r for n in missed for r in self.finalists[self.alone[n]].verdict.rows if r.objective == n]
-            parts.append(f"Not even by itself: {'; '.join(self._row(row) for row in rows)}.")
+            parts.append(f"Not even by itself: {'; '.join(self._alone(name) for name in missed)}.")
         slack = self.front_slack()
         if len(slack):
             best = float(slack.min(axis=1).max())
@@ -172,6 +171,13 @@ class FeasibilityReport:
         else:
             parts.append("No controller that was found kept the guards when seen anew.")
         return " ".join(parts)
+
+    def _alone(self, name: str) -> str:
+        """How near the controller that is best for one target comes to it, and the guards it breaks on the way."""
+        verdict = self.finalists[self.alone[name]].verdict
+        broken = [guard for guard, (_, held) in verdict.guards.items() if not held]
+        row = next(row for row in verdict.rows if row.objective == name)
+        return self._row(row) + (f", breaking {_listed(broken)}" if broken else "")
 
     def _row(self, row: TargetRow) -> str:
         target = self.scenario.targets[row.objective]
@@ -266,7 +272,7 @@ def feasibility(
         default=default,
         default_values=field.default,
         alone=alone,
-        sets=tuple(TargetSet(targets=s, finalist=n, met=set(s) <= set(finalists[n].met)) for s, n in picked.items()),
+        sets=tuple(_target_set(s, name, finalists) for s, name in picked.items()),
         finalists=finalists,
         front=field.front(scenario),
         reached={s.family: s.reached for s in searched},
@@ -338,6 +344,13 @@ def _judge(
         verdict=judge_targets(scenario, default, [evaluation]),
         slack=dict(zip(scenario.targets, slack.tolist(), strict=True)),
     )
+
+
+def _target_set(targets: tuple[str, ...], picked: str, finalists: Mapping[str, Finalist]) -> TargetSet:
+    """The answer for a set of targets: the controller picked for it, or else another judged one that meets them."""
+    meeting = [name for name, finalist in finalists.items() if set(targets) <= set(finalist.met)]
+    name = picked if picked in meeting or not meeting else meeting[0]
+    return TargetSet(targets=targets, finalist=name, met=bool(meeting))
 
 
 def _shown(value: float, target: Target) -> str:

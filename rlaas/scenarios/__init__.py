@@ -1,5 +1,6 @@
 """What is controlled: scenarios, their environments, baselines and evaluation."""
 
+from rlaas.environments import register_environments
 from rlaas.scenarios.base import (
     Baseline,
     ConstantController,
@@ -41,3 +42,6 @@ __all__ = [
     "outcome_parts",
     "seed_list",
 ]
+
+# By name only: gymnasium.make("rlaas/Network5G-v0") imports the scenario itself.
+register_environments()

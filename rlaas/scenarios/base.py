@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
 from rlaas.objectives import Mode, Objective, normalise
+from rlaas.scenarios.checks import check_num_envs, numbers, seed_list
 from rlaas.scenarios.reports import Report, Section
 
 __all__ = [
@@ -103,9 +104,9 @@ class Tunable:
         """The controller at ``values``; integer parameters are rounded.
 
         Raises:
-            InvalidInputError: wrong length, non-finite or out of bounds, naming the parameter.
+            InvalidInputError: wrong length, no numbers, non-finite or out of bounds, naming the parameter.
         """
-        x = np.asarray(values, dtype=np.float64)
+        x = numbers(values, self.name).astype(np.float64)
         if x.shape != (len(self.parameters),):
             raise InvalidInputError(
                 f"{self.name} configuration has shape {x.shape}; expected ({len(self.parameters)},)", field=self.name
@@ -152,8 +153,7 @@ class VectorScenarioEnv(gymnasium.vector.VectorEnv):  # type: ignore[type-arg]
     )
 
     def __init__(self, scenario: Scenario, environments: int, rows_per_env: int = 1) -> None:
-        if environments < 1:
-            raise InvalidInputError(f"num_envs must be at least 1, got {environments}", field="num_envs")
+        environments = check_num_envs(environments)
         self.scenario = scenario
         self.rows_per_env = rows_per_env
         self.num_envs = environments * rows_per_env
@@ -177,27 +177,6 @@ class VectorScenarioEnv(gymnasium.vector.VectorEnv):  # type: ignore[type-arg]
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state` as if nothing had happened in between."""
         vars(self).update(copy.deepcopy(dict(state)))
-
-
-def seed_list(seed: int | Sequence[int] | None, environments: int) -> list[int]:
-    """One seed per environment: a sequence as it stands, an integer spread so that environment i is always the same.
-
-    Raises:
-        InvalidInputError: a sequence of another length, or a negative seed.
-    """
-    if isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim == 1):
-        seeds = [int(s) for s in seed]
-        if len(seeds) != environments:
-            raise InvalidInputError(f"seed has {len(seeds)} entries; expected {environments}", field="seed")
-    else:
-        root = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
-        if root < 0:
-            raise InvalidInputError(f"seed must be >= 0, got {root}", field="seed")
-        # Environment 0 keeps the seed itself, so that a single environment and a batch's first agree.
-        seeds = [root, *(int(c.generate_state(1)[0]) for c in np.random.SeedSequence(root).spawn(environments)[1:])]
-    if min(seeds) < 0:
-        raise InvalidInputError(f"seed must be >= 0, got {min(seeds)}", field="seed")
-    return seeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

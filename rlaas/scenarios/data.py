@@ -14,7 +14,7 @@ def data_directory(data_dir: str | Path | None = None) -> Path:
     """The folder of measured data: the argument, or else the environment variable ``RLAAS_DATA_DIR``.
 
     Raises:
-        ConfigurationError: neither is given, or the folder does not exist.
+        ConfigurationError: neither is given, or it is no folder that exists.
     """
     chosen = data_dir if data_dir is not None else os.environ.get("RLAAS_DATA_DIR")
     if not chosen:
@@ -22,6 +22,8 @@ def data_directory(data_dir: str | Path | None = None) -> Path:
             "no data_dir given: pass it, or set RLAAS_DATA_DIR to the folder of measured data", field="data_dir"
         )
     path = Path(chosen)
+    if path.exists() and not path.is_dir():
+        raise ConfigurationError(f"data_dir {str(path)!r} is a file; allowed: an existing folder", field="data_dir")
     if not path.is_dir():
         raise ConfigurationError(
             f"data_dir {str(path)!r} does not exist; allowed: an existing folder", field="data_dir"

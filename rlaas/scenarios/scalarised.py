@@ -16,8 +16,9 @@ __all__ = ["ScalarisedVectorEnv"]
 class ScalarisedVectorEnv(gymnasium.vector.VectorWrapper):
     """A scenario's vector environment whose reward [num_envs] is the preference-weighted sum of the objectives'.
 
-    RLlib's stock environment runner, Stable-Baselines3 and the like take it as any Gymnasium vector environment; the
-    vector stays in ``infos["objectives"]`` [num_envs, n_objectives].
+    RLlib's stock environment runner takes it as any Gymnasium vector environment; the vector stays in
+    ``infos["objectives"]`` [num_envs, n_objectives]. RLlib seeds each of its runners on the first reset where
+    ``config.debugging(seed=...)`` says so; without it they all sample the worlds of the environment's own seed.
 
     Args:
         env: what ``Scenario.vector_env`` returned.

@@ -22,6 +22,7 @@ from rlaas.cli.main import app, run
         (["scenarios", "show", "../etc"], "unknown scenario '../etc'"),
         (["evaluate", "network5g", "--baseline", "best"], "unknown baseline 'best'; allowed:"),
         (["evaluate", "network5g", "--protocol", "tiny"], "unknown protocol 'tiny'; allowed: full, short"),
+        (["evaluate", "network5g", "--seed", "-1"], "--seed"),
         (["evaluate", "network5g", "--policy", "7"], "network5g"),
         (["resolve", "network5g", "--mode", "party"], "unknown mode 'party'; allowed:"),
         (["resolve", "network5g", "--front", "/nowhere.json"], "--front /nowhere.json: No such file or directory"),

@@ -28,6 +28,8 @@ def data_dir(repository: Path) -> Path:
     [
         (["calibrate", "chess"], "unknown scenario 'chess'"),
         (["calibrate", "network5g", "--data-dir", "/nowhere"], "'/nowhere' does not exist"),
+        (["calibrate", "network5g", "--data-dir", "/dev/null"], "'/dev/null' is a file; allowed: an existing folder"),
+        (["calibrate", "network5g", "--output", "/dev/null"], "--output /dev/null is a file; allowed: a folder"),
         (["calibrate", "support.toy:ToyScenario"], "toy has no measurements"),
         (["render", "network5g", "--output", "film.mp4"], "--output must end in .gif or .png, got film.mp4"),
         (["render", "network5g", "--output", "a.gif", "--baseline", "best"], "unknown baseline 'best'; allowed:"),
@@ -39,6 +41,21 @@ def data_dir(repository: Path) -> Path:
         ),
         (["render", "support.toy:ToyScenario", "--output", "a.gif"], "toy draws no pictures"),
         (["render", "network5g"], "Missing option '--output'"),
+        (["render", "os:path", "--output", "a.gif"], "scenario 'os:path' is a module, not a Scenario"),
+        (["render", "builtins:dict", "--output", "a.gif"], "scenario 'builtins:dict' is dict, not a Scenario"),
+        (["render", "os:system", "--output", "a.gif"], "scenario 'os:system' cannot be made: missing"),
+        (["render", "os:getcwd", "--output", "a.gif"], "scenario 'os:getcwd' gave a str, not a Scenario"),
+        (
+            ["render", "network5g", "--output", "/dev/null/a.gif"],
+            "--output /dev/null/a.gif cannot be created: /dev/null",
+        ),
+        (["render", "network5g", "--output", "/dev/null/b/a.gif"], "cannot be created: /dev/null is a file"),
+        (["feasibility", "network5g", "--output", "/dev/null/b"], "--output /dev/null/b cannot be created: /dev/null"),
+        (
+            ["render", "network5g", "--output", "/proc/nowhere/a.gif"],
+            "--output /proc/nowhere/a.gif cannot be written: ",
+        ),
+        (["feasibility", "network5g", "--seed", "-1"], "--seed"),
         (["feasibility", "network5g", "--load", "wild"], "unknown load 'wild'; allowed: high, low, mid"),
         (["feasibility", "network5g", "--tunable", "magic"], "unknown tunable 'magic'; allowed: reactive, static"),
         (["feasibility", "network5g", "--population", "2"], "population must be at least 8, got 2"),
@@ -62,6 +79,24 @@ def test_bad_usage_is_one_line_and_status_2(
     assert len(lines) == 1, captured.err
     assert expected in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "film.gif"
+    folder.mkdir()
+    assert run(app, ["scenarios", "render", "network5g", "--output", str(folder)]) == 2
+    assert capsys.readouterr().err == f"error: --output {folder} is a folder; allowed: a file\n"
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_noticed_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        assert run(app, ["scenarios", "render", "network5g", "--output", str(tmp_path / "a" / "b.gif")]) == 2
+    finally:
+        tmp_path.chmod(0o700)
+    assert "b.gif cannot be written: Permission denied" in capsys.readouterr().err
 
 
 def test_options_are_yaml_values() -> None:

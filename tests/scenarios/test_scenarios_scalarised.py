@@ -37,12 +37,17 @@ def test_rllib_samples_from_it_through_the_vector_entry_point(name, options):
         PPOConfig()
         .environment(env=create)
         .env_runners(num_env_runners=0, num_envs_per_env_runner=4, gym_env_vectorize_mode="vector_entry_point")
+        .debugging(seed=5)
     )
-    runner = SingleAgentEnvRunner(config=config)
-    try:
-        episodes = runner.sample(num_timesteps=80, random_actions=True)
-    finally:
-        runner.stop()
+    firsts = []
+    for worker in (1, 2):
+        runner = SingleAgentEnvRunner(config=config, worker_index=worker)
+        try:
+            episodes = runner.sample(num_timesteps=80, random_actions=True)
+        finally:
+            runner.stop()
+        firsts.append(np.asarray(episodes[0].get_observations(0)))
+    assert not np.array_equal(*firsts)
     assert sum(len(episode) for episode in episodes) >= 80
     rewards = np.concatenate([episode.get_rewards() for episode in episodes])
     assert rewards.ndim == 1

@@ -2,7 +2,7 @@
 
 from rlaas.scenarios.compiled.kernels import entry_point, inner
 from rlaas.scenarios.compiled.maths import circle, db_to_linear, exp2, linear_to_db, log2, normal_pair, sigmoid
-from rlaas.scenarios.compiled.memory import fetch_ahead, region
+from rlaas.scenarios.compiled.memory import fetch_ahead, region, separate
 from rlaas.scenarios.compiled.rng import environment_key, philox, uniforms
 from rlaas.scenarios.compiled.threads import Workers, claim, default_threads
 
@@ -22,6 +22,7 @@ __all__ = [
     "normal_pair",
     "philox",
     "region",
+    "separate",
     "sigmoid",
     "uniforms",
 ]

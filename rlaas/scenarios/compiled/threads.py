@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,12 @@ def default_threads() -> int:
 class _Call:
     """A call that a helper may begin, or the caller take back, whoever comes first."""
 
-    __slots__ = ("_call", "_ended", "_error", "_token")
+    __slots__ = ("_begun", "_call", "_ended", "_error", "_token")
 
     def __init__(self, kernel: Callable[..., Any], *arguments: Any) -> None:
         self._call = (kernel, arguments)
-        self._token, self._ended = Lock(), Lock()
-        self._ended.acquire()
+        self._token, self._ended = Lock(), Event()
+        self._begun = False
         self._error: BaseException | None = None
 
     def take(self) -> bool:
@@ -50,16 +50,22 @@ class _Call:
 
     def make(self) -> None:
         """Make the call, once taken."""
+        self._begun = True
         kernel, arguments = self._call
         try:
             kernel(*arguments)
         except BaseException as error:
             self._error = error
-        self._ended.release()
+        self._ended.set()
 
-    def wait(self) -> None:
-        """Wait for the end, and raise what the call raised."""
-        self._ended.acquire()
+    def settle(self) -> None:
+        """Wait until no helper is at it, whoever took it."""
+        while not self._ended.wait(0.1) and self._begun:
+            pass
+
+    def result(self) -> None:
+        """Wait for the end of what a helper took, and raise what it raised."""
+        self._ended.wait()
         if self._error is not None:
             raise self._error
 
@@ -157,9 +163,16 @@ class Workers:
         calls = [_Call(kernel, worker, self._tickets, *arguments) for worker in range(1, self.count)]
         for call in calls:
             helpers.put(call)
-        kernel(0, self._tickets, *arguments)
-        # Nothing is left for those that have not begun by now.
-        begun = [call for call in calls if not call.take()]
-        if not _all_done(self._tickets, 1 + len(begun)):
-            for call in begun:
-                call.wait()
+        try:
+            kernel(0, self._tickets, *arguments)
+            # Nothing is left for those that have not begun by now.
+            begun = [call for call in calls if not call.take()]
+            if not _all_done(self._tickets, 1 + len(begun)):
+                for call in begun:
+                    call.result()
+        except BaseException:
+            # Whatever interrupts this thread, nobody is left at work on arrays that the next step writes to.
+            for call in calls:
+                call.take()
+                call.settle()
+            raise

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
+from rlaas.scenarios.checks import numbers
 from rlaas.scenarios.network5g.reference import Reference
 
 __all__ = ["ACTION_NAMES", "HIGH", "LOW", "action_space", "check_actions", "default_action"]
@@ -60,12 +61,10 @@ def check_actions(
             cell, component and bounds.
     """
     width = into.size // rows
-    if np.shape(actions) != (rows, width):
-        raise InvalidInputError(f"action has shape {np.shape(actions)}; expected ({rows}, {width})", field="action")
-    try:
-        np.copyto(into.reshape(rows, width), actions, casting="unsafe")
-    except (TypeError, ValueError) as problem:
-        raise InvalidInputError(f"action is not an array of numbers: {problem}", field="action") from problem
+    given = numbers(actions, "action")
+    if given.shape != (rows, width):
+        raise InvalidInputError(f"action has shape {given.shape}; expected ({rows}, {width})", field="action")
+    np.copyto(into.reshape(rows, width), given, casting="unsafe")
     bad = first_bad(into)
     if bad >= 0:
         row, column = divmod(bad, len(ACTION_NAMES))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import InvalidInputError, shown
 from rlaas.scenarios.base import VectorScenarioEnv, seed_list
 from rlaas.scenarios.network5g.control import ACTION_NAMES, check_actions
 from rlaas.scenarios.network5g.engine import DELAY_EDGES_MS, Engine, Network, Out, delay_statistics
@@ -76,7 +76,7 @@ class VectorNetwork5G(VectorScenarioEnv):
             options: not used.
 
         Raises:
-            InvalidInputError: a sequence of the wrong length, or a negative seed.
+            InvalidInputError: a sequence of the wrong length, or anything but whole numbers >= 0.
         """
         if seed is not None:
             self._engine.seed(seed_list(seed, self.environments))
@@ -120,8 +120,17 @@ class VectorNetwork5G(VectorScenarioEnv):
         """Continue from :meth:`get_state`.
 
         Raises:
-            InvalidInputError: the state of another number of environments or another network.
+            InvalidInputError: the state of another number of environments or another network, or none at all.
         """
+        if not isinstance(state, Mapping):
+            raise InvalidInputError(f"state must be what get_state returned, got {shown(state)}", field="state")
+        missing = sorted({"engine", "started"} - set(state))
+        if missing:
+            raise InvalidInputError(f"state lacks {', '.join(missing)}", field="state")
+        if not isinstance(state["engine"], Mapping) or not isinstance(state["started"], bool | np.bool_):
+            raise InvalidInputError(
+                "state must hold engine, the arrays by name, and started, True or False", field="state"
+            )
         self._engine.set_state(state["engine"])
         self._started = bool(state["started"])
 

@@ -128,7 +128,9 @@ class LoadSleep(Controller):
         if len(self._asleep) != len(observation):
             self.reset(len(observation), 0)
         own, around = self._use.take(observation)
-        may = np.tile(self._colour == 0, len(own) // len(self._colour))
+        # A cell without neighbours has nobody to take its users, nor anybody whose load would wake it.
+        alone = len(self._colour) == 1
+        may = np.tile((self._colour == 0) & (not alone), len(own) // len(self._colour))
         falls = may & (own < self._sleep_below) & (around < 2 * self._sleep_below)
         self._asleep = np.where(self._asleep, around <= self._wake_above, falls)
         actions = np.repeat(self._action[None], len(own), axis=0)
@@ -242,7 +244,7 @@ class Reactive(Controller):
         actions = np.repeat(self._base[None], len(own), axis=0)
         sleep = np.clip(p["sleep_idle"] - p["sleep_slope"] * own, 0.0, 0.875)
         sleep = np.where(_column(observation, "users_urllc") > 0, p["sleep_urllc"] * sleep, sleep)
-        may = np.tile(self._colour == 0, len(own) // len(self._colour))
+        may = np.tile((self._colour == 0) & (len(self._colour) > 1), len(own) // len(self._colour))
         sleep = np.where(may & (own < p["off_below"]) & (around < p["off_below"]), 1.0, sleep)
         actions[:, _SLEEP] = sleep
         actions[:, _OFFSET] = np.clip(p["offset_slope"] * (around - own), LOW[_OFFSET], HIGH[_OFFSET])

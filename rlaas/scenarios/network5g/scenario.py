@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
+from rlaas.errors import InvalidInputError, check_choice
 from rlaas.objectives import Mode, Preference, Rule
 from rlaas.scenarios.base import EvaluationProtocol, Scenario, Target, VectorScenarioEnv
+from rlaas.scenarios.checks import available_bytes, check_environment, check_num_envs
 from rlaas.scenarios.network5g.baselines import DEFAULT, make_baselines, make_tunables
 from rlaas.scenarios.network5g.control import action_space
 from rlaas.scenarios.network5g.engine import MOBILITY, Network, build
@@ -21,10 +22,15 @@ from rlaas.scenarios.network5g.objectives import PART_NAMES, SERVED, make_object
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES, observation_space
 from rlaas.scenarios.network5g.options import (
     changed_radio,
+    check_carrier,
+    check_flag,
     check_number,
+    check_whole,
+    choose_events,
     choose_layout,
     choose_power_models,
     choose_traces,
+    choose_users,
     regime_for,
     tiled,
 )
@@ -36,6 +42,9 @@ from rlaas.scenarios.tuned import tuned_baselines
 __all__ = ["Network5G"]
 
 CONTROLS = ("cell", "central")
+MOST_STEPS = 10**9
+MANY = 4096
+"""Environments from which on it is asked whether there is memory for them."""
 MODES: dict[str, tuple[tuple[float, float, float, float], str]] = {
     # latency, throughput, energy, satisfaction
     "emergency": ((0.6, 0.2, 0.1, 0.1), "Delay first: rescue services share the network"),
@@ -64,23 +73,23 @@ class Network5G(Scenario):
         load: offered load: the default uses 15, 35 or 70 % of the resource blocks at ``low``, ``mid``, ``high``.
         control: ``cell`` or ``central``.
         episode_steps: steps of 100 ms until truncation.
-        hour: hour of the day, 0 to 24; None draws one per episode from eight, weighted by demand.
+        hour: hour of the day, from 0 to below 24; None draws one per episode from eight, weighted by demand.
         hours_per_s: how far the clock moves per simulated second; 0 keeps the hour within an episode.
         cells: number of cells on a hexagonal grid instead of the size's; wraps around where sites are 7 or 19.
         sectors: 1 (omnidirectional) or 3 per site, with ``cells``.
-        users: number of users instead of the size's (ten per cell with ``cells`` or ``sites``).
+        users: number of users instead of the size's (ten per cell with ``cells`` or ``sites``), 3 or more.
         sites: a CSV file of a real network: positions and azimuths; see
             :func:`~rlaas.scenarios.network5g.geography.read_sites`.
         propagation: ``uma`` or ``umi`` (TR 38.901).
         indoor: share of users indoors, behind a wall and standing still.
-        inter_site_m: distance of neighbouring sites.
+        inter_site_m: distance of neighbouring sites, where no file says it.
         carrier_ghz, bandwidth_mhz, subcarrier_khz: the carrier and its numerology.
         urllc_subcarrier_khz: numerology of the URLLC slice's bandwidth part; None for the carrier's.
         modulation: ``64qam`` or ``256qam``. layers: most spatial layers, 1 to 4.
         columns: antenna columns, 1, 2, 4 or 8: with more than one each user gets the best beam of a codebook.
         mobility: ``waypoint``, ``gauss_markov`` or ``trace``.
         traces: for ``trace``: a file (see :func:`~rlaas.scenarios.network5g.measured.read_traces`), or positions
-            [n, 2] in m every 100 ms, one array per trace.
+            [n, 2] in m every 100 ms, one array per trace, within 1,000 km of the origin.
         power_model: name of a power model, or one per cell; see
             :data:`~rlaas.scenarios.network5g.power.POWER_MODELS`.
         embb_traffic: ``files`` (FTP model 3) or ``constant`` rate.
@@ -155,13 +164,10 @@ class Network5G(Scenario):
         check_choice(embb_traffic, ("files", "constant"), field="embb_traffic")
         check_choice(mmtc_traffic, ("poisson", "beta"), field="mmtc_traffic")
         check_choice(fidelity, ("fluid", "slot"), field="fidelity")
-        _check_integer("episode_steps", episode_steps, 1)
-        if users is not None:
-            _check_integer("users", users, 1)
+        check_flag("delays", delays)
+        check_whole("episode_steps", episode_steps, 1, MOST_STEPS)
         if hour is not None:
-            check_number("hour", hour, 0.0, 24.0)
-            if hour == 24.0:
-                raise ConfigurationError("hour must be below 24 (midnight is 0), got 24", field="hour")
+            check_number("hour", hour, 0.0, 24.0, open_end=True)
         check_number("hours_per_s", hours_per_s, 0.0, 24.0)
         radio = changed_radio(
             ref.radio,
@@ -175,11 +181,19 @@ class Network5G(Scenario):
             layers=layers,
             columns=columns,
         )
-        shape = choose_layout(size, cells=cells, sectors=sectors, sites=sites, inter_site_m=radio.inter_site_m)
+        check_carrier(radio, urllc_subcarrier_khz)
+        shape = choose_layout(
+            size,
+            cells=cells,
+            sectors=sectors,
+            sites=sites,
+            inter_site_m=inter_site_m,
+            usual_inter_site_m=ref.radio.inter_site_m,
+        )
         self._reference = ref
         own_shape = cells is None and sites is None
         usual = USERS[size] if own_shape else 10 * shape.cells
-        self._users = ref.traffic.users(usual if users is None else users)
+        self._users = choose_users(users, usual, ref.traffic)
         nearest = size if own_shape else "large" if shape.azimuth_deg is not None else "medium"
         self._regime = regime_for(ref, nearest, load, sum(self._users) / shape.cells)
         self._layout = shape
@@ -222,7 +236,7 @@ class Network5G(Scenario):
             mobility=mobility,
             traces=choose_traces(traces, mobility),
             power_models=choose_power_models(power_model, ref.energy.model, shape.cells),
-            events=tuple(events),
+            events=choose_events(events),
             embb_traffic=embb_traffic,
             mmtc_traffic=mmtc_traffic,
             histogram=bool(delays),
@@ -268,11 +282,20 @@ class Network5G(Scenario):
             threads: to use; None for one per core.
 
         Raises:
-            InvalidInputError: no environment, a sequence of the wrong length, or a negative seed.
+            InvalidInputError: no environment or more than there is memory for, or seeds that are none.
         """
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
-            raise InvalidInputError(f"num_envs must be a whole number >= 1, got {num_envs!r}", field="num_envs")
-        return VectorNetwork5G(self, self._network, int(num_envs), seed, copy=copy, threads=threads)
+        number = check_num_envs(num_envs)
+        try:
+            if number >= MANY:
+                # Memory is handed out before it is there: better an error now than the end of the process later.
+                needed = number * VectorNetwork5G(self, self._network, 1, 0, threads=1).bytes_per_environment
+                if needed > available_bytes():
+                    raise MemoryError
+            return VectorNetwork5G(self, self._network, number, seed, copy=copy, threads=threads)
+        except MemoryError as problem:
+            raise InvalidInputError(
+                f"num_envs = {number} needs more memory than there is; take fewer", field="num_envs"
+            ) from problem
 
     def objective_values(
         self, numerators: NDArray[np.floating[Any]], denominators: NDArray[np.floating[Any]]
@@ -306,12 +329,11 @@ class Network5G(Scenario):
         return radio_figures(quick=quick)
 
     def picture(self, env: VectorScenarioEnv, environment: int = 0) -> NDArray[np.uint8]:
-        """Map of a network: cells with load and beams, users with the cells that serve them [height, width, 3]."""
+        """Map of a network: cells with load and beams, users with the cells that serve them [height, width, 3].
+
+        Raises:
+            InvalidInputError: an environment of another scenario, or none of that number.
+        """
         if not isinstance(env, VectorNetwork5G):
             raise InvalidInputError(f"expected an environment of {self.name}, got {type(env).__name__}", field="env")
-        return draw_network(env, environment)
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigurationError(f"{name} must be a whole number >= {least}, got {value!r}", field=name)
+        return draw_network(env, check_environment(environment, env.environments))

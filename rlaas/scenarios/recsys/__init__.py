@@ -1,7 +1,5 @@
 """The recommender: slates for users whose interests drift, clicks against orders against variety against cost."""
 
-import gymnasium
-
 from rlaas.scenarios.recsys.baselines import COLD_START
 from rlaas.scenarios.recsys.cold_start import ColdStart, cold_start_report
 from rlaas.scenarios.recsys.environment import RecommenderVectorEnv
@@ -17,11 +15,4 @@ __all__ = [
 ]
 
 GYMNASIUM_ID = "rlaas/Recommender-v0"
-"""The environment's id for ``gymnasium.make`` and ``gymnasium.make_vec``; registered on import."""
-
-if GYMNASIUM_ID not in gymnasium.registry:
-    gymnasium.register(
-        id=GYMNASIUM_ID,
-        entry_point="rlaas.scenarios.recsys.single:RecommenderEnv",
-        vector_entry_point="rlaas.scenarios.recsys.single:recommender_vector_env",
-    )
+"""The environment's id for ``gymnasium.make`` and ``gymnasium.make_vec``; see :mod:`rlaas.environments`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
 from rlaas.scenarios.base import VectorScenarioEnv, seed_list
+from rlaas.scenarios.checks import check_environment
 from rlaas.scenarios.compiled import Workers, environment_key
 from rlaas.scenarios.recsys.engine import BEGIN, LOOK, STEP, Outputs, Scratch, State, advance, state_bytes
 from rlaas.scenarios.recsys.engine.state import TASTE
@@ -84,6 +85,18 @@ class RecommenderVectorEnv(VectorScenarioEnv):
             objectives=len(scenario.objectives),
             parts=len(PART_NAMES),
             episode_steps=options["episode_steps"],
+        )
+        self._identity = f"{scenario.name} {scenario.reference_hash} {dict(options)!r}"
+        pages = options["episode_steps"]
+        # What kernels use as indices.
+        self._bounds = (
+            ("page", 0, pages),
+            ("shown_count", 0, SLATE * pages),
+            ("segment", 0, len(tables.segments) - 1),
+            ("recent_count", 0, np.iinfo(np.int32).max),
+            ("recent", 0, items - 1),
+            ("shown_items", 0, items - 1),
+            ("pending", -1, max(items - 1, pages)),
         )
         self._no_actions = np.zeros(0, dtype=np.int64)
         self._started = False
@@ -160,10 +173,7 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         """
         if not self._started:
             raise gymnasium.error.ResetNeeded("call reset before looking at a session")
-        if not 0 <= environment < self.num_envs:
-            raise InvalidInputError(
-                f"environment must be from 0 to {self.num_envs - 1}, got {environment}", field="environment"
-            )
+        check_environment(environment, self.num_envs)
         e, out, stream = environment, self._out, self._state.streams[environment]
         pages = int(stream["page"]) if self._shown else 0
         slate = out.slate[e, : SLATE if pages else 0].copy()
@@ -187,27 +197,40 @@ class RecommenderVectorEnv(VectorScenarioEnv):
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next steps depend on, random numbers included; arrays are copies."""
-        return {"started": self._started, **{name: array.copy() for name, array in self._state.views().items()}}
+        arrays = {name: array.copy() for name, array in self._state.views().items()}
+        return {"started": self._started, "scenario": self._identity, **arrays}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state` as if nothing had happened in between.
 
         Raises:
-            InvalidInputError: the state is of another number of environments, of other options, or none at all.
+            InvalidInputError: the state is of another number of environments, of other options, damaged, or none at
+                all; nothing changed then.
         """
+        if not isinstance(state, Mapping):
+            raise InvalidInputError(f"state must be what get_state returned, got {type(state).__name__}", field="state")
         own = self._state.views()
-        missing = sorted({"started", *own} - state.keys())
+        missing = sorted({"started", "scenario", *own} - state.keys())
         if missing:
             raise InvalidInputError(f"state lacks {', '.join(missing)}", field="state")
-        if len(state["ended"]) != self.num_envs:
+        if state["scenario"] != self._identity:
+            raise InvalidInputError("state is of another scenario or of other options", field="state")
+        if np.shape(state["ended"])[:1] != (self.num_envs,):
             raise InvalidInputError(
-                f"state has {len(state['ended'])} environments; expected {self.num_envs}", field="state"
+                f"state has {len(np.atleast_1d(state['ended']))} environments; expected {self.num_envs}", field="state"
             )
         for name, array in own.items():
-            if state[name].shape != array.shape:
+            given = state[name]
+            if not isinstance(given, np.ndarray) or given.shape != array.shape or given.dtype != array.dtype:
+                found = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
                 raise InvalidInputError(
-                    f"state has {name} of shape {state[name].shape}; expected {array.shape}", field="state"
+                    f"state has {name} of {found}; expected {array.dtype} {array.shape}", field="state"
                 )
+            if given.dtype.kind == "f" and not np.isfinite(given).all():
+                raise InvalidInputError(f"state has {name} that is not finite", field="state")
+        for name, low, high in self._bounds:
+            if ((state[name] < low) | (state[name] > high)).any():
+                raise InvalidInputError(f"state has {name} beyond {low} .. {high}", field="state")
         for name, array in own.items():
-            array[:] = state[name]
+            array[...] = state[name]
         self._started, self._shown = bool(state["started"]), False

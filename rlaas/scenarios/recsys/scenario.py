@@ -76,7 +76,8 @@ class Recommender(Scenario):
         episode_steps: most pages of a session.
         reward: ``realised`` counts the clicks and orders that happened. ``expected`` takes their expectations given
             the slate: the same mean with a fraction of the variance, which only a simulator can offer, so it is for
-            training. Observations, parts and hence every evaluation are the same under both.
+            training. With ``attribution_pages`` orders count as they are placed. Observations, parts and hence every
+            evaluation are the same under both.
         attribution_pages: pages after a click within which its order may follow, in the same session; 0 puts every
             order on the page of its click. The levels were calibrated at 0.
         level: ``demonstration`` has 0.04 clicks per impression, ``open_bandit`` the 0.0038 of the Open Bandit Dataset.

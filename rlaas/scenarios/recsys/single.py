@@ -8,20 +8,32 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import check_choice
+from rlaas.errors import ConfigurationError, check_choice
+from rlaas.scenarios.checks import check_seed
 from rlaas.scenarios.recsys.environment import RecommenderVectorEnv
 from rlaas.scenarios.recsys.scenario import Recommender
+from rlaas.scenarios.registry import check_options
 
 __all__ = ["RecommenderEnv", "recommender_vector_env"]
 
 
-def recommender_vector_env(num_envs: int, **options: Any) -> RecommenderVectorEnv:
+def recommender_vector_env(num_envs: int, *, render_mode: str | None = None, **options: Any) -> RecommenderVectorEnv:
     """``gymnasium.make_vec("rlaas/Recommender-v0", num_envs)``: vector rewards [num_envs, 4] as MO-Gymnasium has them.
 
     Args:
         num_envs: number of streams.
+        render_mode: None; streams are drawn one at a time, by ``scenario.picture(env, i)``.
         options: options of :class:`~rlaas.scenarios.recsys.Recommender`.
+
+    Raises:
+        ConfigurationError: a render mode, or an unknown or impossible option.
     """
+    if render_mode is not None:
+        raise ConfigurationError(
+            "render_mode must be None for many streams at once; one of them is drawn by scenario.picture(env, i)",
+            field="render_mode",
+        )
+    check_options(Recommender, options, Recommender.name)
     return Recommender(**options).vector_env(num_envs, seed=int(np.random.SeedSequence().generate_state(1)[0]))
 
 
@@ -45,6 +57,7 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
         if render_mode is not None:
             check_choice(render_mode, self.metadata["render_modes"], field="render_mode")
         self.render_mode = render_mode
+        check_options(Recommender, options, Recommender.name)
         self.scenario = Recommender(**options)
         self.observation_space = self.scenario.single_observation_space
         self.action_space = self.scenario.single_action_space
@@ -56,7 +69,12 @@ class RecommenderEnv(gymnasium.Env[NDArray[np.float32], Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """The first observation [n_features] of a session."""
+        """The first observation [n_features] of a session.
+
+        Raises:
+            InvalidInputError: a seed that is no whole number >= 0.
+        """
+        check_seed(seed)
         super().reset(seed=seed)
         if self._ended and seed is None:
             observation, _, _, _, infos = self._env.step(np.zeros(1, dtype=np.int64))

@@ -1,5 +1,6 @@
 import math
-from threading import Event
+import time
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -156,6 +157,28 @@ def test_an_error_in_a_thread_is_not_lost():
         begun.clear()
         with pytest.raises(ZeroDivisionError, match="run"):
             workers.run(kernel)
+
+
+def test_an_interrupted_run_leaves_nobody_at_work():
+    release, working, workers = Event(), [], Workers(100, 2)
+
+    def kernel(worker, tickets):
+        if worker == 1:
+            working.append(True)
+            release.wait()
+            working.clear()
+            return
+        while not working:
+            time.sleep(0.001)
+        Timer(0.2, release.set).start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workers.run(kernel)
+    assert not working
+    seen = np.zeros(100, dtype=np.int64)
+    workers.run(_count_claims, seen, np.zeros(100, dtype=np.int64))
+    assert (seen == 1).all()
 
 
 @njit

@@ -157,12 +157,12 @@ def test_more_blocks_for_urllc_wait_less() -> None:
 
 
 def test_capacity_grows_with_bandwidth_and_layers() -> None:
-    """Peak: 273 blocks of 12 x 30 kHz, 14 % overhead, 7.4063 bit/s/Hz a layer, 8/9 of the blocks."""
+    """Peak: 273 blocks of 12 x 30 kHz, 14 symbols in the time of 15, 14 % overhead, 7.4063 bit a symbol, 8/9 of it."""
     shares = {"embb_share": 1.0, "urllc_share": 0.0625, "mmtc_share": 0.0625}
     wide = {"bandwidth_mhz": 100.0, "modulation": "256qam", "cells": 1}
     one = capacity({**wide, "layers": 1}, shares, networks=2, steps=20)
     four = capacity({**wide, "layers": 4}, shares, networks=2, steps=20)
-    assert one.peak == pytest.approx(273 * 12 * 0.03 * 0.86 * 7.4063 * 8 / 9, rel=1e-3)
+    assert one.peak == pytest.approx(273 * 12 * 0.03 * 14 / 15 * 0.86 * 7.4063 * 8 / 9, rel=1e-3)
     assert four.peak == pytest.approx(4 * one.peak)
     assert one.mean < four.mean
     assert four.busy < one.busy < 1.0 + 1e-6

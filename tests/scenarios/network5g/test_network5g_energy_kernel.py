@@ -16,7 +16,7 @@ from rlaas.scenarios.network5g.reference import STEP_S
 
 MODELS = tuple(POWER_MODELS)
 POWER_DB, SLEEP = ACTION_NAMES.index("power_db"), ACTION_NAMES.index("sleep")
-ENGINE = Engine(Network5G(cells=1, users=1).network, 1, threads=1)
+ENGINE = Engine(Network5G(cells=1, users=3).network, 1, threads=1)
 share = st.floats(0.0, 1.0)
 
 

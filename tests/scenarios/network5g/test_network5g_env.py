@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,6 +245,67 @@ def test_a_bad_action_names_its_place_and_changes_nothing(bad):
     assert_same(after, rollout(env, 2))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda good: [[1, 2], [3]],
+        lambda good: None,
+        lambda good: good.astype(str),
+        lambda good: good.astype(bool),
+        lambda good: good + 5j,
+        lambda good: good.astype(object),
+        lambda good: np.ma.masked_array(good, mask=True),
+        lambda good: np.zeros(good.shape, dtype="M8[s]"),
+        lambda good: {"a": 1},
+        lambda good: torch.tensor(good, requires_grad=True),
+    ],
+    ids=["ragged", "none", "text", "booleans", "complex", "objects", "masked", "dates", "mapping", "gradient"],
+)
+def test_an_action_that_is_no_array_of_numbers_is_refused(make):
+    scenario = Network5G()
+    env, other = scenario.vector_env(2), scenario.vector_env(2)
+    for each in (env, other):
+        each.reset(seed=1)
+    good = default_actions(env)
+    with pytest.raises(InvalidInputError, match="action is not an array of numbers") as caught:
+        env.step(make(good))
+    assert caught.value.field == "action"
+    np.testing.assert_array_equal(env.step(good)[0], other.step(good)[0])
+
+
+def test_every_array_of_numbers_is_an_action():
+    env = Network5G().vector_env(2)
+    good = np.tile([0, 8, 0, 3, 1, 1, 1, 1, 0], (env.num_envs, 1))
+    env.reset(seed=1)
+    expected = env.step(good.astype(np.float64))[0]
+    for same in (good, good.tolist(), good.astype(np.float32), good.astype(np.float16), torch.tensor(good)):
+        env.reset(seed=1)
+        np.testing.assert_array_equal(env.step(same)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        None,
+        "state",
+        [1],
+        {"engine": {}},
+        {"started": True},
+        {"engine": None, "started": True},
+        {"engine": "x", "started": True},
+        {"engine": {}, "started": "yes"},
+        {"engine": {}, "started": True},
+    ],
+    ids=str,
+)
+def test_a_state_that_is_none_is_refused(state):
+    env = Network5G().vector_env(1)
+    with pytest.raises(InvalidInputError) as caught:
+        env.set_state(state)
+    assert caught.value.field == "state"
+
+
 def test_a_bad_central_action_names_its_cell():
     env = Network5G(control="central").vector_env(2)
     env.reset(seed=1)
@@ -320,7 +382,7 @@ def test_invariants_hold_under_any_actions(seed, size, load):
 
 ODD = (
     {},
-    {"users": 1},
+    {"users": 3},
     {"cells": 1, "users": 3},
     {"cells": 1, "users": 60, "load": "high"},
     {"cells": 2, "sectors": 1, "mobility": "gauss_markov", "indoor": 1.0},

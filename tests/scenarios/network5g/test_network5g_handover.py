@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numba import njit
@@ -42,7 +44,8 @@ class Road:
     """One user between cells whose signals are given, without the filter in between."""
 
     def __init__(self, start=(-80.0, -95.0), **rule):
-        self.engine = Engine(Network5G(cells=len(start), users=1).network, 1, threads=1)
+        network = replace(Network5G(cells=len(start), users=3).network, users=(1, 0, 0))
+        self.engine = Engine(network, 1, threads=1)
         self.constants = self.engine.constants._replace(**rule).as_record()
         self.state, self.work = self.engine.state, self.engine.scratch
         # Padding is out of everybody's hearing, as the maps have it.

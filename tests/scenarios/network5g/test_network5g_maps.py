@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from rlaas.errors import ConfigurationError
-from rlaas.scenarios.network5g.geography import build_maps, hexagonal, layout_of_size, map_bytes
+from rlaas.scenarios.network5g.geography import build_maps, fitting_resolution, hexagonal, layout_of_size, map_bytes
 from rlaas.scenarios.network5g.geography.fields import FieldSampler, interpolated_variance
-from rlaas.scenarios.network5g.geography.maps import INDOOR, OUTDOOR, PADDING_DB
+from rlaas.scenarios.network5g.geography.maps import INDOOR, MAXIMUM_BYTES, OUTDOOR, PADDING_DB
 from rlaas.scenarios.network5g.propagation import antennas, pathloss
 
 OPTIONS = {"carrier_ghz": 3.5, "site_height_m": 25.0}
@@ -120,7 +120,8 @@ def test_share_in_sight_and_shadowing_as_the_standard_says():
     for cell in range(7):
         _, _, distance = distances(grid, maps, cell)
         los, nlos = pathloss.uma_path_loss_db(distance, carrier_ghz=3.5)
-        gain = antennas.element_gain_db(antennas.elevation_attenuation_db(np.rad2deg(np.arctan2(23.5, distance))))
+        peak = antennas.omnidirectional_gain_db()
+        gain = antennas.element_gain_db(antennas.elevation_attenuation_db(np.rad2deg(np.arctan2(23.5, distance))), peak)
         gain_los.append(gain - los)
         gain_nlos.append(gain - nlos)
         chance.append(pathloss.los_probability(distance))
@@ -158,7 +159,8 @@ def test_interpolated_shadowing_has_the_standards_spread(where, sigma):
     angle, radius = np.random.default_rng(2).uniform(0, [[2 * np.pi], [1.0]], (2, 400))
     near = 12.0 * np.sqrt(radius)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     los, _ = pathloss.uma_path_loss_db(np.array([18.0]), carrier_ghz=3.5)
-    gain = antennas.element_gain_db(antennas.elevation_attenuation_db(np.rad2deg(np.arctan2(23.5, np.array([18.0])))))
+    below = antennas.elevation_attenuation_db(np.rad2deg(np.arctan2(23.5, np.array([18.0]))))
+    gain = antennas.element_gain_db(below, antennas.omnidirectional_gain_db())
     shadow = []
     for cell in range(19):
         for realisation in range(60):
@@ -255,10 +257,29 @@ def test_street_canyon_loses_more():
         ("small", {"building": "wood"}, "building"),
         ("small", {"seed": -1}, "seed"),
         ("medium", {"columns": 4}, "columns"),
-        ("large", {"spacing_m": 0.5, "realisations": 64}, "spacing_m"),
+        ("large", {"spacing_m": 0.5, "realisations": 64}, "cells"),
     ],
 )
 def test_impossible_maps_are_refused(size, options, field):
     with pytest.raises(ConfigurationError, match=field) as caught:
         maps_of(size, **options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("cells", "wanted"), [(21, (10.0, 16)), (100, (10.0, 8)), (300, (20.0, 2)), (1000, (80.0, 2))])
+def test_maps_of_large_networks_are_coarser(cells, wanted):
+    layout = hexagonal(cells, inter_site_m=500.0)
+    spacing_m, realisations = fitting_resolution(layout, spacing_m=10.0, realisations=16)
+    assert map_bytes(layout, spacing_m=spacing_m, realisations=realisations) <= MAXIMUM_BYTES
+    assert (spacing_m, realisations) == wanted
+
+
+def test_a_cell_in_all_directions_radiates_what_a_sector_does():
+    rng = np.random.default_rng(2)
+    below = np.rad2deg(np.arcsin(rng.uniform(-1, 1, 400_000)))
+    around = rng.uniform(-180, 180, 400_000)
+    vertical = antennas.elevation_attenuation_db(below)
+    sector = antennas.element_gain_db(vertical + antennas.azimuth_attenuation_db(around))
+    everywhere = antennas.element_gain_db(vertical, antennas.omnidirectional_gain_db())
+    assert np.mean(10 ** (everywhere / 10)) == pytest.approx(np.mean(10 ** (sector / 10)), rel=0.01)
+    assert np.mean(10 ** (everywhere / 10)) < 1.0

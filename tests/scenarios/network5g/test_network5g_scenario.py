@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 
 import gymnasium
@@ -16,9 +17,9 @@ from gymnasium.utils.env_checker import check_env
 from mo_gymnasium.wrappers import LinearReward, MONormalizeReward, MORecordEpisodeStatistics
 
 import rlaas.scenarios.network5g as room
-from rlaas.errors import InvalidInputError
+from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.scenarios import ConfigurationProblem, evaluate
-from rlaas.scenarios.network5g import ENVIRONMENT_ID, Network5G
+from rlaas.scenarios.network5g import ENVIRONMENT_ID, Network5G, VectorNetwork5G
 from rlaas.scenarios.network5g.calibration import FIRST_SEED, Effort, measure_default
 from rlaas.scenarios.network5g.control import HIGH, LOW
 from rlaas.scenarios.network5g.objectives import step_rewards
@@ -210,6 +211,82 @@ def test_a_render_mode_that_does_not_exist_is_refused():
         SingleNetwork5G(render_mode="human")
 
 
+@pytest.mark.parametrize(
+    ("options", "field", "message"),
+    [
+        ({"control": "cell"}, "control", "control must be 'central' .* got 'cell'; make_vec takes 'cell' too"),
+        ({"control": "both"}, "control", "control must be 'central' .* got 'both'"),
+        ({"colour": "red"}, None, "unknown option of scenario network5g 'colour'; allowed: bandwidth_mhz"),
+        ({"size": "huge"}, "size", "unknown size 'huge'"),
+    ],
+    ids=str,
+)
+def test_options_of_the_single_environment_are_checked(options, field, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        gymnasium.make(ENVIRONMENT_ID, **options)
+    assert field is None or caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"render_mode": "rgb_array"}, "render_mode must be None for many networks"),
+        ({"control": "both"}, "unknown control 'both'; allowed: cell, central"),
+        ({"colour": "red"}, "unknown option of scenario network5g 'colour'"),
+    ],
+    ids=str,
+)
+def test_options_of_many_environments_are_checked(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        gymnasium.make_vec(ENVIRONMENT_ID, num_envs=2, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, [3]], ids=repr)
+def test_a_seed_of_the_single_environment_is_a_whole_number(seed):
+    with pytest.raises(InvalidInputError, match="seed must be a whole number >= 0") as caught:
+        SingleNetwork5G().reset(seed=seed)
+    assert caught.value.field == "seed"
+
+
+@pytest.mark.parametrize("action", [[[1], [2, 3]], None, np.zeros(27, dtype=bool), ["a"] * 27], ids=str)
+def test_an_action_of_the_single_environment_is_numbers(action):
+    env = SingleNetwork5G()
+    env.reset(seed=1)
+    with pytest.raises(InvalidInputError, match="action is not an array of numbers") as caught:
+        env.step(action)
+    assert caught.value.field == "action"
+
+
+@pytest.mark.parametrize("environment", [5, -1, "a", True, 0.0, None])
+def test_a_picture_of_an_environment_that_is_not_there_is_refused(environment):
+    scenario = Network5G()
+    with pytest.raises(InvalidInputError, match="environment must be from 0 to 1") as caught:
+        scenario.picture(scenario.vector_env(2), environment)
+    assert caught.value.field == "environment"
+
+
+@pytest.mark.parametrize("values", [["a"] * 9, [None] * 9, [[1], [2, 3]], [True] * 9, None, "static"], ids=str)
+def test_a_configuration_is_numbers(values):
+    with pytest.raises(InvalidInputError, match="static is not an array of numbers"):
+        Network5G().tunables["static"].controller(values)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gymnasium, rlaas",
+        "import rlaas, rlaas.scenarios, gymnasium",
+    ],
+)
+def test_the_ids_are_known_without_the_kernels(code):
+    code += (
+        "; import sys; print({'rlaas/Network5G-v0', 'rlaas/Recommender-v0'} <= set(gymnasium.registry),"
+        " 'numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_single_environment_is_the_vector_one():
     single = gymnasium.make(ENVIRONMENT_ID, episode_steps=6).unwrapped
     scenario = Network5G(episode_steps=6)
@@ -242,7 +319,9 @@ def test_registration_is_repeatable_and_the_room_stays_light():
 
 
 def test_a_network_without_some_slices_still_runs():
-    env = Network5G(users=1).vector_env(2)
+    # No option leads there, but a description does.
+    scenario = Network5G(users=3)
+    env = VectorNetwork5G(scenario, replace(scenario.network, users=(1, 0, 0)), 2, 1)
     env.reset(seed=1)
     for _ in range(12):
         observation, reward, _, _, _ = env.step(np.repeat(((LOW + HIGH) / 2)[None], env.num_envs, axis=0))

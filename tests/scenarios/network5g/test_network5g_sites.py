@@ -104,7 +104,12 @@ BAD = [
     ("x_m,y_m,azimuth_deg,name\n1,1,0,a\n1,1,90,a\n", "name", "also on line 2"),
     ("x_m,y_m,azimuth_deg,height_m\n1,1,0,30\n1,1,90,\n", "height_m", "for all cells or for none"),
     ("x_m,y_m,azimuth_deg,height_m\n1,1,0,1\n", "height_m", "[2, 500]"),
-    ("x_m,y_m,azimuth_deg,power_dbm\n1,1,0,100\n", "power_dbm", "[-10, 80]"),
+    ("x_m,y_m,azimuth_deg,power_dbm\n1,1,0,100\n", "power_dbm", "[0, 60]"),
+    ("x_m,y_m,azimuth_deg,power_dbm\n1,1,0,-1\n", "power_dbm", "[0, 60]"),
+    ("x_m,y_m,azimuth_deg\n1,1,0\n1,2\n", "azimuth_deg", "line 3, column azimuth_deg is missing: 2 values"),
+    ("x_m,y_m,azimuth_deg\n1\n", "y_m", "line 2, column y_m is missing: 1 values, the header has 3"),
+    ("x_m,y_m,azimuth_deg\n1_0,1,0\n", "x_m", "line 2, column x_m: '1_0'"),
+    ("x_m,y_m,azimuth_deg\n\u0661,1,0\n", "x_m", "line 2, column x_m"),
     ("latitude,longitude,azimuth_deg\n95,1,0\n", "latitude", "[-89, 89]"),
     ("x_m,y_m,azimuth_deg\n" + "".join(f"{i * 10},0,0\n" for i in range(1001)), "sites", "at most 1000"),
     ('x_m,y_m,azimuth_deg\n1,1,"0\n', "sites", "not a CSV file"),
@@ -123,7 +128,7 @@ def test_bad_files_are_refused_by_place(tmp_path, text, field, shown):
 
 
 def test_files_that_are_none_are_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"sites: .*nowhere.csv cannot be read"):
         read_sites(tmp_path / "nowhere.csv")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_sites(tmp_path)

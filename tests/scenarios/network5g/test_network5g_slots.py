@@ -133,9 +133,9 @@ def test_nothing_is_created_or_lost(seed, load, fixed):
 
 
 def test_a_user_alone_gets_the_carrier():
-    # One cell, one user close to it that always asks for more: nobody interferes and the top entry holds.
+    # One cell, one broadband user close to it that always asks for more: nobody interferes and the top entry holds.
     crowd = {"kind": "demand", "factor": 20}
-    scenario = slotwise(cells=1, users=1, load="high", embb_traffic="constant", events=[crowd])
+    scenario = slotwise(cells=1, users=3, load="high", embb_traffic="constant", events=[crowd])
     found = []
     for seed in range(12):
         env = started(scenario, seed=seed)

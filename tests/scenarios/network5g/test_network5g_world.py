@@ -265,7 +265,7 @@ def test_bursts_of_machines_follow_the_beta_density_and_keep_the_mean():
 
 
 def test_hours_are_weighted_by_demand():
-    hours = Walk(envs=3000, users=1).env.engine.state.environments["hour"]
+    hours = Walk(envs=3000, users=3).env.engine.state.environments["hour"]
     allowed = np.array(reference().traffic.demand_hours)
     demand = np.array(HOURLY_DEMAND)[allowed]
     counts = [(hours == hour).sum() for hour in allowed]
@@ -297,7 +297,7 @@ def test_the_clock_runs_through_the_day():
 
 
 def test_realisations_of_the_landscape_are_drawn_evenly():
-    chosen = Walk(envs=2000, users=1).env.engine.state.environments["realisation"]
+    chosen = Walk(envs=2000, users=3).env.engine.state.environments["realisation"]
     counts = np.bincount(chosen, minlength=reference().radio.map_realisations)
     assert len(counts) == reference().radio.map_realisations
     assert stats.chisquare(counts).pvalue > 1e-4

@@ -164,3 +164,18 @@ def test_thompson_samples_have_the_moments_of_the_dirichlet_posterior() -> None:
     covariance = (np.diag(m) - np.outer(m, m)) / (alpha.sum() + 1)
     np.testing.assert_allclose(samples.mean(axis=0), m, atol=5 * math.sqrt(covariance.max() / n))
     np.testing.assert_allclose(np.cov(samples.T), covariance, atol=0.05 * covariance.max())
+
+
+@pytest.mark.parametrize("attribution_pages", [0, 5])
+def test_expected_rewards_have_the_mean_of_realised_ones(attribution_pages):
+    means = []
+    for reward in ("realised", "expected"):
+        scenario = Recommender(items=300, episode_steps=10, reward=reward, attribution_pages=attribution_pages)
+        env = scenario.vector_env(3000, seed=8)
+        env.reset()
+        action = np.full(3000, scenario.actions.index(1, 1, 2, 0))
+        rewards = [env.step(action)[1] for _ in range(40)]
+        totals = np.sum(rewards, axis=0) / 40
+        means.append((totals.mean(axis=0), totals.std(axis=0) / np.sqrt(len(totals))))
+    (realised, spread), (expected, other) = means
+    assert (np.abs(realised - expected) < 4.5 * np.hypot(spread, other) + 1e-12).all(), (realised, expected)

@@ -174,10 +174,47 @@ def test_state_of_another_size_is_refused() -> None:
     env.reset()
     with pytest.raises(InvalidInputError, match="state has 2 environments; expected 3"):
         SMALL.vector_env(3).set_state(env.get_state())
-    with pytest.raises(InvalidInputError, match="expected"):
+    with pytest.raises(InvalidInputError, match="of other options"):
         SCENARIO.vector_env(2).set_state(env.get_state())
     with pytest.raises(InvalidInputError, match="state lacks clicks, clock, covered"):
         env.set_state({"started": True})
+    with pytest.raises(InvalidInputError, match="what get_state returned"):
+        env.set_state(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("page", 10**8, "page beyond 0 .. "),
+        ("page", -5, "page beyond 0 .. "),
+        ("shown_count", 10**8, "shown_count beyond 0 .. "),
+        ("segment", 99, "segment beyond 0 .. "),
+        ("evidence", np.nan, "evidence that is not finite"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(name, value, message) -> None:
+    env = SMALL.vector_env(2)
+    env.reset()
+    before, state = env.get_state(), env.get_state()
+    state[name][...] = value
+    with pytest.raises(InvalidInputError, match=message):
+        env.set_state(state)
+    state[name] = before[name].astype(np.float16)
+    with pytest.raises(InvalidInputError, match=f"{name} of float16"):
+        env.set_state(state)
+    for key, array in env.get_state().items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+def test_the_bits_do_not_depend_on_where_memory_lies() -> None:
+    kept: list[object] = []
+    rng, found = np.random.default_rng(0), set()
+    for _ in range(60):
+        env = SMALL.vector_env(1, seed=0, threads=1)
+        kept += [env, np.zeros(rng.integers(1, 20000), np.uint8)]
+        seen = [env.reset(seed=0)[0]] + [env.step(np.array([k * 17 % SMALL.actions.n]))[0] for k in range(20)]
+        found.add(np.concatenate(seen).tobytes())
+    assert len(found) == 1
 
 
 def test_returned_arrays_are_never_overwritten() -> None:
@@ -444,5 +481,5 @@ def test_bad_seeds_are_refused(seed, message) -> None:
 
 
 def test_needs_at_least_one_environment() -> None:
-    with pytest.raises(InvalidInputError, match="num_envs must be at least 1, got 0"):
+    with pytest.raises(InvalidInputError, match="num_envs must be a whole number >= 1, got 0"):
         SMALL.vector_env(0)

@@ -69,6 +69,20 @@ def test_registering_twice_is_harmless_and_options_are_checked() -> None:
         importlib.reload(room)
     with pytest.raises(ConfigurationError, match="topics must be"):
         gymnasium.make(GYMNASIUM_ID, topics=1)
+    with pytest.raises(ConfigurationError, match="unknown option of scenario recsys 'colour'; allowed: attribution"):
+        gymnasium.make(GYMNASIUM_ID, colour="red")
+    with pytest.raises(ConfigurationError, match="unknown option of scenario recsys 'colour'; allowed: attribution"):
+        gymnasium.make_vec(GYMNASIUM_ID, num_envs=2, colour="red")
+    with pytest.raises(ConfigurationError, match="render_mode must be None for many streams"):
+        gymnasium.make_vec(GYMNASIUM_ID, num_envs=2, render_mode="rgb_array")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "3", [3]], ids=repr)
+def test_a_seed_is_a_whole_number(seed: object) -> None:
+    env = gymnasium.make(GYMNASIUM_ID, disable_env_checker=True).unwrapped
+    with pytest.raises(InvalidInputError, match="seed must be a whole number >= 0") as caught:
+        env.reset(seed=seed)
+    assert caught.value.field == "seed"
 
 
 def test_bad_action_names_the_field() -> None:

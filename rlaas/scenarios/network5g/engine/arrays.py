@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaas.scenarios.compiled import separate
 from rlaas.scenarios.network5g.control import ACTION_NAMES
 from rlaas.scenarios.network5g.engine.slots_arrays import SLOT_CELL, SLOT_CELL_WORK, SLOT_USER, SLOT_USER_WORK
 from rlaas.scenarios.network5g.geography.maps import LANES
@@ -324,7 +325,7 @@ def allocate(
     slot_users, slot_cells = (total, cells) if slots else (0, 0)
 
     def zeros(kind: Any, *shape: int) -> NDArray[Any]:
-        return np.zeros(shape, dtype=kind)
+        return separate(shape, kind)
 
     state = State(
         environments=zeros(ENVIRONMENT, envs),

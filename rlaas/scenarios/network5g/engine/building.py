@@ -16,7 +16,7 @@ from rlaas.scenarios.network5g.control import default_action
 from rlaas.scenarios.network5g.engine.arrays import LinkTables, MapTables, WorldTables
 from rlaas.scenarios.network5g.engine.constants import GAUSS_MARKOV, TRACE, WAYPOINT, Constants
 from rlaas.scenarios.network5g.engine.events import compile_events
-from rlaas.scenarios.network5g.geography import Layout, Maps, build_maps
+from rlaas.scenarios.network5g.geography import Layout, Maps, build_maps, fitting_resolution
 from rlaas.scenarios.network5g.measured import HOURLY_DEMAND
 from rlaas.scenarios.network5g.objectives import OWN_SHARE
 from rlaas.scenarios.network5g.power import POWER_MODELS
@@ -85,6 +85,9 @@ class Network:
     def maps(self) -> Maps:
         """The precomputed maps, shared by all networks of this description."""
         r = self.radio
+        spacing_m, realisations = fitting_resolution(
+            self.layout, spacing_m=r.map_spacing_m, realisations=r.map_realisations
+        )
         return build_maps(
             self.layout,
             carrier_ghz=r.carrier_ghz,
@@ -94,16 +97,19 @@ class Network:
             minimum_distance_m=r.minimum_distance_m,
             los_correlation_m=r.los_correlation_m,
             columns=r.columns,
-            spacing_m=r.map_spacing_m,
-            realisations=r.map_realisations,
+            spacing_m=spacing_m,
+            realisations=realisations,
             seed=r.map_seed,
         )
 
 
 def usable_mhz(radio: Radio, subcarrier_khz: int) -> float:
-    """Bandwidth that carries data: resource blocks less the overhead (TS 38.101-1 table 5.3.2-1)."""
+    """Million symbols per second that carry data: resource blocks (TS 38.101-1 table 5.3.2-1) less the overhead.
+
+    14 symbols of a slot take the time of 15 with their cyclic prefixes, as in the rates of TS 38.306 section 4.1.2.
+    """
     blocks = resource_blocks(radio.bandwidth_mhz, subcarrier_khz)
-    return blocks * 12 * subcarrier_khz / 1e3 * (1 - radio.overhead)
+    return blocks * 12 * subcarrier_khz / 1e3 * (14 / 15) * (1 - radio.overhead)
 
 
 def noise_mw(radio: Radio) -> float:

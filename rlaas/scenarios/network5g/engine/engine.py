@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
-from rlaas.scenarios.compiled import Workers, environment_key
+from rlaas.scenarios.compiled import Workers, environment_key, separate
 from rlaas.scenarios.network5g.engine.arrays import Out, allocate, ring_length
 from rlaas.scenarios.network5g.engine.building import Network, build
+from rlaas.scenarios.network5g.engine.constants import TRACE
 from rlaas.scenarios.network5g.engine.slots import begin_slot_networks, step_slot_networks
 from rlaas.scenarios.network5g.engine.stepping import begin_networks, first_bad, step_networks
 from rlaas.scenarios.network5g.objectives import PART_NAMES
@@ -50,10 +51,10 @@ class Engine:
             (begin_slot_networks, step_slot_networks) if network.slots else (begin_networks, step_networks)
         )
         self.out = Out(
-            observation=np.zeros((environments, cells, len(OBSERVATION_NAMES)), dtype=np.float32),
-            reward=np.zeros((environments, cells, len(network.objectives))),
-            numerators=np.zeros((environments, cells, len(PART_NAMES))),
-            denominators=np.zeros((environments, cells, len(PART_NAMES))),
+            observation=separate((environments, cells, len(OBSERVATION_NAMES)), np.float32),
+            reward=separate((environments, cells, len(network.objectives))),
+            numerators=separate((environments, cells, len(PART_NAMES))),
+            denominators=separate((environments, cells, len(PART_NAMES))),
         )
         tables = (self._record, self.maps, self.links, self.world)
         self._arguments = (*tables, self.state, self.scratch, self.out)
@@ -85,7 +86,8 @@ class Engine:
         """Continue from :meth:`get_state`.
 
         Raises:
-            InvalidInputError: an array is missing or has another shape; names it.
+            InvalidInputError: an array is missing, has another shape or type, holds what is not finite, or points to a
+                cell, a map or a trace that is not there; names it. Nothing changed then.
         """
         mine = self.state._asdict()
         for name, array in mine.items():
@@ -93,6 +95,29 @@ class Engine:
                 raise InvalidInputError(
                     f"state.{name} has shape {np.shape(state.get(name, 0.0))}; expected {array.shape}", field="state"
                 )
+            given = np.asarray(state[name])
+            if given.dtype != array.dtype:
+                raise InvalidInputError(f"state.{name} has type {given.dtype}; expected {array.dtype}", field="state")
+            for part in given.dtype.names or (None,):
+                values = given if part is None else given[part]
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    full = name if part is None else f"{name}.{part}"
+                    raise InvalidInputError(f"state.{full} has values that are not finite", field="state")
+        users, environments = np.asarray(state["users"]), np.asarray(state["environments"])
+        lengths = self.world.trace_length
+        traced = self.constants.mobility == TRACE
+        indices = (
+            ("users.serving", users["serving"], self.network.layout.cells),
+            ("users.previous", users["previous"], self.network.layout.cells),
+            ("users.trace", users["trace"], len(lengths)),
+            ("environments.realisation", environments["realisation"], self.maps.link_db.shape[0]),
+            ("environments.step", environments["step"], self.constants.episode_steps + 1),
+        )
+        for name, values, count in indices:
+            if ((values < 0) | (values >= count)).any():
+                raise InvalidInputError(f"state.{name} must be in 0 .. {count - 1}: another network?", field="state")
+        if traced and (users["left"] * (users["left"] < 1e8) > lengths[users["trace"]]).any():
+            raise InvalidInputError("state.users.left is beyond the end of a trace: another network?", field="state")
         for name, array in mine.items():
             array[...] = state[name]
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError, check_choice
+from rlaas.errors import ConfigurationError, check_choice, shown
+from rlaas.scenarios.checks import is_number, is_whole
 from rlaas.scenarios.network5g.reference import STEP_S
 
 __all__ = ["COLUMNS", "EVENTS", "compile_events"]
@@ -27,6 +28,11 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 LARGEST_FACTOR = 20.0
 """On demand: far beyond it the counts of a step leave what the generator of Poisson numbers can do."""
+LARGEST_POWER_DB = 20.0
+"""Of new hardware, up or down: from a macro cell to a small one and back."""
+LATEST_S = 1e9
+"""Of times: thirty years, which whole steps count exactly."""
+FARTHEST_M = 1e7
 _TIMES = ("at_s", "for_s", "every_s")
 
 
@@ -43,10 +49,12 @@ def compile_events(
     included), ``for_s`` (default: for ever) and ``every_s`` (period, default: once), and
 
     * ``outage``: ``cell`` is out of order: it transmits nothing and draws no power.
-    * ``hardware``: ``cell`` transmits ``power_db`` more (or less) and draws power by the model ``unit``.
+    * ``hardware``: ``cell`` transmits ``power_db`` more (or less, up to 20 dB) and draws power by the model ``unit``.
     * ``stadium``: users within ``radius_m`` of ``x_m``, ``y_m`` (or of the centre of ``cell``) ask for ``factor`` times
       as much.
     * ``demand``: everybody asks for ``factor`` times as much.
+
+    Factors of events that overlap multiply, up to 20 together.
 
     Args:
         events: the schedule.
@@ -62,11 +70,10 @@ def compile_events(
         where = f"events[{i}]"
         if not isinstance(event, Mapping) or "kind" not in event:
             raise ConfigurationError(f"{where} must be a mapping with the key kind, one of {EVENTS}", field=where)
-        kind = str(event["kind"])
-        check_choice(kind, EVENTS, field=f"{where}.kind")
+        kind = check_choice(event["kind"], EVENTS, field=f"{where}.kind")
         allowed = ("kind", *_TIMES, *_KEYS[kind])
         for key in event:
-            check_choice(str(key), allowed, field=f"{where}.{key}")
+            check_choice(key, allowed, field=f"{where}.{key}")
         rows[i] = _row(where, kind, event, centres, power_models, power_model)
     return rows
 
@@ -80,33 +87,33 @@ def _row(
     power_model: NDArray[np.int32],
 ) -> NDArray[np.float64]:
     row = np.zeros(len(COLUMNS))
-    start = _number(where, event, "at_s", 0.0, 0.0)
-    lasts = _number(where, event, "for_s", np.inf, STEP_S, endless=True)
-    every = _number(where, event, "every_s", 0.0, 0.0)
+    start = _number(where, event, "at_s", 0.0, 0.0, most=LATEST_S)
+    lasts = _number(where, event, "for_s", np.inf, STEP_S, most=LATEST_S, endless=True)
+    every = _number(where, event, "every_s", 0.0, 0.0, most=LATEST_S)
     if every and start + lasts > every:
         raise ConfigurationError(f"{where}: at_s + for_s must not exceed every_s ({every:g})", field=f"{where}.every_s")
     row[KIND] = EVENTS.index(kind)
     row[START], row[END], row[REPEAT] = round(start / STEP_S), np.rint((start + lasts) / STEP_S), round(every / STEP_S)
     cells = len(centres)
     if "cell" in event or kind in ("outage", "hardware"):
-        cell = event.get("cell")
-        if isinstance(cell, bool) or not isinstance(cell, int | np.integer) or not 0 <= cell < cells:
+        cell: Any = event.get("cell")
+        if not is_whole(cell) or not 0 <= cell < cells:
             raise ConfigurationError(
-                f"{where}.cell must be a whole number from 0 to {cells - 1}, got {cell!r}", field=f"{where}.cell"
+                f"{where}.cell must be a whole number from 0 to {cells - 1}, got {shown(cell)}", field=f"{where}.cell"
             )
         row[UNIT] = cell
     if kind == "hardware":
-        unit = str(event.get("unit", power_models[power_model[int(row[UNIT])]]))
-        check_choice(unit, power_models, field=f"{where}.unit")
+        usual = power_models[power_model[int(row[UNIT])]]
+        unit = check_choice(event.get("unit", usual), power_models, field=f"{where}.unit")
         row[X] = list(power_models).index(unit)
-        row[VALUE] = _number(where, event, "power_db", 0.0, -60.0)
+        row[VALUE] = _number(where, event, "power_db", 0.0, -LARGEST_POWER_DB, most=LARGEST_POWER_DB)
     elif kind != "outage":
         row[VALUE] = _number(where, event, "factor", None, 0.0, most=LARGEST_FACTOR)
     if kind == "stadium":
-        row[RADIUS] = _number(where, event, "radius_m", None, 1.0)
+        row[RADIUS] = _number(where, event, "radius_m", None, 1.0, most=FARTHEST_M)
         at = centres[int(row[UNIT])] if "cell" in event else (None, None)
-        row[X] = _number(where, event, "x_m", at[0], -np.inf)
-        row[Y] = _number(where, event, "y_m", at[1], -np.inf)
+        row[X] = _number(where, event, "x_m", at[0], -FARTHEST_M, most=FARTHEST_M)
+        row[Y] = _number(where, event, "y_m", at[1], -FARTHEST_M, most=FARTHEST_M)
     return row
 
 
@@ -117,14 +124,14 @@ def _number(
     default: float | None,
     least: float,
     *,
-    most: float = np.inf,
+    most: float,
     endless: bool = False,
 ) -> float:
     value = event.get(key, default)
     if value is None:
         raise ConfigurationError(f"{where}.{key} is missing: a number is needed", field=f"{where}.{key}")
-    good = isinstance(value, int | float | np.number) and not isinstance(value, bool) and least <= value <= most
-    if not good or not (np.isfinite(value) or endless):
-        allowed = f">= {least:g}" if np.isinf(most) else f"in [{least:g}, {most:g}]"
-        raise ConfigurationError(f"{where}.{key} must be a number {allowed}, got {value!r}", field=f"{where}.{key}")
+    if not is_number(value) or not (least <= value <= most or (endless and value == np.inf)):
+        raise ConfigurationError(
+            f"{where}.{key} must be a number in [{least:g}, {most:g}], got {shown(value)}", field=f"{where}.{key}"
+        )
     return float(value)

@@ -169,7 +169,8 @@ def _serve_urllc(e, k, j, begin, end, others_idle, c, s, w):  # type: ignore[no-
 
     A handover does not interrupt it: URLLC users keep both links until the new one stands (TS 38.300 section 9.2.3.2).
 
-    D = processing + mini-slot alignment + transmission + wait + rest of a sleeping transmitter's pause.
+    D = processing + mini-slot alignment + transmission + wait + rest of a sleeping transmitter's pause. Beyond the
+    limit of the load a cell carries what the limit allows, and the rest is discarded at the cap.
     """
     order, cell, on = w.order[k], w.cells[k, j], s.cells[e, j].off == 0
     whole, at = c.usable_mhz_urllc * cell.share[1], s.environments[e].step % WINDOW
@@ -182,6 +183,7 @@ def _serve_urllc(e, k, j, begin, end, others_idle, c, s, w):  # type: ignore[no-
             work_load += work.arrival_rate * service
             square += work.arrival_rate * service * service
     load, wait = min(work_load, LOAD_LIMIT), mg1_wait(work_load, square)
+    kept = LOAD_LIMIT / max(work_load, LOAD_LIMIT)
     sleep = cell.settings[SLEEP] if on else 0.0
     pause, met = sleep * cell.cycle_s, sleep * others_idle * max(1.0 - work_load, 0.0)
     for a in range(begin, end):
@@ -192,29 +194,31 @@ def _serve_urllc(e, k, j, begin, end, others_idle, c, s, w):  # type: ignore[no-
         work.active_s = STEP_S
         delay, late = c.urllc_cap_s, 1.0
         work.carried = 0.0
-        if work.rate > 0.0 and on and work_load < 1.0:
+        if work.rate > 0.0 and on:
             service = c.mbit_urllc / work.rate
             mean = c.processing_s + 0.5 * c.minislot_s + service + wait + 0.5 * met * pause
             slack = c.urllc_budget_s - c.processing_s - c.minislot_s - service
             late = late_probability(slack, load, wait, pause, met)
             # A packet in error is sent again one round trip later, which is late for sure.
             late += (1.0 - late) * work.error
-            delay = min(mean + work.error * c.harq_s, c.urllc_cap_s)
-            work.carried = work.offered
+            late = 1.0 - kept * (1.0 - late)
+            delay = c.urllc_cap_s - kept * max(c.urllc_cap_s - mean - work.error * c.harq_s, 0.0)
+            work.carried = kept * work.offered
         work.dropped = work.offered - work.carried
         work.delay_ms = 1e3 * work.packets * delay
         s.users[e, i].late[at] = late
         if c.histogram:
-            _record_urllc(s.histogram[e, 1], work, wait, load, pause, met, c)
+            _record_urllc(s.histogram[e, 1], work, kept, wait, load, pause, met, c)
     return min(work_load, 1.0)
 
 
 @inner
-def _record_urllc(counts, work, wait, load, pause, met, c):  # type: ignore[no-untyped-def]
+def _record_urllc(counts, work, kept, wait, load, pause, met, c):  # type: ignore[no-untyped-def]
     """Spread a user's URLLC packets over a histogram by the analytic distribution of their delay."""
     if work.carried <= 0.0:
         counts[delay_bin(c.urllc_cap_s)] += work.packets
         return
+    counts[delay_bin(c.urllc_cap_s)] += work.packets * (1.0 - kept)
     fixed = c.processing_s + c.minislot_s + c.mbit_urllc / work.rate
     beyond = 1.0
     for b in range(BINS):
@@ -223,7 +227,7 @@ def _record_urllc(counts, work, wait, load, pause, met, c):  # type: ignore[no-u
         if edge < fixed + c.harq_s:
             tail += (1.0 - tail) * work.error
         tail = min(tail, beyond)
-        counts[b] += work.packets * (beyond - tail)
+        counts[b] += work.packets * kept * (beyond - tail)
         beyond = tail
         if beyond <= 0.0:
             return

@@ -13,7 +13,20 @@ import numpy as np
 from rlaas.scenarios.compiled import exp2, inner, normal_pair, uniforms
 from rlaas.scenarios.network5g.engine.arrays import POWER, Scratch, State, WorldTables
 from rlaas.scenarios.network5g.engine.constants import GAUSS_MARKOV, TRACE, WAYPOINT
-from rlaas.scenarios.network5g.engine.events import END, KIND, OUTAGE, RADIUS, REPEAT, START, SURGE, UNIT, VALUE, X, Y
+from rlaas.scenarios.network5g.engine.events import (
+    END,
+    KIND,
+    LARGEST_FACTOR,
+    OUTAGE,
+    RADIUS,
+    REPEAT,
+    START,
+    SURGE,
+    UNIT,
+    VALUE,
+    X,
+    Y,
+)
 from rlaas.scenarios.network5g.reference import STEP_S
 
 __all__ = ["arrive", "happen", "hour_of_day", "move", "place"]
@@ -194,9 +207,10 @@ def hour_of_day(here, c):  # type: ignore[no-untyped-def]
 @inner
 def _running(row, clock, t):  # type: ignore[no-untyped-def]
     """Whether a scheduled event is on."""
-    now = clock
+    # The first tick of a stream is its reset.
+    now = clock - 1
     if t.events[row, REPEAT] > 0:
-        now = clock % int(t.events[row, REPEAT])
+        now = now % int(t.events[row, REPEAT])
     return t.events[row, START] <= now < t.events[row, END]
 
 
@@ -241,7 +255,7 @@ def _crowd(user, clock, c, t):  # type: ignore[no-untyped-def]
             if nearest > radius * radius:
                 continue
         factor *= t.events[row, VALUE]
-    return factor
+    return min(factor, LARGEST_FACTOR)
 
 
 @inner

@@ -21,7 +21,17 @@ from rlaas.scenarios.network5g.geography.fields import FieldSampler, interpolate
 from rlaas.scenarios.network5g.geography.layout import Layout
 from rlaas.scenarios.network5g.propagation import antennas, pathloss
 
-__all__ = ["INDOOR", "LANES", "MAXIMUM_BYTES", "OUTDOOR", "PADDING_DB", "Maps", "build_maps", "map_bytes"]
+__all__ = [
+    "INDOOR",
+    "LANES",
+    "MAXIMUM_BYTES",
+    "OUTDOOR",
+    "PADDING_DB",
+    "Maps",
+    "build_maps",
+    "fitting_resolution",
+    "map_bytes",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 Float32Array = NDArray[np.float32]
@@ -181,9 +191,9 @@ def build_maps(
     size = map_bytes(layout, spacing_m=spacing, realisations=realisations)
     if size > MAXIMUM_BYTES:
         raise ConfigurationError(
-            f"the maps of {layout.cells} cells would take {size / 2**30:.1f} GiB, more than {MAXIMUM_BYTES >> 30}: "
-            f"raise spacing_m from {spacing:g} or lower realisations from {realisations}",
-            field="spacing_m",
+            f"the maps of {layout.cells} cells would take {size / 2**30:.1f} GiB with points {spacing:g} m apart, more "
+            f"than {MAXIMUM_BYTES >> 30}: take fewer cells, or sites closer together",
+            field="cells",
         )
     return _build(
         layout,
@@ -199,6 +209,22 @@ def build_maps(
         int(realisations),
         int(seed),
     )
+
+
+def fitting_resolution(layout: Layout, *, spacing_m: float, realisations: int) -> tuple[float, int]:
+    """Spacing in m and number of realisations with which the maps of a large network fit into ``MAXIMUM_BYTES``.
+
+    Landscapes are given up first, down to two: in a large network every one of them holds many places. Then points
+    move apart, up to 80 m.
+    """
+    while map_bytes(layout, spacing_m=spacing_m, realisations=realisations) > MAXIMUM_BYTES:
+        if realisations > 2:
+            realisations = max(realisations // 2, 2)
+        elif spacing_m < 80.0:
+            spacing_m *= 2.0
+        else:
+            break
+    return spacing_m, realisations
 
 
 @lru_cache(maxsize=4)
@@ -243,13 +269,15 @@ def _build(
         sine = height / space
         attenuation = antennas.elevation_attenuation_db(np.rad2deg(np.arcsin(sine)))
         azimuth = math.nan if layout.azimuth_deg is None else float(layout.azimuth_deg[cell])
+        peak_db = antennas.omnidirectional_gain_db()
         if not math.isnan(azimuth):
+            peak_db = antennas.ELEMENT_GAIN_DB
             off = np.rad2deg(np.arctan2(dy, dx)) - azimuth
             off -= 360.0 * np.rint(off / 360.0)
             attenuation = attenuation + antennas.azimuth_attenuation_db(off)
             if columns > 1:
                 beam_db[:, cell] = antennas.best_beam_db(np.sin(np.deg2rad(off)) * distance / space, columns)
-        gain = antennas.element_gain_db(attenuation)
+        gain = antennas.element_gain_db(attenuation, peak_db)
         probability = pathloss.los_probability(distance, decay_m=place.los_decay_m)
         chance[site] = probability
         in_sight[cell], out_of_sight[cell] = gain - los_db, gain - nlos_db

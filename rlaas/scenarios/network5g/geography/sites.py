@@ -48,7 +48,7 @@ _COLUMNS: Mapping[str, _Column] = {
     "longitude": _Column(-180.0, 180.0),
     "azimuth_deg": _Column(0.0, 360.0, blank=True, open_end=True),
     "height_m": _Column(2.0, 500.0, blank=True),
-    "power_dbm": _Column(-10.0, 80.0, blank=True),
+    "power_dbm": _Column(0.0, 60.0, blank=True),
 }
 
 
@@ -138,7 +138,7 @@ def _read(file: Path) -> tuple[list[str], list[_Row]]:
     """Header and the non-empty rows with their line numbers."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restkey="(too many)", restval="", strict=True)
+            reader = csv.DictReader(stream, restkey="(too many)", strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = header
             rows: list[_Row] = []
@@ -147,10 +147,20 @@ def _read(file: Path) -> tuple[list[str], list[_Row]]:
                     raise ConfigurationError(
                         f"{file}: line {reader.line_num} has more values than the header's {len(header)}", field="sites"
                     )
+                # Missing fields are no empty ones: a row that lost a comma would move its values to other columns.
+                short = [name for name in header if row[name] is None]
+                if short:
+                    raise ConfigurationError(
+                        f"{file}: line {reader.line_num}, column {short[0]} is missing: {len(header) - len(short)} "
+                        f"values, the header has {len(header)}",
+                        field=short[0],
+                    )
                 rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
     except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror or error}", field="sites") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError(f"sites: {file} cannot be read: {error.strerror or error}", field="sites") from error
+    except ConfigurationError:
+        raise
+    except (ValueError, csv.Error) as error:  # a ValueError: bytes that are no UTF-8, or a path with a null in it
         raise ConfigurationError(f"{file}: not a CSV file in UTF-8: {error}", field="sites") from error
     if not rows:
         raise ConfigurationError(f"{file}: no cells; a header and at least one line are needed", field="sites")
@@ -186,7 +196,8 @@ def _number(file: Path, row: _Row, column: str) -> float:
     if not text and rule.blank:
         return math.nan
     try:
-        number = float(text)
+        # Python's own spellings of numbers, 1_000 and other scripts' digits, are slips of the pen in a table.
+        number = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         number = math.nan
     inside = rule.low <= number <= rule.high and not (rule.open_end and number == rule.high)

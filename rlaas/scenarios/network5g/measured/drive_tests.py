@@ -221,7 +221,8 @@ def trace_positions(
     chosen = [trace for trace in traces if kind == "all" or trace.moves == (kind == "moving")]
     if not chosen:
         raise ConfigurationError(
-            f"no {kind} trace of at least {minimum_duration_s:g} s in {source}; {len(traces)} of other kinds",
+            f"no {'' if kind == 'all' else kind + ' '}trace of at least {minimum_duration_s:g} s in {source}"
+            + ("" if kind == "all" else f"; {len(traces)} of other kinds"),
             field="source",
         )
     return [resample(trace, step_s) for trace in chosen]

@@ -8,6 +8,7 @@ columns (:func:`best_beam_db`). Steering vectors have unit norm, so that an arra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "codebook",
     "element_gain_db",
     "elevation_attenuation_db",
+    "omnidirectional_gain_db",
     "tilt_gain_db",
     "tilt_table",
 ]
@@ -54,9 +56,26 @@ def elevation_attenuation_db(below_horizon_deg: FloatArray) -> FloatArray:
     return np.asarray(np.minimum(12.0 * (below_horizon_deg / BEAMWIDTH_DEG) ** 2, MAXIMUM_ATTENUATION_DB))
 
 
-def element_gain_db(attenuation_db: FloatArray) -> FloatArray:
+def element_gain_db(attenuation_db: FloatArray, peak_db: float = ELEMENT_GAIN_DB) -> FloatArray:
     """Element gain in dBi [...] for the sum of azimuth and elevation attenuation, at least 30 dB below its peak."""
-    return np.asarray(ELEMENT_GAIN_DB - np.minimum(attenuation_db, MAXIMUM_ATTENUATION_DB))
+    return np.asarray(peak_db - np.minimum(attenuation_db, MAXIMUM_ATTENUATION_DB))
+
+
+@cache
+def omnidirectional_gain_db() -> float:
+    """Peak gain in dBi of an element that looks in all directions: it radiates what one of a sector radiates.
+
+    The model of TR 38.901 gives the sector's only. Without its azimuth pattern the same peak would send out five times
+    the power that is fed in.
+    """
+    elevation = np.deg2rad(np.linspace(-90.0, 90.0, 721))
+    azimuth = np.linspace(-180.0, 180.0, 1441)
+    vertical = elevation_attenuation_db(np.rad2deg(elevation))
+    both = element_gain_db(vertical[:, None] + azimuth_attenuation_db(azimuth)[None, :], 0.0)
+    sector = (10 ** (0.1 * both)).mean(axis=1)
+    around = 10 ** (0.1 * element_gain_db(vertical, 0.0))
+    weight = np.cos(elevation)
+    return float(ELEMENT_GAIN_DB + 10.0 * np.log10((sector * weight).sum() / (around * weight).sum()))
 
 
 def tilt_gain_db(offset: FloatArray, *, elements: int = 8, floor_db: float = -11.0) -> FloatArray:

@@ -262,17 +262,18 @@ def _serve_urllc(
     late = late_probability(slack, loads.clamp(max=LOAD_LIMIT), wait, pauses, meets)
     # A packet in error is sent again one round trip later, which is late for sure.
     late = late + (1.0 - late) * error
-    works = served & (loads < 1.0)
-    delay = torch.where(works, (mean + error * c.harq_s).clamp(max=c.urllc_cap_s), c.urllc_cap_s)
+    kept = torch.where(served, LOAD_LIMIT / loads.clamp(min=LOAD_LIMIT), 0.0)
+    late = 1.0 - kept * (1.0 - late)
+    delay = c.urllc_cap_s - kept * (c.urllc_cap_s - mean - error * c.harq_s).clamp(min=0.0)
     offered = demand.urllc * c.mbit_urllc
-    s.users.late[s.step % WINDOW] = torch.where(works, late, 1.0).float()
+    s.users.late[s.step % WINDOW] = late.float()
     happy = s.users.late.double().sum(dim=0) <= c.want_late * WINDOW
     always = torch.full_like(rate, STEP_S)
     part = Part(
         packets=demand.urllc,
         delay_ms=1e3 * demand.urllc * delay,
         offered=offered,
-        carried=torch.where(works, offered, 0.0),
+        carried=kept * offered,
         active_s=always,
         happy_s=happy.to(t.dtype) * STEP_S,
         judged_s=always,

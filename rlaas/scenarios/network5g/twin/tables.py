@@ -55,7 +55,8 @@ class Schedule:
         events = self._world.events
         found = []
         for row, event in enumerate(events):
-            now = clock % int(event[REPEAT]) if event[REPEAT] > 0 else clock
+            # The first tick of a stream is its reset.
+            now = (clock - 1) % int(event[REPEAT]) if event[REPEAT] > 0 else clock - 1
             if (event[KIND] >= SURGE) == surges and event[START] <= now < event[END]:
                 found.append(row)
         return tuple(found)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlaas.scenarios.network5g.engine.constants import GAUSS_MARKOV, TRACE, WAYPOINT
+from rlaas.scenarios.network5g.engine.events import LARGEST_FACTOR
 from rlaas.scenarios.network5g.engine.world import EPISODE, INDOORS, LEGS, PLACES, TRAFFIC
 from rlaas.scenarios.network5g.reference import STEP_S
 from rlaas.scenarios.network5g.twin.random import normal_pair, uniforms
@@ -232,7 +233,7 @@ class World:
                     py = dy + (a * c.nf * c.basis_yx + b * c.ng * c.basis_yy)
                     nearest = torch.minimum(nearest, px * px + py * py)
             factor = torch.where(nearest > surge.radius**2, factor, factor * surge.factor)
-        return factor
+        return factor.clamp(max=LARGEST_FACTOR)
 
     def _arrive(self, s: TwinState, u: Tensor) -> Demand:
         """Files and packets of this step: Poisson for eMBB and mMTC, the expected number for URLLC."""
@@ -254,7 +255,7 @@ class World:
             c.rate_urllc * demand * parts[1],
             c.rate_mmtc * burst * demand * parts[2],
         )
-        most = STEP_S * t.most_demand * math.prod(max(surge.factor, 1.0) for surge in surges)
+        most = STEP_S * t.most_demand * min(math.prod(max(surge.factor, 1.0) for surge in surges), LARGEST_FACTOR)
         if c.embb_constant:
             files = (rates[0] * STEP_S).expand(-1, c.embb)
         else:

@@ -276,9 +276,13 @@ def respond(
     orders = _remember(state, tables, e, item, bought, delay)
     clicks, expected_orders = 1.0 if click >= 0 else 0.0, float(orders)
     if constants.expected:
-        clicks, expected_orders = float(any_click), 0.0
-        for j in range(len(slate)):
-            expected_orders += float(page[_PROBABILITY, j] * _chance(tables, page, j))
+        clicks = float(any_click)
+        if constants.attribution_pages == 0:
+            # Whether an order that comes pages later comes within the session depends on all that follows: then
+            # those that are placed count.
+            expected_orders = 0.0
+            for j in range(len(slate)):
+                expected_orders += float(page[_PROBABILITY, j] * _chance(tables, page, j))
 
     memory = constants.satisfaction_memory
     satisfaction = memory * stream.satisfaction + (_ONE - memory) * felt

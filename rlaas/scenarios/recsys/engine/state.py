@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaas.scenarios.compiled import separate
 from rlaas.scenarios.recsys.reference import SLATE
 
 __all__ = [
@@ -123,12 +124,12 @@ class State(NamedTuple):
         """State of ``environments`` environments before their first reset."""
         n = environments
         return cls(
-            streams=np.zeros(n, dtype=STREAM),
-            by_topic=np.zeros((n, len(BY_TOPIC), topics), dtype=np.float32),
-            by_item=np.zeros((n, len(BY_ITEM), items), dtype=np.float32),
-            sets=np.zeros((n, len(SETS), -(-items // WORD)), dtype=np.uint64),
-            shown_items=np.zeros((n, SLATE * episode_steps), dtype=np.int16),
-            pending=np.full((n, attribution_pages + 1, 2), -1, dtype=np.int16),
+            streams=separate(n, STREAM),
+            by_topic=separate((n, len(BY_TOPIC), topics), np.float32),
+            by_item=separate((n, len(BY_ITEM), items), np.float32),
+            sets=separate((n, len(SETS), -(-items // WORD)), np.uint64),
+            shown_items=separate((n, SLATE * episode_steps), np.int16),
+            pending=separate((n, attribution_pages + 1, 2), np.int16, -1),
         )
 
     def views(self) -> dict[str, Array]:
@@ -172,20 +173,20 @@ class Outputs(NamedTuple):
         """Buffers for ``environments`` environments."""
         n = environments
         return cls(
-            observation=np.zeros((n, features), dtype=np.float32),
-            reward=np.zeros((n, objectives)),
-            terminated=np.zeros(n, dtype=np.bool_),
-            truncated=np.zeros(n, dtype=np.bool_),
-            numerators=np.zeros((n, parts)),
-            denominators=np.zeros((n, parts)),
-            slate=np.full((n, SLATE), -1, dtype=np.int64),
-            click=np.full(n, -1, dtype=np.int64),
-            order=np.zeros(n, dtype=np.bool_),
-            user=np.zeros(n, dtype=np.int64),
-            session=np.zeros(n, dtype=np.int64),
-            day=np.zeros(n, dtype=np.int64),
-            page=np.zeros((n, 2, SLATE), dtype=np.float32),
-            patience=np.zeros((n, episode_steps + 1), dtype=np.float32),
+            observation=separate((n, features), np.float32),
+            reward=separate((n, objectives)),
+            terminated=separate(n, np.bool_),
+            truncated=separate(n, np.bool_),
+            numerators=separate((n, parts)),
+            denominators=separate((n, parts)),
+            slate=separate((n, SLATE), np.int64, -1),
+            click=separate(n, np.int64, -1),
+            order=separate(n, np.bool_),
+            user=separate(n, np.int64),
+            session=separate(n, np.int64),
+            day=separate(n, np.int64),
+            page=separate((n, 2, SLATE), np.float32),
+            patience=separate((n, episode_steps + 1), np.float32),
         )
 
 
@@ -231,13 +232,13 @@ class Scratch(NamedTuple):
         wide, short = _up(items, 4 * WORD), _up(shortlist, WORD)
 
         def real(*shape: int) -> Array:
-            return np.zeros((threads, *shape), dtype=np.float32)
+            return separate((threads, *shape), np.float32)
 
         return cls(
             items=real(6, wide),
             best=real(2, wide),
-            found=np.zeros((threads, 2, wide + 1), dtype=np.int32),
-            chosen=np.zeros((threads, shortlist), dtype=np.int32),
+            found=separate((threads, 2, wide + 1), np.int32),
+            chosen=separate((threads, shortlist), np.int32),
             short=real(5, short),
             local=real(topics, short),
             factor=real(SLATE, short),
@@ -247,5 +248,5 @@ class Scratch(NamedTuple):
             rest=real(2, factors),
             page=real(8, WIDTH),
             page_vectors=real(topics, WIDTH),
-            slate=np.zeros((threads, 3, SLATE), dtype=np.int64),
+            slate=separate((threads, 3, SLATE), np.int64),
         )
