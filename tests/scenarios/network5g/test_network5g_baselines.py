@@ -15,7 +15,7 @@ from rlaas.scenarios.network5g.control import HIGH, LOW
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES
 from rlaas.scenarios.network5g.rules import LoadBalancing, LoadSleep, WaterFilling, WholeNetwork, water_fill
 
-NAMES = ("max_rsrp", "default", "load_sleep", "load_balancing", "water_filling")
+NAMES = ("max_rsrp", "default", "load_sleep", "load_balancing", "water_filling", "tuned_static", "tuned_reactive")
 POWER, OFFSET, SLEEP = (ACTION_NAMES.index(name) for name in ("power_db", "cell_offset_db", "sleep"))
 SEEN = {name: i for i, name in enumerate(OBSERVATION_NAMES)}
 
