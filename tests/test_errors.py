@@ -22,7 +22,7 @@ def _classes() -> dict[str, type[errors.RlaasError]]:
 def test_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
     drawn = dict(re.findall(r"(\w+Error)\s+(\d{3})", errors.__doc__ or ""))
     assert {name: kind.http_status for name, kind in _classes().items()} == {n: int(s) for n, s in drawn.items()}
-    assert set(_classes()) | {"check_choice"} == set(errors.__all__)
+    assert set(_classes()) | {"check_choice", "shown"} == set(errors.__all__)
 
 
 @pytest.mark.parametrize("kind", _classes().values(), ids=lambda k: k.__name__)
