@@ -271,7 +271,8 @@ def _positions(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) 
             (
                 "The three items of the logs stand beside one another, all in view; the simulator's page is a list of "
                 "ten of which a phone shows the first few. Falling interest down a list is the literature's, not this "
-                f"data's: {flat} of {len(curves)} logs show no difference between positions at all."
+                f"data's: in {flat} of {len(curves)} logs their few clicks show no difference between "
+                "positions, which does not say that there is none."
             ),
         ),
     )
