@@ -67,7 +67,7 @@ def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, see
         reached[family] = round(float(scores[best]), 6)
     return {
         "reference": scenario.reference_hash,
-        "budget": f"{restarts} searches of {budget.describe()}",
+        "budget": f"{restarts} restarts; {budget.describe()}",
         "utility": reached,
         "families": families,
     }

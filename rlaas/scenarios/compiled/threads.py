@@ -161,9 +161,9 @@ class Workers:
             return
         helpers = _helpers(self.count - 1, os.getpid())
         calls = [_Call(kernel, worker, self._tickets, *arguments) for worker in range(1, self.count)]
-        for call in calls:
-            helpers.put(call)
         try:
+            for call in calls:
+                helpers.put(call)
             kernel(0, self._tickets, *arguments)
             # Nothing is left for those that have not begun by now.
             begun = [call for call in calls if not call.take()]

@@ -8,7 +8,6 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.environments import register_environments
 from rlaas.errors import ConfigurationError, InvalidInputError, shown
 from rlaas.scenarios.checks import check_seed, numbers
 from rlaas.scenarios.network5g.env import VectorNetwork5G
@@ -16,7 +15,7 @@ from rlaas.scenarios.network5g.rendering import draw_network
 from rlaas.scenarios.network5g.scenario import Network5G
 from rlaas.scenarios.registry import check_options
 
-__all__ = ["ENVIRONMENT_ID", "SingleNetwork5G", "make_vector", "register"]
+__all__ = ["ENVIRONMENT_ID", "SingleNetwork5G", "make_vector"]
 
 ENVIRONMENT_ID = "rlaas/Network5G-v0"
 
@@ -108,8 +107,3 @@ def make_vector(num_envs: int = 1, *, seed: int = 0, render_mode: str | None = N
         )
     check_options(Network5G, options, Network5G.name)
     return Network5G(**{"control": "central", **options}).vector_env(num_envs, seed=seed)
-
-
-def register() -> None:
-    """Register ``rlaas/Network5G-v0`` with Gymnasium, once; importing ``rlaas.scenarios`` has done so."""
-    register_environments()

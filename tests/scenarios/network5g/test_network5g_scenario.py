@@ -309,7 +309,7 @@ def test_single_environment_is_the_vector_one():
 
 def test_registration_is_repeatable_and_the_room_stays_light():
     code = (
-        "import sys, rlaas.scenarios.network5g as n; n.register(); n.register();"
+        "import sys, rlaas.scenarios.network5g, rlaas.environments as e; e.register_environments();"
         "heavy = {'ray', 'torch', 'mlflow', 'fastapi'} & set(sys.modules); print(sorted(heavy))"
     )
     done = subprocess.run(
