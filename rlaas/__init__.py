@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
+
+from rlaas.environments import register_when_loaded
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_ROOMS, "Client"})
 
 
-if "gymnasium" in sys.modules:
-    # Costs nothing where it is loaded anyway. Where it is not, rlaas.scenarios registers the ids.
-    importlib.import_module("rlaas.environments").register_environments()
+# The ids of the scenarios are known to Gymnasium whichever of the two is imported first; neither loads the other.
+register_when_loaded()

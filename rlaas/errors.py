@@ -3,6 +3,7 @@
     RlaasError                        500  base of everything rlaas raises on purpose
     ├── RequestError                  422  fix the request: nothing was changed
     │   ├── ConfigurationError        422  an unknown or impossible option, key or value
+    │   │   └── UnknownNameError      422  a name that a mapping does not have; a KeyError too
     │   ├── InvalidInputError         422  a value of the wrong shape, type or range
     │   ├── MalformedBodyError        400  the body is not the JSON (or tensor) it claims to be
     │   ├── ForgedDecisionError       422  a decision id that this installation never issued
@@ -41,6 +42,7 @@ __all__ = [
     "RetryableError",
     "RlaasError",
     "TrainingError",
+    "UnknownNameError",
     "check_choice",
     "shown",
 ]
@@ -79,6 +81,14 @@ class RequestError(RlaasError, ValueError):
 
 class ConfigurationError(RequestError):
     """An unknown or impossible option, key or value."""
+
+
+class UnknownNameError(ConfigurationError, KeyError):
+    """A name that a mapping does not have. A KeyError too, as of any other mapping."""
+
+    def __str__(self) -> str:
+        # A KeyError would put its message between quotation marks.
+        return self.message
 
 
 class InvalidInputError(RequestError):

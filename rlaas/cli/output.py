@@ -131,7 +131,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 @contextmanager
 def bar(title: str) -> Iterator[Any]:
-    """A progress bar on stderr; yields a function (done, total, metrics) that moves it."""
+    """A progress bar on stderr; yields a function (done, total, metrics) that moves it.
+
+    Where stderr is no terminal nothing is drawn: what is left there is the error, if there is one, and nothing else.
+    """
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -140,6 +143,8 @@ def bar(title: str) -> Iterator[Any]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim"),
         console=stderr(),
+        # Asked of the stream itself: FORCE_COLOR makes a console take a file for a terminal.
+        disable=not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task(title, total=None, note="")
 

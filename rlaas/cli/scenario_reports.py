@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["calibrate", "feasibility", "parse_options", "render"]
 
 ScenarioArgument = Annotated[str, typer.Argument(help="Name of a scenario, or module:attribute.")]
-OptionsOption = Annotated[list[str] | None, typer.Option("--option", help="Option of the scenario, as name=value.")]
+OptionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Option of the scenario, as name=value; once for each. `show` lists them."),
+]
 LoadOption = Annotated[str | None, typer.Option("--load", help="Short for --option load=...")]
 OutputFolder = Annotated[Path, typer.Option(help="Folder of the page and its figures.")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="A first look: simulate and search much less.")]
@@ -30,6 +35,10 @@ FRAME_MS = 100
 PALETTE_FRAMES = 8
 """Frames whose colours make the palette of an animation."""
 SUFFIXES = (".gif", ".png")
+LONGEST_NAME = 80
+"""Characters of options in a file's name."""
+_PLAIN = re.compile(r"[a-z_0-9]+=[A-Za-z0-9_.+]+")
+"""An option whose value stands in a file's name as it is. Without ``-``, which separates options."""
 
 
 def calibrate(
@@ -78,8 +87,8 @@ def feasibility(
         found = answer(loaded, budget, tunables=tunable, options=options, seed=seed, progress=advance)
         extra = loaded.capabilities(quick=quick)
     page = feasibility_page(found, extra)
-    name = "-".join([_file_name(loaded), "feasibility", *(str(value) for value in options.values())])
-    _publish(page, output, "".join(c if c.isalnum() or c in "-_." else "_" for c in name), as_json, found.to_dict())
+    name = f"{_file_name(loaded)}-feasibility{_options_part(options)}"
+    _publish(page, output, name, as_json, found.to_dict())
 
 
 def render(
@@ -171,6 +180,21 @@ def _one_palette(frames: list[Any]) -> list[Any]:
 
 def _file_name(scenario: Scenario) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in scenario.name)
+
+
+def _options_part(options: Mapping[str, Any]) -> str:
+    """``-load=high-size=medium``: names that differ where options do; the page's title has the options in full.
+
+    What is too long, or has characters that a shell or a file system might not take, is known by a digest.
+    """
+    # In one order, whichever they were given in: the same question is the same page.
+    parts = [f"{name}={value}" for name, value in sorted(options.items())]
+    plain = "".join(f"-{part}" for part in parts)
+    if len(plain) <= LONGEST_NAME and all(_PLAIN.fullmatch(part) for part in parts):
+        return plain
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    kept = "".join(f"-{part}" for part in parts if _PLAIN.fullmatch(part))
+    return f"{kept if len(kept) <= LONGEST_NAME else ''}-{digest}"
 
 
 def _publish(report: Report, folder: Path, name: str, as_json: bool, document: dict[str, Any] | None = None) -> None:

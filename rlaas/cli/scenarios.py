@@ -26,8 +26,11 @@ ScenarioArgument = Annotated[str, typer.Argument(help="Name of a scenario, or mo
 
 @app.callback()
 def list_scenarios(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the installed scenarios."""
+    """List the installed scenarios; with a command, say what one is made of, draw it, or ask what it allows."""
     if context.invoked_subcommand is not None:
+        if as_json:
+            # The list's own flag: passed over, it would leave a reader of JSON with tables.
+            raise InvalidInputError(f"--json goes behind {context.invoked_subcommand}", field="json")
         return
     loaded = [(name, load(name)) for name in available()]
     if as_json:
@@ -51,7 +54,7 @@ def list_scenarios(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(scenario: ScenarioArgument, as_json: JsonOption = False) -> None:
-    """Show one scenario: objectives, modes, baselines, features, targets."""
+    """Show one scenario: options, objectives, modes, baselines, features, targets."""
     loaded = load(scenario)
     document = _document(loaded)
     if as_json:
@@ -72,6 +75,7 @@ def show(scenario: ScenarioArgument, as_json: JsonOption = False) -> None:
             for o in loaded.objectives
         ],
     )
+    print_table("options", ("name", "default"), [(name, _option(value)) for name, value in loaded.options.items()])
     print_table(
         "modes",
         ("name", "preference", "rules"),
@@ -87,6 +91,10 @@ def show(scenario: ScenarioArgument, as_json: JsonOption = False) -> None:
     print_table("features", ("#", "name"), list(enumerate(loaded.observation_names)))
 
 
+def _option(value: Any) -> str:
+    return "-" if value is None or value == () else str(value)
+
+
 def _weights(preference: dict[str, float]) -> str:
     return ", ".join(f"{name} {weight:g}" for name, weight in preference.items())
 
@@ -96,6 +104,7 @@ def _document(scenario: Scenario) -> dict[str, Any]:
         "name": scenario.name,
         "algorithm": scenario.algorithm,
         "reference_hash": scenario.reference_hash,
+        "options": dict(scenario.options),
         "objectives": [o.to_dict() for o in scenario.objectives],
         "modes": {
             m.name: {"preference": m.preference.to_dict(), "rules": [str(r) for r in m.rules]}

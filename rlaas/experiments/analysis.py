@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from rlaas.errors import InvalidInputError
-from rlaas.experiments.comparison import Arm, Comparison, column, labels, student
+from rlaas.errors import InvalidInputError, shown
+from rlaas.experiments.comparison import Arm, Comparison, column, identities, labels, student
 
 __all__ = ["compare_by_unit", "compare_switchback", "srm_check"]
 
@@ -56,13 +56,12 @@ def compare_by_unit(
     names = labels(arm, control, treatment)
     top = column(numerator, "numerator", len(names))
     bottom = None if denominator is None else _denominator(denominator, len(names))
-    units = np.asarray(unit)
-    if units.shape != names.shape:
-        raise InvalidInputError(f"unit has shape {units.shape}; expected ({len(names)},), one per row", field="unit")
+    units = identities(unit, "unit", len(names))
     crossed = np.intersect1d(units[names == control], units[names == treatment])
     if len(crossed):
+        one = np.asarray(unit, dtype=object)[units == crossed[0]][0]
         raise InvalidInputError(
-            f"{len(crossed)} units are in both arms, such as {crossed[0]!s}; a unit must keep its arm", field="unit"
+            f"{len(crossed)} units are in both arms, such as {shown(one, str)}; a unit must keep its arm", field="unit"
         )
     arms: dict[str, Arm] = {}
     errors: list[tuple[float, int]] = []
@@ -125,6 +124,9 @@ def compare_switchback(
     Raises:
         InvalidInputError: rows that do not fit, a block that holds both arms, or fewer than 2 complete pairs.
     """
+    for name, value in (("block_steps", block_steps), ("washout_steps", washout_steps)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise InvalidInputError(f"{name} must be a whole number, got {shown(value)}", field=name)
     if block_steps < 1 or not 0 <= washout_steps < block_steps:
         raise InvalidInputError(
             f"washout_steps must be in [0, block_steps), got washout_steps={washout_steps}, block_steps={block_steps}",

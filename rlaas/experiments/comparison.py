@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import InvalidInputError, shown
 
-__all__ = ["Arm", "Comparison", "column", "labels", "student"]
+__all__ = ["Arm", "Comparison", "column", "identities", "labels", "numeric", "student"]
 
 Design = Literal["unit", "switchback"]
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 LEVEL = 0.05
 
@@ -104,9 +105,9 @@ def column(values: ArrayLike, name: str, length: int) -> FloatArray:
     """``values`` as finite numbers [length].
 
     Raises:
-        InvalidInputError: another length, or a value that is not finite.
+        InvalidInputError: no numbers, another length, or a value that is not finite.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = numeric(values, name)
     if array.shape != (length,):
         raise InvalidInputError(f"{name} has shape {array.shape}; expected ({length},), one per row", field=name)
     if not np.isfinite(array).all():
@@ -115,15 +116,80 @@ def column(values: ArrayLike, name: str, length: int) -> FloatArray:
     return array
 
 
+def numeric(values: ArrayLike, name: str) -> FloatArray:
+    """``values`` as an array of float64 of any shape; null becomes NaN.
+
+    Raises:
+        InvalidInputError: ragged, masked or complex, or anything that is no number.
+    """
+    if isinstance(values, np.ma.MaskedArray):  # as an array it would show what the mask hides
+        raise InvalidInputError(f"{name} is masked; expected plain numbers, fill it first", field=name)
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "biufO":
+            return np.asarray(array, dtype=np.float64)
+    except Exception as error:  # other libraries' arrays raise whatever they like when they cannot be converted
+        raise InvalidInputError(
+            f"{name} must hold numbers in a regular array, got {shown(values)}", field=name
+        ) from error
+    raise InvalidInputError(f"{name} must hold numbers, got {array.dtype}", field=name)
+
+
+def identities(values: ArrayLike, name: str, length: int) -> IntArray:
+    """Running number [length] of who each row belongs to; equal values share one.
+
+    Raises:
+        InvalidInputError: not one value per row, a missing one (None, NaN, NaT: rows of unknown units would become one
+            unit), or values that cannot be told apart.
+    """
+    # By way of objects: numpy would make the text "nan" of a NaN among names, and one unit of 1 and "1".
+    given = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
+    if given.shape != (length,):
+        raise InvalidInputError(f"{name} has shape {given.shape}; expected ({length},), one per row", field=name)
+    if given.dtype.kind == "O":
+        missing, codes = _named(given.tolist(), name)
+    else:
+        missing = np.isnat(given) if given.dtype.kind in "mM" else given != given  # noqa: PLR0124 - NaN
+        codes = np.asarray(np.unique(given, return_inverse=True)[1], dtype=np.int64)
+    if missing.any():
+        raise InvalidInputError(
+            f"{name} is missing in {int(missing.sum())} of {length} rows, such as {int(missing.argmax())}; every row "
+            "needs the name of its unit",
+            field=name,
+        )
+    return codes
+
+
+def _named(values: list[Any], name: str) -> tuple[NDArray[np.bool_], IntArray]:
+    """Which of the objects are missing, and the running number of each."""
+    first: dict[Any, int] = {}
+    try:
+        missing = np.array([bool(value is None or value != value) for value in values])  # noqa: PLR0124
+        codes = np.array([first.setdefault(value, len(first)) for value in values], dtype=np.int64)
+    except (TypeError, ValueError) as error:  # a list, or a null that will not say whether it equals itself
+        raise InvalidInputError(f"{name} must hold text or numbers without nulls", field=name) from error
+    try:  # sorted where they can be, as numpy does: what is drawn by these numbers must not depend on the rows' order
+        order = {value: rank for rank, value in enumerate(sorted(first))}
+    except TypeError:
+        return missing, codes
+    return missing, np.array([order[value] for value in first], dtype=np.int64)[codes]
+
+
 def labels(arm: ArrayLike, control: str, treatment: str) -> NDArray[Any]:
     """Arm names [n] as text.
 
     Raises:
-        InvalidInputError: control and treatment are the same, or one of them never occurs.
+        InvalidInputError: control and treatment are no text or the same, or one of them never occurs.
     """
+    for role, name in (("control", control), ("treatment", treatment)):
+        if not isinstance(name, str):
+            raise InvalidInputError(f"{role} is {shown(name)}; expected the name of an arm as text", field=role)
     if control == treatment:
         raise InvalidInputError(f"control and treatment are both {control!r}", field="treatment")
-    names = np.asarray(arm)
+    try:
+        names = np.asarray(arm)
+    except Exception as error:  # ragged, or an array of another library that does not convert
+        raise InvalidInputError(f"arm must hold one name per row, got {shown(arm)}", field="arm") from error
     if names.ndim != 1:
         raise InvalidInputError(f"arm has shape {names.shape}; expected one name per row", field="arm")
     names = names.astype(str)

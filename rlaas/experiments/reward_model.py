@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
-from rlaas.experiments.comparison import column
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
+from rlaas.experiments.comparison import column, identities, numeric
 
 __all__ = ["RewardModel", "cross_fitted_prediction", "fit_reward_model"]
 
@@ -75,8 +75,12 @@ def fit_reward_model(
         InvalidInputError: rows that do not fit one another, or a reward outside [0, 1] under ``logistic``.
     """
     check_choice(link, ("logistic", "linear"), field="link")
-    if not ridge > 0:
-        raise ConfigurationError(f"ridge is {ridge}; expected a number > 0", field="ridge")
+    if (
+        isinstance(ridge, bool)
+        or not isinstance(ridge, int | float | np.integer | np.floating)
+        or not 0 < ridge < np.inf
+    ):
+        raise ConfigurationError(f"ridge is {shown(ridge)}; expected a finite number > 0", field="ridge")
     taken = actions(action, n_actions)
     target = column(reward, "reward", len(taken))
     if link == "logistic" and ((target < 0) | (target > 1)).any():
@@ -145,21 +149,21 @@ def cross_fitted_prediction(
         seed: of the split into folds.
 
     Raises:
-        ConfigurationError: fewer than 2 folds, or bad options of the model.
+        ConfigurationError: fewer than 2 folds, no seed, or bad options of the model.
         InvalidInputError: rows that do not fit, or fewer identities than folds.
     """
-    if folds < 2:
-        raise ConfigurationError(f"folds is {folds}; expected at least 2", field="folds")
+    if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or folds < 2:
+        raise ConfigurationError(f"folds is {shown(folds)}; expected a whole number, at least 2", field="folds")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ConfigurationError(f"seed is {shown(seed)}; expected a whole number >= 0", field="seed")
     taken = actions(action, n_actions)
     target = column(reward, "reward", len(taken))
     x = feature_matrix(features, len(taken))
-    identity = np.arange(len(taken)) if row is None else np.asarray(row)
-    if identity.shape != taken.shape:
-        raise InvalidInputError(f"row has shape {identity.shape}; expected ({len(taken)},)", field="row")
-    distinct, where = np.unique(identity, return_inverse=True)
-    if len(distinct) < folds:
-        raise InvalidInputError(f"{len(distinct)} distinct rows cannot be split into {folds} folds", field="folds")
-    fold = (np.random.default_rng(seed).permutation(len(distinct)) % folds)[where]
+    where = np.arange(len(taken)) if row is None else identities(row, "row", len(taken))
+    n_distinct = int(where.max()) + 1
+    if n_distinct < folds:
+        raise InvalidInputError(f"{n_distinct} distinct rows cannot be split into {folds} folds", field="folds")
+    fold = (np.random.default_rng(seed).permutation(n_distinct) % folds)[where]
     prediction = np.empty((len(taken), n_actions))
     for k in range(folds):
         inside = fold == k
@@ -176,7 +180,14 @@ def actions(values: ArrayLike, n_actions: int) -> IntArray:
     Raises:
         InvalidInputError: no row, a wrong shape, or a value out of range.
     """
-    array = np.asarray(values)
+    if isinstance(n_actions, bool) or not isinstance(n_actions, int | np.integer) or n_actions < 1:
+        raise ConfigurationError(f"n_actions is {shown(n_actions)}; expected a whole number >= 1", field="n_actions")
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # ragged, or an array of another library that does not convert
+        raise InvalidInputError(
+            f"action must hold one whole number per row, got {shown(values)}", field="action"
+        ) from error
     if array.ndim != 1 or not len(array):
         raise InvalidInputError(f"action has shape {array.shape}; expected (n,), n >= 1", field="action")
     if array.dtype.kind not in "iu":
@@ -194,7 +205,7 @@ def feature_matrix(features: ArrayLike | None, length: int) -> FloatArray:
     Raises:
         InvalidInputError: a wrong shape or a value that is not finite.
     """
-    x = np.zeros((length, 0)) if features is None else np.asarray(features, dtype=np.float64)
+    x = np.zeros((length, 0)) if features is None else numeric(features, "features")
     if x.ndim != 2 or len(x) != length or not np.isfinite(x).all():
         raise InvalidInputError(
             f"features has shape {x.shape}; expected finite numbers ({length}, n_features)", field="features"

@@ -23,6 +23,7 @@ from rlaas.pipeline.candidates import build_front, configuration_parameters
 from rlaas.pipeline.feasibility_search import (
     Budget,
     GuardedProblem,
+    Searched,
     goals_of,
     penalty,
     pooled,
@@ -249,7 +250,10 @@ def feasibility(
         if progress is not None:
             progress(done, total)
 
-    searched = [search_family(scenario, family, budget, seed, tick) for family in families]
+    searched: list[Searched] = []
+    for family in families:
+        static = next((s.best for s in searched if s.family == "static"), None)
+        searched.append(search_family(scenario, family, budget, seed, tick, static))
     field = _Field.of(scenario, {s.family: s.X for s in searched}, budget, seed)
     alone = {name: field.best(field.goals[name](field.values)) for name in (o.name for o in scenario.objectives)}
     slack = target_slack(scenario, field.values, field.default)

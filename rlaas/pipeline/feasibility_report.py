@@ -33,7 +33,8 @@ def feasibility_page(report: FeasibilityReport, extra: Sequence[Section] = ()) -
         extra: sections that follow, such as the scenario's capabilities.
     """
     scenario = report.scenario
-    options = ", ".join(f"{name}={value}" for name, value in report.options.items())
+    # In one line, or it would be no heading.
+    options = " ".join(", ".join(f"{name}={value}" for name, value in report.options.items()).split())
     return Report(
         title=f"Feasibility of {scenario.name}" + (f" ({options})" if options else ""),
         summary=(

@@ -206,15 +206,24 @@ class Searched:
         family: its name.
         X: controllers [n, n_var]: the best for each goal, a spread of the joint front and its members nearest to all
             targets.
+        best: the best for each goal [n_goals, n_var].
         reached: largest smallest slack over all targets that any search saw with the guards kept; None for none.
     """
 
     family: str
     X: FloatArray
+    best: FloatArray
     reached: float | None
 
 
-def search_family(scenario: Scenario, family: str, budget: Budget, seed: int, tick: Callable[[int], None]) -> Searched:
+def search_family(
+    scenario: Scenario,
+    family: str,
+    budget: Budget,
+    seed: int,
+    tick: Callable[[int], None],
+    static: FloatArray | None = None,
+) -> Searched:
     """Search the best controller for each objective alone and for all targets, then the joint front from there.
 
     Args:
@@ -223,6 +232,8 @@ def search_family(scenario: Scenario, family: str, budget: Budget, seed: int, ti
         budget: how much.
         seed: of worlds and searches.
         tick: called with the number of generations done, ``generations`` for each search.
+        static: configurations of ``static`` [n, n_parameters] to start from, where this family has controllers that
+            behave like them.
 
     Raises:
         OperatorError: no controller of the first generation could be evaluated.
@@ -230,9 +241,11 @@ def search_family(scenario: Scenario, family: str, budget: Budget, seed: int, ti
     problem = GuardedProblem(scenario, family, seeds_for("search", seed, budget.search.seeds), budget.search)
     default = pooled(scenario, problem.default)
     goals = goals_of(scenario, default)
+    started = _like_static(scenario, family, static)
     best: list[FloatArray] = []
     for goal in goals.values():
-        best.append(best_controller(problem, goal, np.array(best).reshape(-1, problem.n_var), budget, seed, tick))
+        known = np.array([*best, *started]).reshape(-1, problem.n_var)
+        best.append(best_controller(problem, goal, known, budget, seed, tick))
     done = 0
 
     def progress(generation: int, _generations: int) -> None:
@@ -243,10 +256,10 @@ def search_family(scenario: Scenario, family: str, budget: Budget, seed: int, ti
     joint = minimize(
         problem,
         generations=budget.generations,
-        population=max(budget.population, problem.n_obj + len(best)),
+        population=max(budget.population, problem.n_obj + len(best) + len(started)),
         seed=seed,
         progress=progress,
-        initial=np.array(best),
+        initial=np.array([*best, *started]),
     )
     tick(budget.generations - done)
     slack = target_slack(scenario, joint.F * [-o.sign for o in scenario.objectives], default).min(axis=1)
@@ -256,7 +269,17 @@ def search_family(scenario: Scenario, family: str, budget: Budget, seed: int, ti
     kept = target_slack(scenario, values, default).min(axis=1)[(missed <= 0).all(axis=1)]
     kept = kept[np.isfinite(kept)]
     _, first = np.unique(np.where(problem.integer, np.round(X), X), axis=0, return_index=True)
-    return Searched(family=family, X=X[np.sort(first)], reached=float(kept.max()) if kept.size else None)
+    reached = float(kept.max()) if kept.size else None
+    return Searched(family=family, X=X[np.sort(first)], best=np.array(best), reached=reached)
+
+
+def _like_static(scenario: Scenario, family: str, static: FloatArray | None) -> list[FloatArray]:
+    """Controllers of a family that behave like configurations of ``static``."""
+    if static is None:
+        return []
+    names = scenario.tunables["static"].parameters
+    made = [scenario.tunables[family].from_static(dict(zip(names, row.tolist(), strict=True))) for row in static]
+    return [values for values in made if values is not None]
 
 
 def goals_of(scenario: Scenario, default: FloatArray) -> Mapping[str, Goal]:

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
 from rlaas.experiments.off_policy import ESTIMATORS, MODEL_FREE, EstimatorName, estimate
 from rlaas.experiments.reward_model import cross_fitted_prediction
 
 __all__ = ["EstimatorError", "LoggedBandit", "ReplayComparison", "compare_estimators"]
+
+_COLUMNS = ("policy", "campaign", "item", "position", "click", "propensity", "features", "n_items", "n_positions")
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -142,9 +144,12 @@ def compare_estimators(
         ridge: penalty of the reward model.
 
     Raises:
+        ConfigurationError: an unknown estimator, or a ridge that is not > 0 where a model is fitted.
         InvalidInputError: logs or a distribution that do not fit one another, fewer than 2 runs, or no click in
             ``evaluation``'s log.
     """
+    _check_arguments(behaviour, evaluation, estimators, seed, ridge)
+    distribution = _numbers(distribution)
     shape = (behaviour.n_positions, behaviour.n_items)
     if behaviour.campaign != evaluation.campaign or distribution.shape != shape:
         raise InvalidInputError(
@@ -152,8 +157,8 @@ def compare_estimators(
             f"{evaluation.campaign!r}; expected {shape} and one campaign",
             field="distribution",
         )
-    if runs < 2:
-        raise InvalidInputError(f"runs is {runs}; expected at least 2", field="runs")
+    if not _is_whole(runs) or runs < 2:
+        raise InvalidInputError(f"runs is {shown(runs)}; expected a whole number, at least 2", field="runs")
     truth = float(evaluation.click.mean())
     if truth == 0:
         raise InvalidInputError("the evaluation policy's log holds no click; its value is unknown", field="evaluation")
@@ -177,6 +182,38 @@ def compare_estimators(
         noise=float(np.sqrt(2 / np.pi)) * truth_error / truth,
         errors=tuple(sorted(errors, key=lambda row: row.error)),
     )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _check_arguments(behaviour: Any, evaluation: Any, estimators: Any, seed: Any, ridge: Any) -> None:
+    for name, log in (("behaviour", behaviour), ("evaluation", evaluation)):
+        missing = [column for column in _COLUMNS if not hasattr(log, column)]
+        if missing:
+            raise InvalidInputError(f"{name} is {shown(log)}; expected a log, it lacks {missing[0]}", field=name)
+    if isinstance(estimators, str) or not isinstance(estimators, Sequence) or not estimators:
+        raise InvalidInputError(
+            f"estimators is {shown(estimators)}; expected a list of {', '.join(ESTIMATORS)}", field="estimators"
+        )
+    for name in estimators:
+        check_choice(name, ESTIMATORS, field="estimators")
+    if len(set(estimators)) < len(estimators):
+        raise InvalidInputError(f"estimators must differ, got {shown(list(estimators))}", field="estimators")
+    if not _is_whole(seed) or seed < 0:
+        raise InvalidInputError(f"seed is {shown(seed)}; expected a whole number >= 0", field="seed")
+    if isinstance(ridge, bool) or not isinstance(ridge, int | float | np.integer | np.floating):
+        raise ConfigurationError(f"ridge is {shown(ridge)}; expected a number > 0", field="ridge")
+
+
+def _numbers(distribution: Any) -> FloatArray:
+    try:
+        return np.asarray(distribution, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"distribution is {shown(distribution)}; expected numbers [n_positions, n_items]", field="distribution"
+        ) from error
 
 
 def _one_run(

@@ -50,9 +50,11 @@ def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, see
 
     families: dict[str, Any] = {}
     reached: dict[str, float] = {}
-    for family in scenario.tunables:
+    for family, tunable in scenario.tunables.items():
         problem = GuardedProblem(scenario, family, seeds_for("search", seed, budget.search.seeds), budget.search)
-        found: list[FloatArray] = []
+        # What can react starts as the best that cannot, and stays among the finalists.
+        start = tunable.from_static(families["static"]) if "static" in families else None
+        found: list[FloatArray] = [] if start is None else [start]
         for restart in range(restarts):
             known = np.array(found).reshape(-1, problem.n_var)
             found.append(best_controller(problem, goal, known, budget, seed + restart, lambda _: None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError
 from rlaas.objectives import Mode, Objective, normalise
+from rlaas.scenarios.apart import arrays_apart, set_apart
 from rlaas.scenarios.checks import check_num_envs, numbers, seed_list
+from rlaas.scenarios.choices import Choices
 from rlaas.scenarios.reports import Report, Section
 
 __all__ = [
@@ -34,6 +36,9 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.floating[Any]]
+
+_CHOICES = {"baselines": "baseline", "modes": "mode", "tunables": "tunable"}
+"""What one of a scenario's mappings is called."""
 
 
 class Controller(ABC):
@@ -91,6 +96,9 @@ class Tunable:
         low, high: inclusive bounds, one per parameter.
         integer: true where a parameter takes whole numbers only.
         make: builds the controller for a parameter vector [n_parameters].
+        as_static: by parameter, the parameter of ``static`` whose value makes this family behave like that one, or the
+            value that does; empty where none do. A search starts from there, so that what can react is never worse
+            than what cannot.
     """
 
     name: str
@@ -99,6 +107,15 @@ class Tunable:
     high: tuple[float, ...]
     integer: tuple[bool, ...]
     make: Callable[[NDArray[np.float64]], Controller]
+    as_static: Mapping[str, str | float] = field(default_factory=dict)
+
+    def from_static(self, static: Mapping[str, float]) -> NDArray[np.float64] | None:
+        """Values [n_parameters] that behave like a configuration of ``static``, within bounds; None where none do."""
+        if not self.as_static:
+            return None
+        same = [self.as_static[name] for name in self.parameters]
+        values = [static[value] if isinstance(value, str) else value for value in same]
+        return np.clip(np.array(values, dtype=np.float64), self.low, self.high)
 
     def controller(self, values: Sequence[float] | NDArray[np.float64]) -> Controller:
         """The controller at ``values``; integer parameters are rounded.
@@ -133,6 +150,9 @@ class VectorScenarioEnv(gymnasium.vector.VectorEnv):  # type: ignore[type-arg]
 
     The same seed gives the same bits, whatever the number of environments stepped together; the random stream of an
     environment does not depend on the actions taken (common random numbers).
+
+    A deep copy or an unpickled one continues with the same bits, and keeps its arrays as far from each other as the
+    original does: see :func:`~rlaas.scenarios.apart.separate`.
     """
 
     reward_space: spaces.Box
@@ -177,6 +197,15 @@ class VectorScenarioEnv(gymnasium.vector.VectorEnv):  # type: ignore[type-arg]
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state` as if nothing had happened in between."""
         vars(self).update(copy.deepcopy(dict(state)))
+
+    def __getstate__(self) -> Any:
+        # What copy.deepcopy and pickle go by. An array does not tell its copy where it lay, so they are listed beside.
+        return vars(self), arrays_apart(self)
+
+    def __setstate__(self, state: Any) -> None:
+        attributes, arrays = state
+        vars(self).update(attributes)
+        set_apart(self, arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,13 +274,26 @@ class Scenario(ABC):
     }
     training_defaults: ClassVar[Mapping[str, Any]] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Whichever dictionary a scenario has these in: whoever asks for a name that is not there learns which are.
+        if name in _CHOICES and type(value) is dict:
+            value = Choices(_CHOICES[name], value)
+        super().__setattr__(name, value)
+
     @property
     def measures(self) -> tuple[str, ...]:
         """Names under which outcomes carry the parts: ``<part>_num`` and ``<part>_den``, part by part."""
         return tuple(f"{part}_{end}" for part in self.part_names for end in ("num", "den"))
 
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
-        """``num_envs`` environments of ``env_class``, to be reset first; a sequence gives each its own seed."""
+        """``num_envs`` environments of ``env_class``, to be reset first; a sequence gives each its own seed.
+
+        Raises:
+            InvalidInputError: an impossible number of environments, or seeds that are none.
+        """
+        check_num_envs(num_envs)
+        # Before the class sees it, which may hand it to anything.
+        seed_list(seed, num_envs)
         env = self.env_class(self, num_envs)
         env.reset(seed=seed)
         return env

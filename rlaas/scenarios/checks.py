@@ -15,9 +15,11 @@ from rlaas.errors import InvalidInputError, shown
 __all__ = [
     "LARGEST_BATCH",
     "available_bytes",
+    "check_count",
     "check_environment",
     "check_num_envs",
     "check_seed",
+    "check_seeds",
     "is_number",
     "is_whole",
     "numbers",
@@ -85,6 +87,40 @@ def check_num_envs(num_envs: Any) -> int:
     if num_envs > LARGEST_BATCH:
         raise InvalidInputError(f"num_envs must be at most {LARGEST_BATCH}, got {shown(num_envs)}", field="num_envs")
     return int(num_envs)
+
+
+def check_count(field: str, value: Any, least: int) -> int:
+    """A whole number that is large enough.
+
+    Raises:
+        InvalidInputError: names the field.
+    """
+    if not is_whole(value) or value < least:
+        raise InvalidInputError(f"{field} must be a whole number >= {least}, got {shown(value)}", field=field)
+    return int(value)
+
+
+def check_seeds(seeds: Any) -> tuple[int, ...]:
+    """Seeds to evaluate on, each a world of its own.
+
+    Raises:
+        InvalidInputError: none, anything but whole numbers >= 0, or one of them twice.
+    """
+    if isinstance(seeds, np.ndarray) and seeds.ndim == 1:
+        seeds = list(seeds)
+    if isinstance(seeds, str | bytes | bytearray | memoryview) or not isinstance(seeds, Sequence):
+        raise InvalidInputError(f"seeds must be a list of whole numbers >= 0, got {shown(seeds)}", field="seeds")
+    if not seeds:
+        raise InvalidInputError("seeds must hold at least one seed, got none", field="seeds")
+    for i, seed in enumerate(seeds):
+        if not is_whole(seed) or seed < 0:
+            raise InvalidInputError(f"seeds[{i}] must be a whole number >= 0, got {shown(seed)}", field="seeds")
+    chosen = tuple(int(seed) for seed in seeds)
+    if len(set(chosen)) < len(chosen):
+        # One world seen twice would make every interval narrower than it is.
+        twice = next(seed for i, seed in enumerate(chosen) if seed in chosen[:i])
+        raise InvalidInputError(f"seeds must differ from each other, got {twice} more than once", field="seeds")
+    return chosen
 
 
 def check_environment(environment: Any, environments: int) -> int:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import InvalidInputError, check_choice
+from rlaas.errors import check_choice
 from rlaas.fronts import Candidate
 from rlaas.objectives import to_minimisation
 from rlaas.scenarios.base import Controller, Scenario, Tunable
-from rlaas.scenarios.evaluation import Evaluation, evaluate
+from rlaas.scenarios.checks import check_seeds
+from rlaas.scenarios.evaluation import Evaluation, SideBySide, check_counts, roll_out
 
 __all__ = ["ConfigurationProblem"]
 
@@ -20,33 +21,6 @@ FloatArray = NDArray[np.float64]
 
 ROWS_PER_BATCH = 512
 """Decision makers stepped together: enough to amortise a step's fixed cost, small enough to stay in the cache."""
-
-
-class _SideBySide(Controller):
-    """Several controllers in one rollout, each in charge of an equal run of adjoining rows."""
-
-    def __init__(self, controllers: Sequence[Controller]) -> None:
-        self._controllers = controllers
-
-    def reset(self, num_rows: int, seed: int) -> None:
-        """Give each controller its share of the rows."""
-        for controller in self._controllers:
-            controller.reset(num_rows // len(self._controllers), seed)
-
-    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
-        """Each controller's actions for its own rows."""
-        return np.concatenate(
-            [controller.act(rows) for controller, rows in zip(self._controllers, self._split(observation), strict=True)]
-        )
-
-    def learn(self, observation: NDArray[Any], action: NDArray[Any], reward: NDArray[Any]) -> None:
-        """Each controller sees its own rows only."""
-        shares = zip(*(self._split(array) for array in (observation, action, reward)), strict=True)
-        for controller, share in zip(self._controllers, shares, strict=True):
-            controller.learn(*share)
-
-    def _split(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        return np.split(array, len(self._controllers))
 
 
 class ConfigurationProblem:
@@ -72,7 +46,7 @@ class ConfigurationProblem:
 
     Raises:
         ConfigurationError: an unknown tunable, naming the choices.
-        InvalidInputError: no seed, or a count below its minimum.
+        InvalidInputError: no seed, the same seed twice, anything but whole numbers, or a count below its minimum.
     """
 
     n_constraints = 0
@@ -88,14 +62,10 @@ class ConfigurationProblem:
         replicas: int = 1,
     ) -> None:
         check_choice(tunable, scenario.tunables, field="tunable")
-        if not len(seeds):
-            raise InvalidInputError("a configuration problem needs at least one seed", field="seeds")
-        for name, value, least in (("steps", steps, 1), ("warmup", warmup, 0), ("replicas", replicas, 1)):
-            if value < least:
-                raise InvalidInputError(f"{name} must be at least {least}, got {value}", field=name)
+        check_counts(steps, warmup, replicas)
         self.scenario = scenario
         self.tunable = tunable
-        self.seeds = tuple(int(seed) for seed in seeds)
+        self.seeds = check_seeds(seeds)
         self.steps = steps
         self.warmup = warmup
         self.replicas = replicas
@@ -167,9 +137,9 @@ class ConfigurationProblem:
         ]
 
     def _run(self, controllers: Sequence[Controller]) -> Evaluation:
-        return evaluate(
+        return roll_out(
             self.scenario,
-            _SideBySide(controllers),
+            SideBySide(controllers),
             self.seeds * len(controllers),
             steps=self.steps,
             warmup=self.warmup,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from scipy import stats
 from rlaas.errors import InvalidInputError
 from rlaas.fronts import Candidate, CandidateKind
 from rlaas.scenarios.base import Controller, Scenario
+from rlaas.scenarios.checks import check_count, check_seeds
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "SideBySide", "check_counts", "evaluate", "roll_out"]
 
 FloatArray = NDArray[np.float64]
 
@@ -79,6 +81,38 @@ class Evaluation:
         )
 
 
+class SideBySide(Controller):
+    """Several controllers in one rollout, each in charge of an equal run of adjoining rows.
+
+    Args:
+        controllers: in the order of their rows.
+        seeds: of each; None for that of the rollout.
+    """
+
+    def __init__(self, controllers: Sequence[Controller], seeds: Sequence[int] | None = None) -> None:
+        self._controllers, self._seeds = controllers, seeds
+
+    def reset(self, num_rows: int, seed: int) -> None:
+        """Give each controller its share of the rows."""
+        for controller, own in zip(self._controllers, self._seeds or [seed] * len(self._controllers), strict=True):
+            controller.reset(num_rows // len(self._controllers), own)
+
+    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """Each controller's actions for its own rows."""
+        return np.concatenate(
+            [controller.act(rows) for controller, rows in zip(self._controllers, self._split(observation), strict=True)]
+        )
+
+    def learn(self, observation: NDArray[Any], action: NDArray[Any], reward: NDArray[Any]) -> None:
+        """Each controller sees its own rows only."""
+        shares = zip(*(self._split(array) for array in (observation, action, reward)), strict=True)
+        for controller, share in zip(self._controllers, shares, strict=True):
+            controller.learn(*share)
+
+    def _split(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        return np.split(array, len(self._controllers))
+
+
 def evaluate(
     scenario: Scenario,
     controller: Controller,
@@ -92,22 +126,37 @@ def evaluate(
 
     Args:
         scenario: what is controlled.
-        controller: who controls it.
+        controller: who controls it. One that learns is copied for each seed: learning from one another, seeds would not
+            be independent, and an interval over them would be too narrow.
         seeds: one environment (times ``replicas``) each; the same seeds give every controller the same world.
         steps: counted steps.
         warmup: steps run first and left out of the sums.
         replicas: environments per seed, pooled before the ratio is taken.
 
     Raises:
-        InvalidInputError: no seed, or no counted step.
+        InvalidInputError: no seed, the same seed twice, anything but whole numbers, or a count below its minimum.
     """
-    if not seeds:
-        raise InvalidInputError("evaluate needs at least one seed", field="seeds")
-    if steps < 1 or warmup < 0 or replicas < 1:
-        raise InvalidInputError(
-            f"evaluate needs steps >= 1, warmup >= 0 and replicas >= 1; got {steps}, {warmup}, {replicas}",
-            field="steps",
-        )
+    check_counts(steps, warmup, replicas)
+    chosen = check_seeds(seeds)
+    if type(controller).learn is not Controller.learn:
+        controller = SideBySide([copy.deepcopy(controller) for _ in chosen], chosen)
+    return roll_out(scenario, controller, chosen, steps=steps, warmup=warmup, replicas=replicas)
+
+
+def check_counts(steps: Any, warmup: Any, replicas: Any) -> None:
+    """Refuse what cannot say how much is simulated.
+
+    Raises:
+        InvalidInputError: names the argument.
+    """
+    for name, value, least in (("steps", steps, 1), ("warmup", warmup, 0), ("replicas", replicas, 1)):
+        check_count(name, value, least)
+
+
+def roll_out(
+    scenario: Scenario, controller: Controller, seeds: Sequence[int], *, steps: int, warmup: int, replicas: int
+) -> Evaluation:
+    """:func:`evaluate` without its checks: a seed may come twice, once for each of several controllers."""
     started = time.perf_counter()
     spread = [
         int(child.generate_state(1)[0]) if replicas > 1 else int(seed)

@@ -32,7 +32,9 @@ def load(name: str, **options: Any) -> Scenario:
         ConfigurationError: unknown name or option, naming the choices.
     """
     if not isinstance(name, str):
-        raise ConfigurationError(f"scenario must be a name or module:attribute, got {shown(name)}", field="scenario")
+        raise ConfigurationError(
+            f"scenario must be one of {', '.join(available())} or module:attribute, got {shown(name)}", field="scenario"
+        )
     if ":" in name:
         factory = _by_path(name)
     else:

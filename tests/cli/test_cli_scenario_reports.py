@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from PIL import Image
 
 from rlaas.cli.main import app, run
-from rlaas.cli.scenario_reports import parse_options
+from rlaas.cli.scenario_reports import _options_part, parse_options
 from rlaas.errors import ConfigurationError
 
 
@@ -74,11 +77,64 @@ def test_bad_usage_is_one_line_and_status_2(
     assert run(app, ["scenarios", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    # A progress bar may have been there before: the error is what remains.
-    lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, captured.err
-    assert expected in lines[0]
+    # Nothing beside it, no progress bar either: stderr is no terminal here.
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1, captured.err
+    assert expected in captured.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=str)
+def test_an_error_behind_a_progress_bar_is_one_line_where_stderr_is_no_terminal(
+    flags: list[str], tmp_path: Path
+) -> None:
+    arguments = ["calibrate", "support.toy:ToyScenario", "--output", str(tmp_path), *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", "from rlaas.cli import main; main()", "scenarios", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        # Colours on demand do not make a file a terminal.
+        env={**os.environ, "FORCE_COLOR": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: toy has no measurements to compare with\n")
+
+
+def test_json_of_the_list_is_not_passed_over_before_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, ["scenarios", "--json", "show", "network5g"]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "error: --json goes behind show\n")
+
+
+def test_show_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, ["scenarios", "show", "network5g", "--json"]) == 0
+    options = json.loads(capsys.readouterr().out)["options"]
+    assert options["size"] == "small"
+    assert options["hour"] is None
+    assert run(app, ["scenarios", "show", "network5g"]) == 0
+    assert "episode_steps" in capsys.readouterr().out
+
+
+def test_file_names_tell_options_apart() -> None:
+    assert _options_part({}) == ""
+    assert _options_part({"size": "medium", "load": "high"}) == "-load=high-size=medium"
+    assert _options_part({"load": "high", "size": "medium"}) == "-load=high-size=medium"
+    assert _options_part({"cells": 3, "sectors": 1}) != _options_part({"cells": 1, "sectors": 3})
+    events = [[{"kind": "outage", "cell": cell, "at_s": 1.0} for cell in range(30)] for _ in range(2)]
+    events[1][7]["cell"] = 2
+    long = [_options_part({"events": one, "load": "low"}) for one in events]
+    assert long[0] != long[1]
+    for name in (*long, _options_part({"sites": "../a b/$(rm).csv"}), _options_part({"users": "9" * 300})):
+        assert re.fullmatch(r"(-load=low)?-[0-9a-f]{12}", name)
+
+
+def test_the_page_says_the_options_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wish = "x" * 120
+    arguments = ["support.toy:WishfulToy", "--option", f"wish={wish}", "--quick", "--output", str(tmp_path), "--json"]
+    assert run(app, ["scenarios", "feasibility", *arguments]) == 0
+    page = Path(json.loads(capsys.readouterr().out)["page"])
+    assert re.fullmatch(r"toy-feasibility-[0-9a-f]{12}\.md", page.name)
+    assert page.read_text(encoding="utf-8").startswith(f"# Feasibility of toy (wish={wish})\n")
 
 
 def test_a_folder_is_no_file_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -239,6 +239,9 @@ def test_srm() -> None:
         ([1, 2, 3], ["old", "old", "other"], [1, 2, 3], None, "treatment 'new' has no row; arms found: old, other"),
         ([1, 2, 3, 3], ["old", "old", "new", "old"], [1, 2, 3, 4], None, "units are in both arms, such as 3"),
         ([1, 2, 3], ["old", "old", "new"], [1, 2, 3], None, "arm 'new' has 1 unit"),
+        ([1, 2, np.nan, np.nan], ["old", "old", "new", "new"], [1, 2, 3, 4], None, "unit is missing in 2 of 4 rows"),
+        (["a", None, "b", "c"], ["old", "old", "new", "new"], [1, 2, 3, 4], None, "such as 1; every row needs"),
+        ([1, 2, 3, 4], ["old", "old", "new", "new"], ["a", "b", "c", "d"], None, "numerator must hold numbers"),
         ([1, 2, 3, 4], ["old", "old", "new", "new"], [1, 2, np.nan, 1], None, r"numerator\[2\] is nan"),
         ([1, 2, 3, 4], ["old", "old", "new", "new"], [1, 2, 3], None, r"numerator has shape \(3,\)"),
         ([1, 2, 3], ["old", "old", "new", "new"], [1, 2, 3, 4], None, r"unit has shape \(3,\)"),
@@ -254,6 +257,16 @@ def test_bad_unit_data_is_named(unit: Any, arm: Any, top: Any, bottom: Any, mess
 def test_bad_switchback_data_is_named() -> None:
     step, arm = _switchback(3)
     value = np.ones(len(step))
+    for options, field in (
+        ({"block_steps": "10"}, "block_steps"),
+        ({"washout_steps": None}, "washout_steps"),
+        ({"control": ["old"]}, "control"),
+        ({"arm": [["old"], ["old", "new"]]}, "arm"),
+    ):
+        given = {"step": step, "arm": arm, "numerator": value, **BLOCKS, **NAMES}
+        with pytest.raises(InvalidInputError, match=field) as caught:
+            compare_switchback(**(given | options))
+        assert caught.value.field == field
     with pytest.raises(InvalidInputError, match=r"at least 2 pairs .* found 1 in 2 blocks of 10 steps"):
         compare_switchback(step[:20], arm[:20], value[:20], **BLOCKS, **NAMES)
     with pytest.raises(InvalidInputError, match="holds both arms"):

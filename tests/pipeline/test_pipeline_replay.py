@@ -88,6 +88,31 @@ def test_bad_input_says_so() -> None:
         compare_estimators(logged, replace(other, click=np.zeros(50, dtype=np.int64)), LEANING)
 
 
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"behaviour": None}, "behaviour"),
+        ({"evaluation": "bts"}, "evaluation"),
+        ({"distribution": None}, "distribution"),
+        ({"distribution": "all"}, "distribution"),
+        ({"distribution": [[1.0], [0.5, 0.5]]}, "distribution"),
+        ({"estimators": "dm"}, "estimators"),
+        ({"estimators": ()}, "estimators"),
+        ({"estimators": ("best",)}, "estimators"),
+        ({"estimators": ("dm", "dm")}, "estimators"),
+        ({"runs": 2.5}, "runs"),
+        ({"seed": "x"}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"ridge": "much"}, "ridge"),
+    ],
+)
+def test_odd_arguments_are_named(changed: dict[str, Any], field: str) -> None:
+    logs = {"behaviour": _log("uniform", UNIFORM, 50, 0), "evaluation": _log("leaning", LEANING, 50, 1)}
+    with pytest.raises((InvalidInputError, ConfigurationError), match=field) as caught:
+        compare_estimators(**({**logs, "distribution": LEANING} | changed))
+    assert caught.value.field == field
+
+
 def _real(repository: Path, campaign: Any, behaviour: Any) -> ReplayComparison:
     root = Path(os.environ.get("RLAAS_DATA_DIR", repository.parent / "shared" / "data")) / "open_bandit"
     if not root.is_dir():

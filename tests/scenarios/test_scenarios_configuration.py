@@ -22,6 +22,7 @@ from rlaas.scenarios import (
     Tunable,
     VectorScenarioEnv,
     evaluate,
+    load,
 )
 from rlaas.scenarios.configuration import ROWS_PER_BATCH, ConfigurationProblem
 
@@ -210,9 +211,31 @@ def test_bad_requests_name_the_field(problem: ConfigurationProblem) -> None:
         ConfigurationProblem(scenario, "nope", seeds=[1], steps=3)
     with pytest.raises(InvalidInputError, match="at least one seed"):
         ConfigurationProblem(scenario, "static", seeds=[], steps=3)
-    with pytest.raises(InvalidInputError, match="steps must be at least 1, got 0"):
+    with pytest.raises(InvalidInputError, match="steps must be a whole number >= 1, got 0"):
         ConfigurationProblem(scenario, "static", seeds=[1], steps=0)
     with pytest.raises(InvalidInputError, match=r"static.ask must be in \[0, 10\], got 11"):
         problem.evaluate(np.array([[1.0, 11.0]]))
     with pytest.raises(InvalidInputError, match=r"shape \(3,\); expected \(2,\)"):
         problem.evaluate(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("name", ["network5g", "recsys"])
+def test_the_reactive_family_contains_the_static_one(name):
+    scenario = load(name)
+    static, reactive = scenario.tunables["static"], scenario.tunables["reactive"]
+    rng = np.random.default_rng(5)
+    low, high = np.array(static.low), np.array(static.high)
+    # Below the sleep at which cells are off: a rule never switches all of them off at once.
+    x = low + 0.85 * (high - low) * rng.random(len(low))
+    x = np.where(static.integer, np.round(x), x)
+    same = reactive.from_static(dict(zip(static.parameters, x.tolist(), strict=True)))
+    assert same is not None
+    found = [
+        evaluate(scenario, family.controller(v), [3, 4], steps=30) for family, v in ((static, x), (reactive, same))
+    ]
+    np.testing.assert_allclose(found[0].values, found[1].values, rtol=1e-4)
+
+
+def test_a_family_without_static_members_says_so():
+    scenario = load("network5g")
+    assert scenario.tunables["static"].from_static({}) is None

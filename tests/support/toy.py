@@ -102,3 +102,11 @@ class ToyScenario(Scenario):
 
     def guards(self, numerators: Any, denominators: Any) -> dict[str, Any]:
         return {"quality": np.asarray(numerators)[..., 1]}
+
+
+class WishfulToy(ToyScenario):
+    """The toy with an option that changes nothing."""
+
+    def __init__(self, wish: str = "") -> None:
+        super().__init__()
+        self.options = {"wish": wish}

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
+from rlaas.scenarios.apart import separate
 from rlaas.scenarios.compiled.kernels import inner
 
 __all__ = ["REGIONS", "fetch_ahead", "region", "separate"]
 
 REGIONS = 8
 _LINE_BYTES = 64
-_GUARD_BYTES = 4096
-
-
-def separate(shape: int | tuple[int, ...], dtype: Any = np.float64, fill: Any = 0) -> NDArray[Any]:
-    """An array that lies far from every other, on a cache line's boundary.
-
-    Compiled loops check whether the arrays they read and write overlap and take another way where they seem to. The
-    check is a rough one: arrays that merely lie close fail it. Where memory happens to be allocated would then decide
-    in which order sums are rounded.
-    """
-    kind = np.dtype(dtype)
-    size = int(np.prod(shape)) * kind.itemsize
-    memory = np.zeros(size + 2 * _GUARD_BYTES + _LINE_BYTES, dtype=np.uint8)
-    first = _GUARD_BYTES + -(memory.ctypes.data + _GUARD_BYTES) % _LINE_BYTES
-    array: NDArray[Any] = memory[first : first + size].view(kind).reshape(shape)
-    if fill:
-        array[...] = fill
-    return array
 
 
 def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

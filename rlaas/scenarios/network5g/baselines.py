@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW, default_a
 from rlaas.scenarios.network5g.reference import Reference
 from rlaas.scenarios.network5g.rules import (
     REACTIVE,
+    REACTS,
     LoadBalancing,
     LoadSleep,
     Reactive,
@@ -92,22 +93,26 @@ def make_tunables(ref: Reference, colour: NDArray[np.int64], *, central: bool = 
         colour: class of each cell of a network [n_cells].
         central: they are to set whole networks; the parameters are the same, equal for all cells.
     """
-    families: tuple[tuple[str, dict[str, tuple[float, float]], Callable[[NDArray[np.float64]], Controller]], ...] = (
-        (
-            "static",
-            dict(zip(ACTION_NAMES, zip(LOW.tolist(), HIGH.tolist(), strict=True), strict=True)),
-            ConstantController,
-        ),
-        ("reactive", dict(REACTIVE), partial(Reactive, colour=colour, base=default_action(ref))),
-    )
-    return {
-        name: Tunable(
+    static = dict(zip(ACTION_NAMES, zip(LOW.tolist(), HIGH.tolist(), strict=True), strict=True))
+    as_static = {parameter: 0.0 if parameter in REACTS else parameter for parameter in REACTIVE}
+
+    def family(
+        name: str,
+        bounds: Mapping[str, tuple[float, float]],
+        make: Callable[[NDArray[np.float64]], Controller],
+        as_static: Mapping[str, str | float],
+    ) -> Tunable:
+        return Tunable(
             name=name,
             parameters=tuple(bounds),
             low=tuple(low for low, _ in bounds.values()),
             high=tuple(high for _, high in bounds.values()),
             integer=(False,) * len(bounds),
             make=partial(_whole, len(colour), make) if central else make,
+            as_static=as_static,
         )
-        for name, bounds, make in families
+
+    return {
+        "static": family("static", static, ConstantController, {}),
+        "reactive": family("reactive", REACTIVE, partial(Reactive, colour=colour, base=default_action(ref)), as_static),
     }

@@ -12,6 +12,7 @@ from rlaas.errors import InvalidInputError, shown
 from rlaas.scenarios.base import VectorScenarioEnv, seed_list
 from rlaas.scenarios.network5g.control import ACTION_NAMES, check_actions
 from rlaas.scenarios.network5g.engine import DELAY_EDGES_MS, Engine, Network, Out, delay_statistics
+from rlaas.scenarios.network5g.identity import check_identity, identity
 from rlaas.scenarios.network5g.objectives import PART_NAMES
 
 if TYPE_CHECKING:
@@ -114,23 +115,25 @@ class VectorNetwork5G(VectorScenarioEnv):
 
     def get_state(self) -> dict[str, Any]:
         """Everything the next steps depend on, as copies."""
-        return {"engine": self._engine.get_state(), "started": self._started}
+        return {"engine": self._engine.get_state(), "started": self._started, "options": self._options()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`.
 
         Raises:
-            InvalidInputError: the state of another number of environments or another network, or none at all.
+            InvalidInputError: the state of another number of environments, of other options, which are named, or none
+                at all; nothing changed then.
         """
         if not isinstance(state, Mapping):
             raise InvalidInputError(f"state must be what get_state returned, got {shown(state)}", field="state")
-        missing = sorted({"engine", "started"} - set(state))
+        missing = sorted({"engine", "started", "options"} - set(state))
         if missing:
             raise InvalidInputError(f"state lacks {', '.join(missing)}", field="state")
         if not isinstance(state["engine"], Mapping) or not isinstance(state["started"], bool | np.bool_):
             raise InvalidInputError(
                 "state must hold engine, the arrays by name, and started, True or False", field="state"
             )
+        check_identity(state["options"], self._options())
         self._engine.set_state(state["engine"])
         self._started = bool(state["started"])
 
@@ -162,6 +165,9 @@ class VectorNetwork5G(VectorScenarioEnv):
     def engine(self) -> Engine:
         """What steps the networks, for tools that look inside."""
         return self._engine
+
+    def _options(self) -> dict[str, str]:
+        return identity(self.scenario, self._engine.network)
 
     def _view(self, values: NDArray[Any]) -> NDArray[Any]:
         return values.reshape(self.num_envs, -1)

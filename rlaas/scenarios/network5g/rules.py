@@ -16,7 +16,7 @@ from rlaas.scenarios.base import Controller
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES
 
-__all__ = ["REACTIVE", "LoadBalancing", "LoadSleep", "Reactive", "WaterFilling", "WholeNetwork", "water_fill"]
+__all__ = ["REACTIVE", "REACTS", "LoadBalancing", "LoadSleep", "Reactive", "WaterFilling", "WholeNetwork", "water_fill"]
 
 Float64Array = NDArray[np.float64]
 
@@ -28,13 +28,19 @@ REACTIVE: Mapping[str, tuple[float, float]] = {
     "tilt_deg": (0.0, 16.0),
     "alpha": (0.5, 2.5),
     "handover_offset_db": (0.0, 6.0),
-    "sleep_idle": (0.0, 0.875),  # sleep of a cell without load
+    "sleep": (0.0, 0.875),  # of a cell without load
     "sleep_slope": (0.0, 4.0),  # less sleep per unit of resource-block use
-    "sleep_urllc": (0.0, 1.0),  # factor on the sleep while URLLC users are served
+    "sleep_urllc_cut": (0.0, 1.0),  # share of the sleep that is given up while URLLC users are served
     "offset_slope": (0.0, 12.0),  # dB of cell offset per unit of load that the neighbours have more
     "off_below": (0.0, 0.5),  # one cell in three is off while it and its neighbours are used less than this
 }
-"""Parameters of :class:`Reactive` with their bounds: all that a static setting has, and what reacts to load."""
+"""Parameters of :class:`Reactive` with their bounds: all that a static setting has, and what reacts to load.
+
+A cell offset that all cells have alike changes nothing, so of the static settings only that one is not here. With the
+parameters that react at 0 the rule is the static setting of the others.
+"""
+REACTS = ("sleep_slope", "sleep_urllc_cut", "offset_slope", "off_below")
+"""Those that react to load."""
 
 _POWER, _OFFSET, _SLEEP = (ACTION_NAMES.index(name) for name in ("power_db", "cell_offset_db", "sleep"))
 _SHANNON_SHARE = 0.75
@@ -242,8 +248,8 @@ class Reactive(Controller):
         p = self._p
         own, around = _column(observation, "use_total"), _column(observation, "neighbours_use")
         actions = np.repeat(self._base[None], len(own), axis=0)
-        sleep = np.clip(p["sleep_idle"] - p["sleep_slope"] * own, 0.0, 0.875)
-        sleep = np.where(_column(observation, "users_urllc") > 0, p["sleep_urllc"] * sleep, sleep)
+        sleep = np.clip(p["sleep"] - p["sleep_slope"] * own, 0.0, 0.875)
+        sleep = np.where(_column(observation, "users_urllc") > 0, (1.0 - p["sleep_urllc_cut"]) * sleep, sleep)
         may = np.tile((self._colour == 0) & (len(self._colour) > 1), len(own) // len(self._colour))
         sleep = np.where(may & (own < p["off_below"]) & (around < p["off_below"]), 1.0, sleep)
         actions[:, _SLEEP] = sleep

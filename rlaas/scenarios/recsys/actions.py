@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import InvalidInputError, shown
 
 __all__ = ["ActionTable"]
 
@@ -38,8 +38,15 @@ class ActionTable:
         Raises:
             InvalidInputError: wrong shape, no whole numbers, or out of range; names ``action`` and what is allowed.
         """
-        array = np.asarray(actions)
         allowed = f"whole numbers from 0 to {self.n - 1}"
+        try:
+            array = np.asarray(actions)
+        except Exception as error:  # ragged, or an array of another library that does not convert
+            raise InvalidInputError(
+                f"action must be an array ({rows},) of {allowed}, got {shown(actions)}", field="action"
+            ) from error
+        if isinstance(actions, np.ma.MaskedArray):
+            raise InvalidInputError(f"action is masked; expected ({rows},) {allowed}", field="action")
         if array.shape != (rows,):
             raise InvalidInputError(f"action has shape {array.shape}; expected ({rows},) {allowed}", field="action")
         if not np.issubdtype(array.dtype, np.integer):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaas.errors import UnknownNameError
 from rlaas.scenarios.base import Baseline, ConstantController, Controller, Tunable
+from rlaas.scenarios.choices import Choices
 from rlaas.scenarios.recsys.actions import ActionTable
 from rlaas.scenarios.recsys.controllers import LinUCBController, RandomController, ReactiveController, ReactiveRule
 from rlaas.scenarios.recsys.reference import ActionConstants
@@ -19,6 +22,15 @@ _FIXED: Mapping[str, tuple[str, str, str, str]] = {
     "popularity": ("popularity", "retrieval", "none", "the most popular items not yet shown, the same for everyone"),
     "demographic": ("demographic", "retrieval", "none", "content by the segment's taste alone, whatever a user did"),
     "content": ("content", "click", "none", "items like those the user clicked, by their features"),
+    "fresh": ("fresh", "retrieval", "none", "new items first, of those that match the user"),
+    "economy": (
+        "economy",
+        "retrieval",
+        "none",
+        "items that cost little to serve first, of those that match",
+    ),
+    "value": ("content", "value", "none", "content, ranked by the orders and the margin that are expected"),
+    "uniform": ("content", "click", "uniform", "content, with some positions filled at random"),
     "item_knn": ("item_knn", "retrieval", "none", "items that users who clicked the same ones clicked"),
     "als": ("collaborative", "retrieval", "none", "implicit matrix factorisation, extended to new items by content"),
     "user_linucb": ("content", "click", "linucb", "content, by the upper confidence bound of taste and quality"),
@@ -29,8 +41,20 @@ _FIXED: Mapping[str, tuple[str, str, str, str]] = {
 }
 """Retrieval, ranking and exploration of rules that do not diversify."""
 
-COLD_START = tuple(_FIXED)
-"""Baselines that are strategies for new users or new items, each alone."""
+COLD_START = tuple(name for name in _FIXED if name not in ("economy", "value"))
+"""Baselines that are strategies for new users or new items, each alone; ``strategies="core"`` has four of them."""
+
+
+class Baselines(Choices[Baseline]):
+    """Baselines by name; one that is missing for want of an option says which."""
+
+    def __init__(self, values: Mapping[str, Baseline]) -> None:
+        super().__init__("baseline", values)
+
+    def __missing__(self, name: Any) -> NoReturn:
+        if isinstance(name, str) and name in _FIXED:
+            raise UnknownNameError(f"baseline {name!r} needs the option strategies='all'", field="strategies")
+        super().__missing__(name)
 
 
 def baselines_of(
@@ -110,6 +134,17 @@ def tunables_of(table: ActionTable, observation_names: Sequence[str]) -> dict[st
             high=(1.0, 10.0, retrieval, retrieval, ranking, diversity, diversity, exploration),
             integer=(False, False, True, True, True, True, True, True),
             make=partial(_reactive, table, features),
+            # Everybody counts as unknown, and hardly anybody as bored.
+            as_static={
+                "confidence": 1.0,
+                "idle_pages": 10.0,
+                "unknown_retrieval": "retrieval",
+                "known_retrieval": "retrieval",
+                "ranking": "ranking",
+                "interested_diversity": "diversity",
+                "bored_diversity": "diversity",
+                "exploration": "exploration",
+            },
         ),
     )
     return {tunable.name: tunable for tunable in made}

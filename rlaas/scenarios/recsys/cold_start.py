@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import InvalidInputError, shown
 from rlaas.scenarios.base import Controller
+from rlaas.scenarios.checks import is_whole
+from rlaas.scenarios.recsys.catalogue import Catalogue
 from rlaas.scenarios.recsys.reference import SLATE
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ FIRST_IMPRESSIONS = 100
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColdStart:
     """Clicks per impression of one strategy on new users and new items, with 95 % intervals over seeds.
+
+    Seeds are what is independent: impressions of one user, session or stream are not, and count within their seed.
 
     Attributes:
         strategy: its name.
@@ -61,22 +65,17 @@ def cold_start_report(
     Args:
         scenario: the recommender.
         controllers: by the name to report; for example those of :data:`~rlaas.scenarios.recsys.baselines.COLD_START`.
-        seeds: at least two, for the intervals.
+        seeds: at least two for the intervals, no two alike. Each is a rollout of its own: what learns starts anew.
         steps: of each stream.
         replicas: streams per seed, pooled before the ratio is taken.
 
     Raises:
-        InvalidInputError: fewer than two seeds, or no step or stream.
+        InvalidInputError: fewer than two seeds or one listed twice, no step or stream, or controllers that are none.
     """
-    if len(seeds) < 2:
-        raise InvalidInputError(f"seeds must be at least 2 for an interval, got {len(seeds)}", field="seeds")
-    for name, value in (("steps", steps), ("replicas", replicas)):
-        if value < 1:
-            raise InvalidInputError(f"{name} must be at least 1, got {value}", field=name)
-    streams = [int(c.generate_state(1)[0]) for seed in seeds for c in np.random.SeedSequence(seed).spawn(replicas)]
+    _check(scenario, controllers, seeds, steps, replicas)
     rows = []
     for name, controller in controllers.items():
-        counts = _run(scenario, controller, streams, int(seeds[0]), steps).reshape(4, len(seeds), replicas).sum(axis=2)
+        counts = np.stack([_run(scenario, controller, int(s), steps, replicas).sum(axis=1) for s in seeds], axis=1)
         user_ctr, user_half = _interval(counts[1], counts[0])
         item_ctr, item_half = _interval(counts[3], counts[2])
         rows.append(
@@ -93,10 +92,38 @@ def cold_start_report(
     return tuple(rows)
 
 
-def _run(
-    scenario: Recommender, controller: Controller, streams: Sequence[int], seed: int, steps: int
-) -> NDArray[np.int64]:
-    """Impressions and clicks of new users, impressions and clicks of new items [4, streams]."""
+def _check(scenario: Any, controllers: Any, seeds: Any, steps: Any, replicas: Any) -> None:
+    if not isinstance(getattr(scenario, "catalogue", None), Catalogue):
+        raise InvalidInputError(f"scenario is {shown(scenario)}; expected a Recommender", field="scenario")
+    if not isinstance(controllers, Mapping):
+        raise InvalidInputError(
+            f"controllers is {shown(controllers)}; expected controllers by the name to report", field="controllers"
+        )
+    for name, controller in controllers.items():
+        if not isinstance(controller, Controller):
+            raise InvalidInputError(
+                f"controllers[{shown(name)}] is {shown(controller)}; expected a controller, as Baseline.make() gives",
+                field="controllers",
+            )
+    listed = isinstance(seeds, Sequence | np.ndarray) and not isinstance(seeds, str | bytes)
+    listed = listed and getattr(seeds, "ndim", 1) == 1
+    if not listed or not all(is_whole(seed) and seed >= 0 for seed in seeds):
+        raise InvalidInputError(f"seeds must be a list of whole numbers >= 0, got {shown(seeds)}", field="seeds")
+    if len(seeds) < 2:
+        raise InvalidInputError(f"seeds must be at least 2 for an interval, got {len(seeds)}", field="seeds")
+    if len(set(map(int, seeds))) < len(seeds):
+        raise InvalidInputError(
+            f"seeds must differ, got {shown(list(seeds))}: counted twice, a seed would narrow the interval",
+            field="seeds",
+        )
+    for name, value in (("steps", steps), ("replicas", replicas)):
+        if not is_whole(value) or value < 1:
+            raise InvalidInputError(f"{name} must be a whole number, at least 1, got {shown(value)}", field=name)
+
+
+def _run(scenario: Recommender, controller: Controller, seed: int, steps: int, replicas: int) -> NDArray[np.int64]:
+    """Impressions and clicks of new users, impressions and clicks of new items [4, replicas]."""
+    streams = [int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(replicas)]
     env = scenario.vector_env(len(streams), seed=streams)
     observation, infos = env.reset(seed=streams)
     controller.reset(env.num_envs, seed)

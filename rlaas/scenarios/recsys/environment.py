@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import ConfigurationError, InvalidInputError, shown
 from rlaas.scenarios.base import VectorScenarioEnv, seed_list
 from rlaas.scenarios.checks import check_environment
 from rlaas.scenarios.compiled import Workers, environment_key
@@ -59,6 +59,8 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         copy: bool = True,
         threads: int | None = None,
     ) -> None:
+        if not isinstance(copy, bool | np.bool_):  # a text such as "no" would count as yes
+            raise ConfigurationError(f"copy must be True or False, got {shown(copy)}", field="copy")
         super().__init__(scenario, num_envs)
         options, tables = scenario.options, scenario.tables
         topics, items = tables.vectors_ki.shape
@@ -160,7 +162,13 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         )
 
     def observe(self) -> NDArray[np.float32]:
-        """The observations as they stand [num_envs, n_features]; for looking at a state that was just set."""
+        """The observations as they stand [num_envs, n_features]; for looking at a state that was just set.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset: there is no user to look at yet.
+        """
+        if not self._started:
+            raise gymnasium.error.ResetNeeded("call reset before observe")
         self._advance(LOOK, self._no_actions)
         return self._returned("observation")
 
@@ -213,11 +221,17 @@ class RecommenderVectorEnv(VectorScenarioEnv):
         missing = sorted({"started", "scenario", *own} - state.keys())
         if missing:
             raise InvalidInputError(f"state lacks {', '.join(missing)}", field="state")
-        if state["scenario"] != self._identity:
+        # By type first: an array would be compared entry by entry.
+        if not isinstance(state["scenario"], str) or state["scenario"] != self._identity:
             raise InvalidInputError("state is of another scenario or of other options", field="state")
-        if np.shape(state["ended"])[:1] != (self.num_envs,):
+        if not isinstance(state["started"], bool | np.bool_):
             raise InvalidInputError(
-                f"state has {len(np.atleast_1d(state['ended']))} environments; expected {self.num_envs}", field="state"
+                f"state has started of {shown(state['started'])}; expected True or False", field="state"
+            )
+        ended = state["ended"]
+        if isinstance(ended, np.ndarray) and ended.shape[:1] != (self.num_envs,):
+            raise InvalidInputError(
+                f"state has {len(np.atleast_1d(ended))} environments; expected {self.num_envs}", field="state"
             )
         for name, array in own.items():
             given = state[name]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError, check_choice
+from rlaas.errors import ConfigurationError, check_choice, shown
 from rlaas.scenarios.recsys.catalogue import Catalogue
 from rlaas.scenarios.recsys.reference import Reference
 
@@ -21,7 +22,11 @@ EVENT_FIELDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "new_items": {"at_page": (0, 1e9), "duration": (1, 1e9), "share": (0, 1)},
     "price_rise": {"at_page": (0, 1e9), "duration": (1, 1e9), "factor": (0.1, 10)},
 }
-"""Fields of each kind of event with their bounds. ``at_page`` and ``duration`` count steps of a stream."""
+"""Fields of each kind of event with their bounds. ``at_page`` and ``duration`` count steps of a stream. Factors
+of price rises multiply while they overlap, and their product has the bounds of one factor."""
+
+_PRICE_LEVEL = (0.1, 10.0)
+"""Bounds of the product of all price rises at one step, those of a single one: far beyond, utilities overflow."""
 
 _WHOLE = ("at_page", "duration", "topic")
 
@@ -50,12 +55,12 @@ def check_events(events: Any, topics: int) -> tuple[dict[str, Any], ...]:
         ConfigurationError: no list of mappings, an unknown kind or field, a missing or impossible value; names it.
     """
     if isinstance(events, Mapping | str) or not isinstance(events, Sequence):
-        raise ConfigurationError(f"events must be a list of mappings, got {events!r}", field="events")
+        raise ConfigurationError(f"events must be a list of mappings, got {shown(events)}", field="events")
     checked = []
     for number, event in enumerate(events):
         where = f"events[{number}]"
         if not isinstance(event, Mapping):
-            raise ConfigurationError(f"{where} must be a mapping with a kind, got {event!r}", field=where)
+            raise ConfigurationError(f"{where} must be a mapping with a kind, got {shown(event)}", field=where)
         check_choice(str(event.get("kind")), EVENT_FIELDS, field=f"{where}.kind")
         fields = EVENT_FIELDS[event["kind"]]
         for name in event:
@@ -68,10 +73,31 @@ def check_events(events: Any, topics: int) -> tuple[dict[str, Any], ...]:
             if not good or not low <= value <= top:
                 what = "a whole number" if name in _WHOLE else "a number"
                 raise ConfigurationError(
-                    f"{where}.{name} must be {what} from {low:g} to {top:g}, got {value!r}", field=f"{where}.{name}"
+                    f"{where}.{name} must be {what} from {low:g} to {top:g}, got {shown(value)}",
+                    field=f"{where}.{name}",
                 )
         checked.append(dict(event))
+    _check_prices(checked)
     return tuple(checked)
+
+
+def _check_prices(events: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse price rises that together leave the bounds of a single one."""
+    changes = []
+    for event in events:
+        if event["kind"] == "price_rise":
+            size = math.log(event["factor"])
+            changes += [(event["at_page"], size), (event["at_page"] + event["duration"], -size)]
+    low, high = (math.log(bound) for bound in _PRICE_LEVEL)
+    level = 0.0
+    for step, at_once in groupby(sorted(changes), key=lambda change: change[0]):
+        level += sum(size for _, size in at_once)
+        if not low - 1e-9 <= level <= high + 1e-9:
+            raise ConfigurationError(
+                f"events: the price rises that overlap at step {step} multiply to 10^{level / math.log(10):.3g}; "
+                f"their product must be from {_PRICE_LEVEL[0]:g} to {_PRICE_LEVEL[1]:g}, as each factor",
+                field="events",
+            )
 
 
 def _renewed(catalogue: Catalogue, reference: Reference, number: int, share: float, fresh: bool) -> Catalogue:

@@ -11,11 +11,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
 from rlaas.objectives import Direction, Mode, Objective, Preference
 from rlaas.scenarios.base import EvaluationProtocol, FloatArray, LoggedPair, Scenario, Target, VectorScenarioEnv
 from rlaas.scenarios.recsys.actions import ActionTable
-from rlaas.scenarios.recsys.baselines import baselines_of, tunables_of
+from rlaas.scenarios.recsys.baselines import Baselines, baselines_of, tunables_of
 from rlaas.scenarios.recsys.catalogue import Catalogue, build_catalogue
 from rlaas.scenarios.recsys.collaborative import Collaborative, fit_collaborative
 from rlaas.scenarios.recsys.engine import OBSERVATION_BOUND, constants_of, observation_names, tables_of
@@ -89,7 +89,8 @@ class Recommender(Scenario):
         events: scheduled regimes, for example ``{"kind": "shock", "topic": 3, "at_page": 500, "size": 2.0,
             "duration": 200}``, ``{"kind": "new_items", "share": 0.3, "at_page": 500, "duration": 200}`` or
             ``{"kind": "price_rise", "factor": 1.3, "at_page": 500, "duration": 200}``; see
-            :data:`~rlaas.scenarios.recsys.events.EVENT_FIELDS`. Pages count from the reset of a stream.
+            :data:`~rlaas.scenarios.recsys.events.EVENT_FIELDS`. Pages count from the reset of a stream. Price rises
+            that overlap multiply, to a product from 0.1 to 10.
 
     Raises:
         ConfigurationError: an option that is no whole number, out of range or unknown, or a catalogue too small for a
@@ -207,8 +208,8 @@ class Recommender(Scenario):
         self._parts = chosen.actions
         self.regime = f"{options['level']}/{options['strategies']}"
         self.tunables = tunables_of(self.actions, self.observation_names)
-        self.baselines = baselines_of(self.actions, chosen.actions, self.observation_names, self.calibrated.best_mmr)
-        self.baselines |= tuned_baselines(__package__, self.regime, self.tunables)
+        made = baselines_of(self.actions, chosen.actions, self.observation_names, self.calibrated.best_mmr)
+        self.baselines = Baselines(made | tuned_baselines(__package__, self.regime, self.tunables))
         constants = constants_of(
             reference,
             episode_steps=options["episode_steps"],
@@ -299,7 +300,7 @@ def _check_option(option: str, value: int) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not low <= value <= high:
         allowed = f"{low}" if low == high else f"a whole number from {low} to {high}"
-        raise ConfigurationError(f"{option} must be {allowed}, got {value!r}", field=option)
+        raise ConfigurationError(f"{option} must be {allowed}, got {shown(value)}", field=option)
 
 
 def _room(options: Mapping[str, Any]) -> int:

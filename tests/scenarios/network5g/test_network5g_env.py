@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -136,7 +137,68 @@ def test_state_round_trip_is_exact_and_copied():
     other.set_state(state)
     assert_same(first, rollout(other, 30, seed=1))
     with pytest.raises(InvalidInputError, match=r"state\.environments has shape \(3,\); expected \(2,\)"):
-        Network5G().vector_env(2).set_state(state)
+        Network5G(episode_steps=40, delays=True).vector_env(2).set_state(state)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "message"),
+    [
+        ({"load": "high"}, {}, "load is 'high' there and 'mid' here"),
+        ({}, {"episode_steps": 40}, "episode_steps is 700 there and 40 here"),
+        ({"hour": 3}, {"hour": 4.5}, "hour is 3 there and 4.5 here"),
+        ({"delays": True}, {}, "delays is True there and False here"),
+        ({"control": "central"}, {}, "control is 'central' there and 'cell' here"),
+        ({"size": "medium"}, {}, "size is 'medium' there and 'small' here"),
+        ({"events": [{"kind": "outage", "cell": 0, "at_s": 3}]}, {}, r"events is .* and \[\] here"),
+        (
+            {"mobility": "trace", "traces": [np.zeros((9, 2))]},
+            {"mobility": "trace", "traces": [np.ones((9, 2))]},
+            "traces is .* there and .* here",
+        ),
+    ],
+    ids=str,
+)
+def test_a_state_of_other_options_is_refused_by_name(there, here, message):
+    state = Network5G(**there).vector_env(1).get_state()
+    env = Network5G(**here).vector_env(1, seed=3)
+    env.reset()
+    before = env.get_state()
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        env.set_state(state)
+    assert caught.value.field == "state"
+    for name, array in env.get_state()["engine"].items():
+        np.testing.assert_array_equal(array, before["engine"][name])
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ({"hour": 3}, {"hour": np.float64(3.0)}),
+        ({"power_model": ["type1"] * 3}, {"power_model": ("type1",) * 3}),
+        (
+            {"mobility": "trace", "traces": [np.ones((9, 2))]},
+            {"mobility": "trace", "traces": (np.ones((9, 2), dtype=np.float32).tolist(),)},
+        ),
+    ],
+    ids=str,
+)
+def test_options_that_say_the_same_continue_each_other(there, here):
+    state = Network5G(**there).vector_env(1).get_state()
+    Network5G(**here).vector_env(1).set_state(pickle.loads(pickle.dumps(state)))
+
+
+def test_a_site_file_is_known_by_what_it_says(tmp_path):
+    header, rest = "x_m,y_m,azimuth_deg\n", "500,0,120\n0,800,240\n"
+    states = []
+    for name, first in (("a", "0,0,0\n"), ("b", "0,0,0\n"), ("c", "9,0,0\n")):
+        file = tmp_path / name / "sites.csv"
+        file.parent.mkdir()
+        file.write_text(header + first + rest)
+        states.append((file, Network5G(sites=file).vector_env(1).get_state()))
+    env = Network5G(sites=str(states[0][0])).vector_env(1)
+    env.set_state(states[1][1])
+    with pytest.raises(InvalidInputError, match=r"sites is layout .* there and layout .* here"):
+        env.set_state(states[2][1])
 
 
 def test_autoreset_happens_in_the_next_step():
@@ -296,6 +358,9 @@ def test_every_array_of_numbers_is_an_action():
         {"engine": "x", "started": True},
         {"engine": {}, "started": "yes"},
         {"engine": {}, "started": True},
+        {"engine": {}, "started": True, "options": None},
+        {"engine": {}, "started": True, "options": {}},
+        {"engine": {}, "started": True, "options": Network5G().vector_env(1).get_state()["options"]},
     ],
     ids=str,
 )

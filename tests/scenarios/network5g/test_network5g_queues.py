@@ -38,7 +38,7 @@ def share_by_events(backlog, rate, weight, time):
 def test_share_out_is_processor_sharing(data, n, time):
     backlog, rate, weight = (np.array(data.draw(st.lists(positive, min_size=n, max_size=n))) for _ in range(3))
     finish, weights, pick = backlog / (rate * weight), weight.copy(), np.arange(n, dtype=np.int32)
-    spent = share_out(n, finish, weights, pick, time)
+    spent = share_out(0, n, finish, weights, pick, time)
     wanted, at, until = share_by_events(backlog, rate, weight, time)
     assert sorted(pick.tolist()) == list(range(n))
     np.testing.assert_array_equal(weights, weight[pick])
@@ -56,10 +56,10 @@ def test_share_out_is_processor_sharing(data, n, time):
 
 def test_equal_users_share_equally_and_an_early_end_helps_the_rest():
     finish, weight, pick = np.array([1.0, 1.0, 3.0]), np.ones(3), np.arange(3, dtype=np.int32)
-    assert share_out(3, finish, weight, pick, 10.0) == pytest.approx(5.0)
+    assert share_out(0, 3, finish, weight, pick, 10.0) == pytest.approx(5.0)
     assert finish == pytest.approx([3.0, 3.0, 5.0])
     finish = np.array([1.0, 1.0, 3.0])
-    assert share_out(3, finish, np.ones(3), pick, 4.0) == pytest.approx(4.0)
+    assert share_out(0, 3, finish, np.ones(3), pick, 4.0) == pytest.approx(4.0)
     assert finish == pytest.approx([3.0, 3.0, -2.0 / 3.0])
 
 

@@ -61,14 +61,47 @@ def test_counts_agree_with_a_plain_loop() -> None:
     assert row.item_ctr == pytest.approx(items[1] / items[0], rel=0.2)
 
 
+class Noting(ConstantController):
+    """Takes one action, and notes how it is used."""
+
+    def __init__(self, action: int) -> None:
+        super().__init__(action)
+        self.rollouts: list[list[int]] = []
+
+    def reset(self, num_rows: int, seed: int) -> None:
+        super().reset(num_rows, seed)
+        self.rollouts.append([num_rows, seed, 0])
+
+    def learn(self, observation, action, reward) -> None:
+        self.rollouts[-1][2] += 1
+
+
+def test_no_seed_learns_from_another() -> None:
+    controller = Noting(3)
+    cold_start_report(SCENARIO, {"noting": controller}, [5, 6, 7], steps=4, replicas=2)
+    assert controller.rollouts == [[2, 5, 4], [2, 6, 4], [2, 7, 4]]
+    learner = SCENARIO.baselines["linucb"].make()
+    apart = [cold_start_report(SCENARIO, {"l": learner}, seeds, steps=30, replicas=4)[0] for seeds in ([1, 2], [2, 1])]
+    assert apart[0].user_ctr == pytest.approx(apart[1].user_ctr, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"seeds": [1]}, "at least 2"),
         ({"seeds": [1, 2], "steps": 0}, "steps"),
         ({"seeds": [1, 2], "replicas": 0}, "replicas"),
+        ({"seeds": [1, 2], "steps": 1.5}, "steps must be a whole number"),
+        ({"seeds": [1, 2], "replicas": "many"}, "replicas must be a whole number"),
+        ({"seeds": [3, 1, 3]}, "seeds must differ"),
+        ({"seeds": 3}, "seeds must be a list"),
+        ({"seeds": "12"}, "seeds must be a list"),
+        ({"seeds": [1, "b"]}, "seeds must be a list of whole numbers"),
+        ({"seeds": [1, 2], "controllers": None}, "controllers is None"),
+        ({"seeds": [1, 2], "controllers": {"a": 3}}, r"controllers\['a'\] is 3; expected a controller"),
+        ({"seeds": [1, 2], "scenario": "recsys"}, "scenario is 'recsys'"),
     ],
 )
 def test_too_little_is_refused(options, message) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        cold_start_report(SCENARIO, {}, **options)
+        cold_start_report(**({"scenario": SCENARIO, "controllers": {}} | options))

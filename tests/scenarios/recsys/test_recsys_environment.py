@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.objectives import normalise
 from rlaas.scenarios.recsys import Recommender
 
@@ -180,6 +180,9 @@ def test_state_of_another_size_is_refused() -> None:
         env.set_state({"started": True})
     with pytest.raises(InvalidInputError, match="what get_state returned"):
         env.set_state(None)
+    for name, value in (("started", np.zeros(2)), ("scenario", np.zeros(2)), ("ended", [1, [2]]), ("page", None)):
+        with pytest.raises(InvalidInputError, match=r"^state "):
+            env.set_state(env.get_state() | {name: value})
 
 
 @pytest.mark.parametrize(
@@ -462,6 +465,8 @@ def test_step_needs_a_reset_and_good_actions() -> None:
     env = SMALL.vector_env(2)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(2, dtype=int))
+    with pytest.raises(gymnasium.error.ResetNeeded, match="call reset before observe"):
+        env.observe()
     env.reset()
     before = env.get_state()
     with pytest.raises(InvalidInputError, match="action must be whole numbers from 0 to 734, got 735 in row 1"):
@@ -470,6 +475,43 @@ def test_step_needs_a_reset_and_good_actions() -> None:
     after = env.get_state()
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        ([1, [2, 3]], r"action must be an array \(2,\) of whole numbers from 0 to 734, got \[1, \[2, 3\]\]"),
+        ([[1], [2]], r"action has shape \(2, 1\); expected \(2,\)"),
+        (None, r"action has shape \(\)"),
+        ("ab", r"action has shape \(\)"),
+        (["a", "b"], "action must be whole numbers from 0 to 734"),
+        ([1.0, 2.0], "action must be whole numbers from 0 to 734, got float64"),
+        ([None, 1], "action must be whole numbers from 0 to 734, got object"),
+        ([True, False], "action must be whole numbers from 0 to 734, got bool"),
+        (np.ma.masked_all(2, dtype=int), "action is masked"),
+    ],
+)
+def test_odd_actions_are_refused_by_name(actions, message) -> None:
+    env = SMALL.vector_env(2)
+    env.reset()
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        env.step(actions)
+    assert caught.value.field == "action"
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        *(({"num_envs": value}, "num_envs") for value in (None, "2", 2.0, [2], True, 10**30)),
+        *(({"seed": value}, "seed") for value in ("7", 1.5, [1, "b"], [[1], [2]], {"a": 1}, np.ones((2, 2)), b"12")),
+        *(({"threads": value}, "threads") for value in (0, 1.5, "two", True)),
+        *(({"copy": value}, "copy") for value in ("yes", None, np.ones(2))),
+    ],
+)
+def test_odd_options_of_an_environment_are_refused_by_name(options, field) -> None:
+    with pytest.raises((InvalidInputError, ConfigurationError), match=field) as caught:
+        SMALL.vector_env(**({"num_envs": 2} | options))
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(("seed", "message"), [([1], "1 entries; expected 2"), (-1, ">= 0"), ([1, -2], ">= 0")])

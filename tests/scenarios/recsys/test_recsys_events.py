@@ -90,12 +90,27 @@ def test_new_items_are_unknown_and_then_known() -> None:
         ([{"kind": "price_rise", "at_page": 1.5, "duration": 2, "factor": 2}], "at_page must be a whole number"),
         ([{"kind": "new_items", "at_page": 1, "duration": 2, "share": float("nan")}], "share must be a number"),
         ([{"kind": "new_items", "at_page": 1, "duration": 2, "share": 0.5, "size": 2}], r"unknown events\[0\] field"),
+        (
+            [{"kind": "price_rise", "at_page": i, "duration": 50, "factor": 10} for i in range(39)],
+            r"overlap at step 1 multiply to 10\^2; their product must be from 0.1 to 10",
+        ),
+        (
+            [{"kind": "price_rise", "at_page": 5, "duration": 9, "factor": f} for f in (0.2, 0.4)],
+            r"multiply to 10\^-1.1; their product",
+        ),
     ],
 )
 def test_impossible_events_name_the_field(events, message) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         Recommender(events=events)
     assert caught.value.field.startswith("events")
+
+
+def test_price_rises_may_follow_and_balance_one_another() -> None:
+    after = [{"kind": "price_rise", "at_page": 10 * i, "duration": 10, "factor": 10} for i in range(9)]
+    both = [{"kind": "price_rise", "at_page": 3, "duration": 10, "factor": f} for f in (10, 0.1, 5, 2)]
+    for events in (after, both):
+        assert len(Recommender(**SMALL, events=events).options["events"]) == len(events)
 
 
 def totals(scenario, steps=200, n=256):

@@ -142,6 +142,14 @@ def test_bad_input_says_so() -> None:
     log = _log(BLIND, 100, 6)
     with pytest.raises(InvalidInputError, match="the learner chose item 7; expected 0"):
         replay_policy(log, Fixed(7))
+    with pytest.raises(InvalidInputError, match="log is None"):
+        replay_policy(None, Fixed(0))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="choose is 3; expected a learner"):
+        replay_policy(log, 3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="the learner chose item 'a'"):
+        replay_policy(log, Fixed("a"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="seed"):
+        replay_policy(log, Fixed(0), seed=-1)
     skewed = log.take(np.arange(100))
     object.__setattr__(skewed, "propensity", np.linspace(0.1, 0.3, 100))
     with pytest.raises(InvalidInputError, match=r"propensity 1/5 in every row; got 0\.1 to 0\.3") as caught:
@@ -153,6 +161,10 @@ def test_bad_input_says_so() -> None:
         lambda: LinUcbItems(0, 2),
         lambda: LinUcbItems(3, 2, alpha=-1.0),
         lambda: LinUcbItems(3, 2, ridge=0.0),
+        lambda: LinUcbItems(3, 2.5),  # type: ignore[arg-type]
+        lambda: LinUcbItems(3, 2, alpha="wide"),  # type: ignore[arg-type]
+        lambda: ThompsonItems("three"),  # type: ignore[arg-type]
+        lambda: ThompsonItems(3, skips=float("nan")),
     ):
         with pytest.raises(ConfigurationError, match="expected; got"):
             build()

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rlaas.errors import ConfigurationError, InvalidInputError
+from rlaas.errors import ConfigurationError, InvalidInputError, UnknownNameError
 from rlaas.scenarios import ConstantController, evaluate, load
 from rlaas.scenarios.configuration import ConfigurationProblem
-from rlaas.scenarios.recsys import Recommender
+from rlaas.scenarios.recsys import COLD_START, Recommender
 from rlaas.scenarios.recsys.calibration import calibrate, main, popularity_levels
 from rlaas.scenarios.recsys.controllers import LinUCBController, ReactiveController, ReactiveRule
 from rlaas.scenarios.recsys.reference import load_reference, parse_reference, reference_text
@@ -167,6 +167,40 @@ def test_linucb_learns() -> None:
     # One standard error of a mean is about 0.02.
     assert linucb > random + 0.05
     assert linucb > popularity + 0.1
+
+
+def test_seeds_of_a_learner_do_not_learn_from_each_other() -> None:
+    make = SCENARIO.baselines["linucb"].make
+    together = evaluate(SCENARIO, make(), [4, 5, 6], steps=40, replicas=4)
+    alone = [evaluate(SCENARIO, make(), [seed], steps=40, replicas=4) for seed in (4, 5, 6)]
+    np.testing.assert_array_equal(together.values, np.concatenate([one.values for one in alone]))
+
+
+def test_every_strategy_also_runs_alone() -> None:
+    actions = [
+        SCENARIO.describe_action(int(controller.action))
+        for controller in (baseline.make() for baseline in SCENARIO.baselines.values())
+        if isinstance(controller, ConstantController)
+    ]
+    names = SCENARIO.reference.actions
+    assert {action["retrieval"] for action in actions} == set(names.retrieval)
+    assert {action["ranking"] for action in actions} == set(names.ranking)
+    assert {action["exploration"] for action in actions} == set(names.exploration)
+    for name in ("fresh", "economy"):
+        assert SCENARIO.describe_action(int(SCENARIO.baselines[name].make().action))["retrieval"] == name
+    assert SCENARIO.describe_action(int(SCENARIO.baselines["value"].make().action))["ranking"] == "value"
+    assert SCENARIO.describe_action(int(SCENARIO.baselines["uniform"].make().action))["exploration"] == "uniform"
+
+
+def test_a_baseline_that_is_not_there_says_what_it_needs() -> None:
+    core = Recommender(items=300, episode_steps=10, strategies="core")
+    assert [name for name in COLD_START if name in core.baselines] == ["popularity", "content", "fresh", "uniform"]
+    for name in set(COLD_START) - set(core.baselines):
+        with pytest.raises(UnknownNameError, match=f"baseline '{name}' needs the option strategies='all'"):
+            core.baselines[name]
+    with pytest.raises(UnknownNameError, match=r"unknown baseline 'best'; allowed: .*popularity"):
+        core.baselines["best"]
+    assert core.baselines.get("als") is None
 
 
 def test_linucb_bound_is_theta_x_plus_alpha_times_the_norm() -> None:

@@ -42,6 +42,7 @@ _FEATURES = len(OBSERVATION_NAMES)
 _STEP_MS = 1e3 * STEP_S
 _THIRD = np.float32(1.0 / 3.0)
 _LOG10_2 = math.log10(2.0)
+_PER_DB = 0.1 * math.log(10.0)
 EDGE_DB = np.float32(-3.0)
 """A user whose best neighbour is within 3 dB of the handover condition stands at the edge of its cell."""
 TREND = 0.05
@@ -85,7 +86,7 @@ def draw_power(e, k, c, t: WorldTables, s: State, w: Scratch) -> None:  # type: 
         else:
             cell.off_steps = 0
             work.asleep = work.idle * max(0.0, work.settings[SLEEP] - row[_RAMP_MS] / row[_CYCLE_MS])
-            share = 10.0 ** (0.1 * work.settings[POWER_DB])
+            share = math.exp(_PER_DB * work.settings[POWER_DB])
             watts = row[_IDLE_W] + row[_SLOPE_W] * share * use - (row[_IDLE_W] - row[_MICRO_W]) * work.asleep
         work.power_w = 0.0 if work.failed else watts
 

@@ -132,6 +132,8 @@ USER_WORK = np.dtype(
         ("packets", "f8"),  # offered
         ("delay_ms", "f8"),  # of those, summed
         ("active_s", "f8"),  # with data
+        ("weight", "f8"),  # in the sharing of its cell; 0 for a user that takes no part
+        ("finish", "f8"),  # data over rate and weight
         ("happy_s", "f8"),  # satisfied
         ("judged_s", "f8"),
     ],
@@ -143,6 +145,14 @@ CELL_WORK = np.dtype(
         ("share", "f8", (3,)),  # of the slices, summing to 1
         ("busy", "f8", (3,)),  # share of the step each slice transmits
         ("idle", "f8"),  # share of the step without any transmission
+        ("waiting", "f8"),  # eMBB users with data
+        ("gain", "f8"),  # of choosing among them
+        ("load", "f8", (3,)),  # offered to URLLC and mMTC: rate x service time, not limited to 1
+        ("square", "f8", (3,)),  # rate x squared service time
+        ("wait_s", "f8", (3,)),  # mean wait in the queue
+        ("pause_s", "f8"),  # mean wait of eMBB and mMTC for a sleeping transmitter
+        ("kept", "f8"),  # share of URLLC packets that are carried
+        ("met", "f8"),  # share of URLLC packets that meet a pause
         ("asleep", "f8"),  # share of the step at sleep power
         ("cycle_s", "f8"),  # of micro sleep
         ("power_w", "f8"),  # mean over the step
@@ -269,8 +279,8 @@ class Scratch(NamedTuple):
         received: linear received power in mW [T, U, P].
         pads: by cell [T, 5, P], rows ``SINE``, ``POWER``, ``OFFSET``, ``RHO``, ``RISE``.
         leaving: probability of a handover to next_cell within the horizon [T, U and room for whole vectors].
-        order: users by cell [T, U]; first: where each cell's begin [T, C + 1].
-        pick, finish, weight: users of one cell with data [T, U].
+        order: users by cell [T, U] (slot by slot only); first: where each cell's begin, or end [T, C + 1].
+        pick, finish, weight: users with data by cell [T, U].
         slot_users [T, U], slot_cells [T, C]: of the slot-by-slot mode; empty [T, 0] otherwise.
     """
 

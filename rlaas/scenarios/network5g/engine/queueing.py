@@ -59,7 +59,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @inner
-def share_out(count, finish, weight, pick, time):  # type: ignore[no-untyped-def]
+def share_out(begin, end, finish, weight, pick, time):  # type: ignore[no-untyped-def]
     """Weighted processor sharing until the data is gone or the time is over, in closed form.
 
     At every instant the time is split over the users with data in proportion to their weights; whoever finishes leaves
@@ -67,7 +67,7 @@ def share_out(count, finish, weight, pick, time):  # type: ignore[no-untyped-def
     ``v = backlog / (rate * weight)``, user k finishes at ``sum_j weight_j min(v_j, v_k)``.
 
     Args:
-        count: number of users.
+        begin, end: where in the arrays the users stand.
         finish: v of each user; on return the time at which it finished, or -fraction served where it did not.
         weight: positive weight of each user, permuted with the others.
         pick: any number that belongs to each user, permuted with the others.
@@ -76,24 +76,24 @@ def share_out(count, finish, weight, pick, time):  # type: ignore[no-untyped-def
     Returns:
         Time spent.
     """
-    for a in range(1, count):
+    for a in range(begin + 1, end):
         v, g, p = finish[a], weight[a], pick[a]
         b = a - 1
-        while b >= 0 and finish[b] > v:
+        while b >= begin and finish[b] > v:
             finish[b + 1], weight[b + 1], pick[b + 1] = finish[b], weight[b], pick[b]
             b -= 1
         finish[b + 1], weight[b + 1], pick[b + 1] = v, g, p
     open_weight = 0.0
-    for a in range(count):
+    for a in range(begin, end):
         open_weight += weight[a]
     spent = 0.0
-    for a in range(count):
+    for a in range(begin, end):
         v = finish[a]
         # Those behind have at least as much left: each adds its weight times v.
         ends = spent + v * open_weight
         if ends > time:
             level = (time - spent) / open_weight
-            for b in range(a, count):
+            for b in range(a, end):
                 finish[b] = -level / finish[b]
             return time
         finish[a] = ends

@@ -26,7 +26,7 @@ from rlaas.scenarios.network5g.engine.arrays import (
 )
 from rlaas.scenarios.network5g.engine.links import HANDOVER, signal_and_interference
 from rlaas.scenarios.network5g.engine.queueing import advance, lags_of, record
-from rlaas.scenarios.network5g.engine.service import SLEEP, group, judge
+from rlaas.scenarios.network5g.engine.service import SLEEP, judge
 from rlaas.scenarios.network5g.engine.slots_arrays import BANDS, PROCESSES
 from rlaas.scenarios.network5g.engine.slots_fluid import (
     next_machine_packet,
@@ -103,9 +103,28 @@ def _prepare_user(e, i, k, c, m: MapTables, s, w) -> None:  # type: ignore[no-un
 
 
 @inner
+def _group(e, k, c, s, w):  # type: ignore[no-untyped-def]
+    """Users by serving cell, each cell's in the order of the slices (a stable counting sort)."""
+    first, order, users = w.first[k], w.order[k], s.users.shape[1]
+    for j in range(c.cells + 1):
+        first[j] = 0
+    for i in range(users):
+        first[s.users[e, i].serving + 1] += 1
+    for j in range(c.cells):
+        first[j + 1] += first[j]
+    for i in range(users):
+        j = s.users[e, i].serving
+        order[first[j]] = i
+        first[j] += 1
+    for j in range(c.cells, 0, -1):
+        first[j] = first[j - 1]
+    first[0] = 0
+
+
+@inner
 def _prepare(e, k, c, m, s, w) -> None:  # type: ignore[no-untyped-def]
     """What users and cells bring into the step."""
-    group(e, k, c, s, w)
+    _group(e, k, c, s, w)
     order, first = w.order[k], w.first[k]
     for i in range(s.users.shape[1]):
         _prepare_user(e, i, k, c, m, s, w)

@@ -3,6 +3,8 @@
 from rlaas.scenarios.recsys.logged.curves import (
     PositionCurve,
     PropensityBalance,
+    clustered_interval,
+    detectable_ratio,
     position_curve,
     propensity_balance,
     wilson_interval,
@@ -19,6 +21,8 @@ __all__ = [
     "ReplayLearner",
     "ReplayResult",
     "ThompsonItems",
+    "clustered_interval",
+    "detectable_ratio",
     "item_distribution",
     "position_curve",
     "propensity_balance",

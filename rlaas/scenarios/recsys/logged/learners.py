@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError
+from rlaas.errors import ConfigurationError, shown
+from rlaas.scenarios.checks import is_number, is_whole
 
 __all__ = ["LinUcbItems", "ThompsonItems"]
 
@@ -25,9 +26,10 @@ class ThompsonItems:
     """
 
     def __init__(self, n_items: int, *, clicks: float = 1.0, skips: float = 1.0) -> None:
-        if n_items < 1 or not clicks > 0 or not skips > 0:
+        if not is_whole(n_items) or n_items < 1 or not all(is_number(x) and 0 < x < np.inf for x in (clicks, skips)):
             raise ConfigurationError(
-                f"n_items >= 1, clicks > 0 and skips > 0 expected; got {n_items}, {clicks}, {skips}", field="n_items"
+                f"n_items >= 1, clicks and skips > 0 expected; got {shown((n_items, clicks, skips))}",
+                field="n_items",
             )
         self._clicks = np.full(n_items, float(clicks))
         self._skips = np.full(n_items, float(skips))
@@ -56,12 +58,12 @@ class LinUcbItems:
     """
 
     def __init__(self, n_items: int, n_features: int, *, alpha: float = 1.0, ridge: float = 1.0) -> None:
-        if n_items < 1 or n_features < 0:
+        if not is_whole(n_items) or n_items < 1 or not is_whole(n_features) or n_features < 0:
             raise ConfigurationError(
-                f"n_items >= 1 and n_features >= 0 expected; got {n_items}, {n_features}", field="n_items"
+                f"n_items >= 1 and n_features >= 0 expected; got {shown((n_items, n_features))}", field="n_items"
             )
-        if not (alpha >= 0 and ridge > 0):
-            raise ConfigurationError(f"alpha >= 0 and ridge > 0 expected; got {alpha}, {ridge}", field="alpha")
+        if not (is_number(alpha) and is_number(ridge) and 0 <= alpha < np.inf and 0 < ridge < np.inf):
+            raise ConfigurationError(f"alpha >= 0 and ridge > 0 expected; got {shown((alpha, ridge))}", field="alpha")
         size = n_features + 1
         self._alpha = alpha
         self._inverse = np.tile(np.eye(size) / ridge, (n_items, 1, 1))  # [n_items, size, size]

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
+from rlaas.scenarios.checks import numbers
 
-__all__ = ["LoggedFeedback", "item_distribution", "read_log"]
+__all__ = ["LoggedFeedback", "check_clicks", "check_log", "item_distribution", "read_log"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -73,7 +74,13 @@ class LoggedFeedback:
     n_positions: int = N_POSITIONS
 
     def __post_init__(self) -> None:
-        n = len(self.item)
+        for name in ("item", "position", "click", "propensity", "features", "time"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                raise InvalidInputError(
+                    f"{name} is {shown(getattr(self, name))}; expected a numpy array, one row each",
+                    field=name,
+                )
+        n = len(self.item) if self.item.ndim else 0
         if not n:
             raise InvalidInputError("item holds no row; a log needs at least one", field="item")
         for name, limit in (("item", self.n_items), ("position", self.n_positions), ("click", 2)):
@@ -86,6 +93,8 @@ class LoggedFeedback:
         for name in ("propensity", "time"):
             if getattr(self, name).shape != (n,):
                 raise InvalidInputError(f"{name} has shape {getattr(self, name).shape}; expected ({n},)", field=name)
+        for name in ("propensity", "features"):
+            numbers(getattr(self, name), name)
         _check("propensity", self.propensity, (self.propensity > 0) & (self.propensity <= 1), "a number in (0, 1]")
         if self.features.shape != (n, len(self.feature_names)) or not np.isfinite(self.features).all():
             raise InvalidInputError(
@@ -97,7 +106,18 @@ class LoggedFeedback:
         return len(self.item)
 
     def take(self, rows: NDArray[Any]) -> LoggedFeedback:
-        """The rows of an index or mask, in its order; an index may repeat rows (a bootstrap sample)."""
+        """The rows of an index or mask, in its order; an index may repeat rows (a bootstrap sample).
+
+        Raises:
+            InvalidInputError: neither an index of rows nor a mask, or no row at all.
+        """
+        try:
+            np.empty(len(self), dtype=np.bool_)[rows]
+        except (IndexError, TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"rows is {shown(rows)}; expected an index of 0 .. {len(self) - 1} or a mask [{len(self)}]",
+                field="rows",
+            ) from error
         return LoggedFeedback(
             policy=self.policy,
             campaign=self.campaign,
@@ -132,6 +152,8 @@ def read_log(
     """
     check_choice(policy, POLICIES, field="policy")
     check_choice(campaign, CAMPAIGN_ITEMS, field="campaign")
+    if not isinstance(path, str | Path):
+        raise ConfigurationError(f"path is {shown(path)}; expected a file or folder", field="path")
     file = _find(Path(path), policy, campaign)
     table = _read(file)
     for column in (*COLUMNS.values(), *USER_FEATURES):
@@ -157,6 +179,30 @@ def read_log(
         raise ConfigurationError(f"{file}: column {column!r}: {error.message}", field=column) from error
 
 
+def check_log(log: Any) -> None:
+    """Refuse what is no log.
+
+    Raises:
+        InvalidInputError: names ``log``.
+    """
+    if not isinstance(log, LoggedFeedback):
+        raise InvalidInputError(f"log is {shown(log)}; expected what read_log returns", field="log")
+
+
+def check_clicks(log: LoggedFeedback) -> None:
+    """Refuse a log without any click: its level, and what any other has over it, are undefined.
+
+    Raises:
+        ConfigurationError: names the log and the column.
+    """
+    if not log.click.any():
+        raise ConfigurationError(
+            f"the log {log.policy} / {log.campaign} holds no click in {len(log)} rows of column 'click'; expected one "
+            "at least",
+            field="click",
+        )
+
+
 def item_distribution(log: LoggedFeedback) -> FloatArray:
     """Mean action distribution of a context-free policy [n_positions, n_items]: how often it showed each item where.
 
@@ -164,8 +210,9 @@ def item_distribution(log: LoggedFeedback) -> FloatArray:
     while its propensity is high: on ``bts_all`` those means sum to 3.7, 2.3 and 2.0 over the items of a position.
 
     Raises:
-        InvalidInputError: a position without any row.
+        InvalidInputError: no log, or a position without any row.
     """
+    check_log(log)
     counts = np.zeros((log.n_positions, log.n_items))
     np.add.at(counts, (log.position, log.item), 1.0)
     total = counts.sum(axis=1, keepdims=True)
@@ -204,9 +251,11 @@ def _read(file: Path) -> dict[str, Any]:
         else:
             present = set(parquet.read_schema(file).names)
             table = parquet.read_table(file, columns=[name for name in wanted if name in present])
-    except pa.ArrowInvalid as error:
-        raise ConfigurationError(f"{file} is neither Parquet nor CSV: {error}", field="path") from error
-    return {name: table[name].combine_chunks() for name in wanted if name in table.column_names}
+        # Several columns of one name cannot be told apart.
+        return {n: table[n].combine_chunks() for n in wanted if n in table.column_names}
+    except (pa.ArrowException, OSError, KeyError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigurationError(f"{file} is neither Parquet nor CSV, or damaged: {reason}", field="path") from error
 
 
 def _numbers(file: Path, table: dict[str, Any], name: str) -> FloatArray:
@@ -216,7 +265,7 @@ def _numbers(file: Path, table: dict[str, Any], name: str) -> FloatArray:
         raise ConfigurationError(f"{file}: column {name!r} is null in {table[name].null_count} rows", field=name)
     try:
         return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{file}: column {name!r} is {table[name].type}; expected numbers", field=name
         ) from error
@@ -224,7 +273,7 @@ def _numbers(file: Path, table: dict[str, Any], name: str) -> FloatArray:
 
 def _whole(file: Path, table: dict[str, Any], name: str) -> IntArray:
     values = _numbers(file, table, name)
-    if not (values == np.floor(values)).all():
+    if not (np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**53)).all():
         raise ConfigurationError(f"{file}: column {name!r} must hold whole numbers", field=name)
     return values.astype(np.int64)
 
@@ -234,7 +283,7 @@ def _times(file: Path, values: Any) -> NDArray[np.datetime64]:
 
     try:
         times = values.cast(pa.timestamp("us", tz="UTC"))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, TypeError, ValueError) as error:
         raise ConfigurationError(f"{file}: column 'timestamp' must hold times", field="timestamp") from error
     if times.null_count:
         raise ConfigurationError(f"{file}: column 'timestamp' is null in {times.null_count} rows", field="timestamp")
@@ -250,7 +299,12 @@ def _one_hot(file: Path, table: dict[str, Any], order: IntArray) -> tuple[FloatA
     for name in USER_FEATURES:
         if table[name].null_count:
             raise ConfigurationError(f"{file}: column {name!r} is null in {table[name].null_count} rows", field=name)
-        values = np.asarray(table[name].cast(pa.string()).to_pylist())[order]
+        try:
+            values = np.asarray(table[name].cast(pa.string()).to_pylist())[order]
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"{file}: column {name!r} is {table[name].type}; expected text", field=name
+            ) from error
         levels, where = np.unique(values, return_inverse=True)
         blocks.append((where[:, None] == np.arange(len(levels))).astype(np.float64))
         names += [f"{name}={level}" for level in levels]

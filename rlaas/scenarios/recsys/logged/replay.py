@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import InvalidInputError, shown
+from rlaas.scenarios.checks import check_seed, is_whole
 from rlaas.scenarios.recsys.logged.curves import wilson_interval
-from rlaas.scenarios.recsys.logged.open_bandit import LoggedFeedback
+from rlaas.scenarios.recsys.logged.open_bandit import LoggedFeedback, check_log
 
 __all__ = ["ReplayLearner", "ReplayResult", "replay_policy"]
 
@@ -73,8 +74,13 @@ def replay_policy(log: LoggedFeedback, choose: ReplayLearner, seed: int = 0) -> 
         seed: of the learner's random numbers.
 
     Raises:
-        InvalidInputError: the log is not of a uniform policy, or the learner chose an item that does not exist.
+        InvalidInputError: no log or learner, a log that is not of a uniform policy, or an item that does not exist
+            chosen by the learner.
     """
+    check_log(log)
+    check_seed(seed)
+    if not (callable(getattr(choose, "choose", None)) and callable(getattr(choose, "learn", None))):
+        raise InvalidInputError(f"choose is {shown(choose)}; expected a learner with choose and learn", field="choose")
     if not np.allclose(log.propensity, 1 / log.n_items, rtol=1e-4, atol=0.0):
         raise InvalidInputError(
             f"replay needs a log of uniform choices, propensity 1/{log.n_items} in every row; got "
@@ -86,8 +92,10 @@ def replay_policy(log: LoggedFeedback, choose: ReplayLearner, seed: int = 0) -> 
     for row in range(len(log)):
         features, position = log.features[row], int(log.position[row])
         item = choose.choose(features, position, rng)
-        if not 0 <= item < log.n_items:
-            raise InvalidInputError(f"the learner chose item {item}; expected 0 .. {log.n_items - 1}", field="item")
+        if not is_whole(item) or not 0 <= item < log.n_items:
+            raise InvalidInputError(
+                f"the learner chose item {shown(item)}; expected 0 .. {log.n_items - 1}", field="item"
+            )
         if item == log.item[row]:
             matched[row] = True
             choose.learn(features, position, item, int(log.click[row]))

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
 from rlaas.scenarios.base import LoggedPair
+from rlaas.scenarios.checks import is_whole
 from rlaas.scenarios.data import data_directory
-from rlaas.scenarios.recsys.logged.curves import PositionCurve, position_curve, propensity_balance, wilson_interval
-from rlaas.scenarios.recsys.logged.open_bandit import LoggedFeedback, item_distribution, read_log
+from rlaas.scenarios.recsys.logged.curves import (
+    PositionCurve,
+    clustered_interval,
+    detectable_ratio,
+    position_curve,
+    propensity_balance,
+)
+from rlaas.scenarios.recsys.logged.open_bandit import LoggedFeedback, check_clicks, item_distribution, read_log
 from rlaas.scenarios.recsys.scenario import Recommender
 from rlaas.scenarios.reports import Report, Section
 
@@ -40,20 +48,45 @@ PAGES = 220
 class SimulatedCurve:
     """Clicks by position of the page under one baseline.
 
+    Pages of one stream share users, trends and the day, so intervals take streams as what is independent.
+
     Attributes:
         baseline: its name.
-        clicks: by position [slate].
-        pages: shown.
+        by_stream: clicks by position of each stream [streams, slate].
+        shown: pages of each stream [streams].
     """
 
     baseline: str
-    clicks: IntArray
-    pages: int
+    by_stream: IntArray
+    shown: IntArray
+
+    @property
+    def clicks(self) -> IntArray:
+        """By position [slate]."""
+        return np.asarray(self.by_stream.sum(axis=0))
+
+    @property
+    def pages(self) -> int:
+        """Shown."""
+        return int(self.shown.sum())
 
     @property
     def level(self) -> float:
         """Clicks per impression."""
         return float(self.clicks.sum() / (self.pages * len(self.clicks)))
+
+    def level_interval(self) -> tuple[float, float, float]:
+        """95 % interval of the level over streams, and its design effect."""
+        return clustered_interval(self.by_stream.sum(axis=1), self.shown * self.by_stream.shape[1])
+
+    def relative(self, positions: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Rate of the first positions over their common rate, with 95 % intervals over streams [positions]."""
+        clicks = self.by_stream[:, :positions]
+        of_all = clicks.sum(axis=1)
+        rate = positions * clicks.sum(axis=0) / of_all.sum()
+        # A position's share of the clicks is a ratio of sums over streams too.
+        ends = np.array([clustered_interval(column, of_all)[:2] for column in clicks.T])
+        return rate, positions * ends[:, 0], positions * ends[:, 1]
 
     @property
     def rate(self) -> FloatArray:
@@ -67,24 +100,41 @@ def simulated_curve(scenario: Recommender, baseline: str, *, streams: int, pages
     Args:
         scenario: the shop.
         baseline: name of the baseline.
-        streams: environments side by side. pages: steps of each.
+        streams: environments side by side, at least 2. pages: steps of each.
         seed: of the environments.
+
+    Raises:
+        ConfigurationError: no such baseline.
+        InvalidInputError: no recommender, fewer than 2 streams, or no page.
     """
+    if not isinstance(scenario, Recommender):
+        raise InvalidInputError(f"scenario is {shown(scenario)}; expected a Recommender", field="scenario")
+    check_choice(baseline, scenario.baselines, field="baseline")
+    for name, value, least in (("streams", streams, 2), ("pages", pages, 1)):
+        if not is_whole(value) or value < least:
+            raise InvalidInputError(f"{name} must be a whole number >= {least}, got {shown(value)}", field=name)
     env = scenario.vector_env(streams, seed)
     observation, _ = env.reset(seed=seed)
     controller = scenario.baselines[baseline].make()
     controller.reset(env.num_envs, seed)
-    clicks, shown = np.zeros(scenario.options["slate"], dtype=np.int64), 0
+    clicks = np.zeros((env.num_envs, scenario.options["slate"]), dtype=np.int64)
+    pages_shown = np.zeros(env.num_envs, dtype=np.int64)
     for _ in range(pages):
         action = controller.act(observation)
         following, reward, _, _, infos = env.step(action)
         controller.learn(observation, action, reward)
         observation = following
-        shown += int(np.count_nonzero(infos["slate"][:, 0] >= 0))
-        clicked = infos["click"]
-        clicks += np.bincount(clicked[clicked >= 0], minlength=len(clicks))
+        pages_shown += infos["slate"][:, 0] >= 0
+        clicked = np.flatnonzero(infos["click"] >= 0)
+        clicks[clicked, infos["click"][clicked]] += 1
     env.close()
-    return SimulatedCurve(baseline=baseline, clicks=clicks, pages=shown)
+    return SimulatedCurve(baseline=baseline, by_stream=clicks, shown=pages_shown)
+
+
+def _folder(data_dir: str | Path | None) -> Path:
+    if data_dir is not None and not isinstance(data_dir, str | Path):
+        raise ConfigurationError(f"data_dir is {shown(data_dir)}; expected a folder or None", field="data_dir")
+    return data_directory(data_dir) / FOLDER
 
 
 def logged_pairs(data_dir: str | Path | None = None) -> tuple[LoggedPair, ...]:
@@ -98,10 +148,10 @@ def logged_pairs(data_dir: str | Path | None = None) -> tuple[LoggedPair, ...]:
     """
     pairs = []
     for campaign in CAMPAIGNS:
-        logs = {policy: read_log(data_directory(data_dir) / FOLDER, policy, campaign) for policy in POLICIES}
+        logs = {policy: read_log(_folder(data_dir), policy, campaign) for policy in POLICIES}
         uniform = np.full((logs["random"].n_positions, logs["random"].n_items), 1 / logs["random"].n_items)
-        shown = item_distribution(logs["bts"])
-        pairs.append(LoggedPair(behaviour=logs["random"], evaluation=logs["bts"], distribution=shown))
+        moved = item_distribution(logs["bts"])
+        pairs.append(LoggedPair(behaviour=logs["random"], evaluation=logs["bts"], distribution=moved))
         pairs.append(LoggedPair(behaviour=logs["bts"], evaluation=logs["random"], distribution=uniform))
     return tuple(pairs)
 
@@ -114,10 +164,12 @@ def calibration_report(data_dir: str | Path | None = None, *, quick: bool = Fals
         quick: show fewer pages.
 
     Raises:
-        ConfigurationError: a log is missing or damaged.
+        ConfigurationError: a log is missing, damaged or without a click.
     """
-    folder = data_directory(data_dir) / FOLDER
+    folder = _folder(data_dir)
     logs = [read_log(folder, policy, campaign) for campaign in CAMPAIGNS for policy in POLICIES]
+    for log in logs:
+        check_clicks(log)
     curves = [position_curve(log) for log in logs]
     scenario = Recommender(level=LEVEL)
     streams = 256 if quick else 4096
@@ -145,6 +197,7 @@ def calibration_report(data_dir: str | Path | None = None, *, quick: bool = Fals
 
 def _levels(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) -> tuple[Section, str]:
     rows: list[tuple[str, str, int, int, float, str]] = []
+    effects: list[float] = []
     for curve in curves:
         used = "fitted" if (curve.policy, curve.campaign) == FITTED else "held out"
         rows.append(
@@ -158,16 +211,17 @@ def _levels(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) -> 
             )
         )
     for simulated in ours:
-        shown = simulated.pages * len(simulated.clicks)
-        low, high = wilson_interval(simulated.clicks.sum(), shown)
+        impressions = simulated.pages * len(simulated.clicks)
+        low, high, effect = simulated.level_interval()
+        effects.append(effect)
         rows.append(
             (
                 f"simulated {simulated.baseline}",
                 "simulated",
                 int(simulated.clicks.sum()),
-                shown,
+                impressions,
                 100 * simulated.level,
-                f"{100 * float(low):.3f} to {100 * float(high):.3f}",
+                f"{100 * low:.3f} to {100 * high:.3f}",
             )
         )
     by_log = {(curve.policy, curve.campaign): curve for curve in curves}
@@ -182,7 +236,10 @@ def _levels(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) -> 
         text=(
             (
                 "Clicks per impression in %, with 95 % Wilson intervals. Pages hold three items in the logs and ten in "
-                "the simulator."
+                "the simulator. Simulated impressions of one stream of users depend on one another: their intervals "
+                f"take streams as independent, which makes them {min(effects) ** 0.5:.1f} to "
+                f"{max(effects) ** 0.5:.1f} times as wide as if every impression were. The logs name no users, so "
+                "theirs cannot and are too narrow by what users differ."
             ),
         ),
         header=("policy", "use", "clicks", "impressions", "click rate %", "interval %"),
@@ -217,9 +274,9 @@ def _levels_figure(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurv
     axes = figure.subplots()
     labels = [f"{c.policy}\n{c.campaign}" for c in curves] + [f"simulated\n{c.baseline}" for c in ours]
     level = np.array([c.level for c in curves] + [c.level for c in ours])
-    bounds = [wilson_interval(c.clicks.sum(), c.pages * len(c.clicks)) for c in ours]
-    low = np.array([c.level_low for c in curves] + [float(b[0]) for b in bounds])
-    high = np.array([c.level_high for c in curves] + [float(b[1]) for b in bounds])
+    bounds = [c.level_interval() for c in ours]
+    low = np.array([c.level_low for c in curves] + [b[0] for b in bounds])
+    high = np.array([c.level_high for c in curves] + [b[1] for b in bounds])
     colours = ["tab:orange"] * len(curves) + ["tab:blue"] * len(ours)
     axes.bar(labels, 100 * level, color=colours)
     axes.errorbar(
@@ -235,27 +292,22 @@ def _positions(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) 
     rows: list[tuple[str | float, ...]] = []
     for curve in curves:
         level = curve.level
-        shown = [
+        texts = [
             f"{r / level:.2f} ({lo / level:.2f} to {hi / level:.2f})"
             for r, lo, hi in zip(curve.rate, curve.low, curve.high, strict=True)
         ]
-        rows.append((f"{curve.policy} / {curve.campaign}", *shown, curve.p_value))
+        rows.append((f"{curve.policy} / {curve.campaign}", *texts, curve.p_value))
     n_positions = len(curves[0].rate)
     agree = total = 0
     for simulated in ours:
-        first = simulated.rate[:n_positions]
-        low, high = wilson_interval(simulated.clicks[:n_positions], simulated.pages)
-        level = float(first.mean())
-        shown = [
-            f"{r / level:.2f} ({lo / level:.2f} to {hi / level:.2f})"
-            for r, lo, hi in zip(first, low, high, strict=True)
-        ]
-        rows.append((f"simulated {simulated.baseline}", *shown, "-"))
+        ratios = zip(*simulated.relative(n_positions), strict=True)
+        texts = [f"{rate:.2f} ({low:.2f} to {high:.2f})" for rate, low, high in ratios]
+        rows.append((f"simulated {simulated.baseline}", *texts, "-"))
     relative = ours[0].rate[:n_positions] / ours[0].rate[:n_positions].mean()
     for curve in curves:
         inside = (curve.low / curve.level <= relative) & (relative <= curve.high / curve.level)
         agree, total = agree + int(inside.sum()), total + len(inside)
-    flat = sum(curve.p_value >= 0.05 for curve in curves)
+    say = _few_clicks_say(curves)
     section = Section(
         title="Clicks by position",
         text=(
@@ -271,14 +323,29 @@ def _positions(curves: Sequence[PositionCurve], ours: Sequence[SimulatedCurve]) 
             (
                 "The three items of the logs stand beside one another, all in view; the simulator's page is a list of "
                 "ten of which a phone shows the first few. Falling interest down a list is the literature's, not this "
-                f"data's: in {flat} of {len(curves)} logs their few clicks show no difference between "
-                "positions, which does not say that there is none."
+                f"data's. {say}"
             ),
         ),
     )
     return (
         section,
         f"Of {total} measured rates by position, {agree} have the simulated random policy's in their interval.",
+    )
+
+
+def _few_clicks_say(curves: Sequence[PositionCurve]) -> str:
+    """What the tests of equal positions could have found, which is what a large p-value is worth."""
+    flat = [curve for curve in curves if curve.p_value >= 0.05]
+    if not flat:
+        return "In every log the positions differ at the 5 % level."
+    clicks = sorted(int(curve.clicks.sum()) for curve in flat)
+    least, most = (detectable_ratio(n, len(flat[0].rate)) for n in (clicks[-1], clicks[0]))
+    counted = f"{clicks[0]} to {clicks[-1]} clicks" if clicks[0] < clicks[-1] else f"{clicks[0]} clicks"
+    ratio = f"{least:.1f} to {most:.1f}" if least < most else f"{most:.1f}"
+    return (
+        f"In {len(flat)} of {len(curves)} logs p is at least .05, which is no evidence of equal positions: with "
+        f"{counted} a test at 5 % finds, four times in five, only a position that is clicked {ratio} times as often "
+        "as each of the others. Smaller differences are neither shown nor excluded."
     )
 
 
@@ -308,8 +375,8 @@ def _soundness(logs: Sequence[LoggedFeedback]) -> Section:
     for log in logs:
         balance = propensity_balance(log)
         ratios = zip(balance.ratio, balance.low, balance.high, strict=True)
-        shown = [f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, low, high in ratios]
-        rows.append((f"{log.policy} / {log.campaign}", *shown))
+        texts = [f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, low, high in ratios]
+        rows.append((f"{log.policy} / {log.campaign}", *texts))
     return Section(
         title="Are the logged propensities sound?",
         text=("Mean of 1 / propensity over the number of items by position: 1 in expectation where they are right.",),
