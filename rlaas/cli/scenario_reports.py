@@ -70,6 +70,8 @@ def feasibility(
     tunable: Annotated[list[str] | None, typer.Option(help="Family of controllers; default: all.")] = None,
     generations: Annotated[int | None, typer.Option(help="Generations of every search.")] = None,
     population: Annotated[int | None, typer.Option(help="Controllers of every generation.")] = None,
+    worlds: Annotated[int | None, typer.Option(help="Seeds of every evaluation of a search.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Counted steps of every evaluation of a search.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of worlds and searches.")] = 0,
     output: OutputFolder = Path("reports"),
     quick: QuickOption = False,
@@ -82,7 +84,7 @@ def feasibility(
     check_folder(output)
     options = parse_options([*(option or []), *([] if load_regime is None else [f"load={load_regime}"])])
     loaded = load(scenario, **options)
-    budget = Budget.of(loaded, quick=quick, generations=generations, population=population)
+    budget = Budget.of(loaded, quick=quick, generations=generations, population=population, worlds=worlds, steps=steps)
     with bar(f"feasibility of {loaded.name}") as advance:
         found = answer(loaded, budget, tunables=tunable, options=options, seed=seed, progress=advance)
         extra = loaded.capabilities(quick=quick)

@@ -299,8 +299,8 @@ class _Field:
 
     @classmethod
     def of(cls, scenario: Scenario, found: Mapping[str, FloatArray], budget: Budget, seed: int) -> _Field:
-        seeds = seeds_for("front", seed, budget.judge.seeds)
-        problems = {family: GuardedProblem(scenario, family, seeds, budget.judge) for family in found}
+        seeds = seeds_for("front", seed, budget.look.seeds)
+        problems = {family: GuardedProblem(scenario, family, seeds, budget.look) for family in found}
         evaluations = {family: problems[family].evaluations(X) for family, X in found.items()}
         measured = [problems[family].measured(evaluations[family]) for family in found]
         values, missed = (np.concatenate(part) for part in zip(*measured, strict=True))

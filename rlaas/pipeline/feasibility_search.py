@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,9 @@ class Budget:
     Attributes:
         generations, population: of every search.
         search: how long each evaluation of a search is, and on how many worlds.
-        judge: how what was found is evaluated, on two further sets of worlds.
-        finalists: members of each family's front that are evaluated again.
+        look: how all that was found is evaluated again, on a second set of worlds.
+        judge: how those picked by then are evaluated, on a third.
+        finalists: members of each family's front that are looked at again.
 
     Raises:
         ConfigurationError: a number below its minimum.
@@ -59,6 +60,7 @@ class Budget:
     generations: int
     population: int
     search: EvaluationProtocol
+    look: EvaluationProtocol
     judge: EvaluationProtocol
     finalists: int
 
@@ -72,34 +74,53 @@ class Budget:
 
     @classmethod
     def of(
-        cls, scenario: Scenario, *, quick: bool = False, generations: int | None = None, population: int | None = None
+        cls,
+        scenario: Scenario,
+        *,
+        quick: bool = False,
+        generations: int | None = None,
+        population: int | None = None,
+        worlds: int | None = None,
+        steps: int | None = None,
     ) -> Budget:
         """A budget by the scenario's protocols.
 
         Args:
             scenario: gives the protocols ``short`` and ``full``.
             quick: a first look instead of a study.
-            generations, population: instead of the usual ones.
+            generations, population, worlds, steps: of every search, instead of the usual ones; the worlds as seeds, the
+                steps those counted.
+
+        Raises:
+            ConfigurationError: a number below its minimum.
         """
         short, full = scenario.protocols["short"], scenario.protocols["full"]
-        worlds, steps = (2, max(1, short.steps // 2)) if quick else (short.seeds, 2 * short.steps)
-        usual = (6, 16) if quick else (150, 84)
+        usual = (6, 16, 2, max(1, short.steps // 2)) if quick else (60, 60, short.seeds // 2, short.steps)
+        given = zip((generations, population, worlds, steps), usual, strict=True)
+        generations, population, worlds, steps = (one if number is None else number for number, one in given)
+        for name, value in (("worlds", worlds), ("steps", steps)):
+            if value < 1:
+                raise ConfigurationError(f"{name} must be at least 1, got {value}", field=name)
         return cls(
-            generations=usual[0] if generations is None else generations,
-            population=usual[1] if population is None else population,
+            generations=generations,
+            population=population,
             search=EvaluationProtocol(
                 name="search", seeds=worlds, warmup=short.warmup, steps=steps, replicas=short.replicas
             ),
+            # The second look only has to pick; where the full protocol has many environments a seed, some do.
+            look=short if quick else replace(full, name="look", replicas=max(1, full.replicas // 8)),
             judge=short if quick else full,
             finalists=8 if quick else 40,
         )
 
     def describe(self) -> str:
         """One line for a page."""
+        look, judge = self.look, self.judge
         return (
             f"every search {self.generations} generations of {self.population} controllers, each controller on "
             f"{self.search.seeds} x {self.search.replicas} worlds of {self.search.warmup} + {self.search.steps} steps; "
-            f"finalists by the {self.judge.describe()}, on two further sets of seeds"
+            f"all that was found again on {look.seeds} x {look.replicas} further worlds of {look.warmup} + "
+            f"{look.steps} steps, and what was picked by them judged by the {judge.describe()}, on a third set"
         )
 
 

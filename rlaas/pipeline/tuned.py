@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -69,7 +68,11 @@ def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, see
         reached[family] = round(float(scores[best]), 6)
     return {
         "reference": scenario.reference_hash,
-        "budget": f"{restarts} restarts; {budget.describe()}",
+        "budget": (
+            f"{restarts} restarts of {budget.generations} generations of {budget.population} controllers, each on "
+            f"{budget.search.seeds} x {budget.search.replicas} worlds of {budget.search.warmup} + "
+            f"{budget.search.steps} steps; the best of them by the {budget.judge.describe()}, on fresh seeds"
+        ),
         "utility": reached,
         "families": families,
     }
@@ -89,11 +92,14 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], object]
     chosen = parser.parse_args(arguments)
     options = dict(option.split("=", 1) for option in chosen.option)
     scenario = load(chosen.scenario, **options)
-    budget = Budget.of(scenario, quick=chosen.quick, generations=chosen.generations, population=chosen.population)
-    search = replace(
-        budget.search, seeds=chosen.worlds or budget.search.seeds, steps=chosen.steps or budget.search.steps
+    budget = Budget.of(
+        scenario,
+        quick=chosen.quick,
+        generations=chosen.generations,
+        population=chosen.population,
+        worlds=chosen.worlds,
+        steps=chosen.steps,
     )
-    budget = replace(budget, search=search)
     if not scenario.regime:
         parser.error(f"{scenario.name} has no regimes to search baselines for")
     package = import_module(type(scenario).__module__).__package__ or ""

@@ -34,8 +34,8 @@ class Easy(ToyScenario):
 
 
 def budget(**changes: Any) -> Budget:
-    values = {"generations": 6, "population": 12, "search": SHORT, "judge": SHORT, "finalists": 8, **changes}
-    return Budget(**values)
+    protocols = {"search": SHORT, "look": SHORT, "judge": SHORT}
+    return Budget(**{"generations": 6, "population": 12, "finalists": 8, **protocols, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,9 @@ def test_what_cannot_be_asked_is_refused() -> None:
         feasibility(scenario, budget(), tunables=["magic"])
     with pytest.raises(ConfigurationError, match="population must be at least 8, got 3"):
         budget(population=3)
+    for name in ("worlds", "steps"):
+        with pytest.raises(ConfigurationError, match=f"{name} must be at least 1, got 0"):
+            Budget.of(Easy(), **{name: 0})
     with pytest.raises(ConfigurationError, match="judge needs at least 2 seeds"):
         budget(judge=EvaluationProtocol(name="one", seeds=1, warmup=0, steps=10))
     with pytest.raises(InvalidInputError, match="at least one family"):
@@ -201,7 +204,9 @@ def test_a_shipped_scenario_gets_an_answer() -> None:
     scenario = load("network5g", load="low")
     tiny = EvaluationProtocol(name="tiny", seeds=2, warmup=5, steps=20)
     report = feasibility(
-        scenario, budget(generations=1, population=8, search=tiny, judge=tiny, finalists=3), options={"load": "low"}
+        scenario,
+        budget(generations=1, population=8, search=tiny, look=tiny, judge=tiny, finalists=3),
+        options={"load": "low"},
     )
     assert report.families == ("static", "reactive")
     assert set(report.alone) == {"latency", "throughput", "energy", "satisfaction"}
