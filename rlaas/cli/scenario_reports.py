@@ -73,6 +73,9 @@ def feasibility(
     worlds: Annotated[int | None, typer.Option(help="Seeds of every evaluation of a search.")] = None,
     steps: Annotated[int | None, typer.Option(help="Counted steps of every evaluation of a search.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of worlds and searches.")] = 0,
+    capabilities: Annotated[
+        bool, typer.Option(help="Add what the scenario can do in configurations of its own, whatever the options.")
+    ] = True,
     output: OutputFolder = Path("reports"),
     quick: QuickOption = False,
     as_json: JsonOption = False,
@@ -87,7 +90,7 @@ def feasibility(
     budget = Budget.of(loaded, quick=quick, generations=generations, population=population, worlds=worlds, steps=steps)
     with bar(f"feasibility of {loaded.name}") as advance:
         found = answer(loaded, budget, tunables=tunable, options=options, seed=seed, progress=advance)
-        extra = loaded.capabilities(quick=quick)
+        extra = loaded.capabilities(quick=quick) if capabilities else ()
     page = feasibility_page(found, extra)
     name = f"{_file_name(loaded)}-feasibility{_options_part(options)}"
     _publish(page, output, name, as_json, found.to_dict())

@@ -38,6 +38,9 @@ VIOLATED = 1e6
 """Score of a controller without a value, and what is taken off per unit by which a guard is missed."""
 LEAST_WAY = 0.01
 """Least length of the way from the default to a target, as a share of the objective's range."""
+VARIED, SPREAD = 0.5, 0.15
+"""Variants of known controllers that a search starts from: the share of parameters that differ, and by how much of
+their range (standard deviation)."""
 NEAREST = 6
 """Members of a front nearest to all targets that are evaluated again, whether or not they spread it."""
 
@@ -322,11 +325,20 @@ def best_controller(
     seed: int,
     tick: Callable[[int], None],
 ) -> FloatArray:
-    """The controller [n_var] with the best score, by differential evolution (Storn & Price 1997)."""
+    """The controller [n_var] with the best score, by differential evolution (Storn & Price 1997).
+
+    Half of the first generation is spread over the box; the other half, where there are known controllers, are these
+    and variants of them. From a random start alone a short search would hardly find anything better than a good one.
+    """
     rng = np.random.default_rng(seed)
     low, span = problem.xl, problem.xu - problem.xl
     first = low + span * rng.random((budget.population, problem.n_var))
-    first[: len(known)] = known[: len(first)]
+    if len(known):
+        near = budget.population // 2
+        moved = rng.random((near, problem.n_var)) < VARIED
+        variants = known[np.arange(near) % len(known)] + span * moved * rng.normal(0.0, SPREAD, moved.shape)
+        variants[: len(known)] = known[:near]
+        first[:near] = np.clip(variants, low, problem.xu)
     generations = -1
 
     def loss(x: FloatArray) -> FloatArray:

@@ -69,7 +69,7 @@ def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, see
     return {
         "reference": scenario.reference_hash,
         "budget": (
-            f"{restarts} restarts of {budget.generations} generations of {budget.population} controllers, each on "
+            f"{restarts} searches of {budget.generations} generations of {budget.population} controllers, each on "
             f"{budget.search.seeds} x {budget.search.replicas} worlds of {budget.search.warmup} + "
             f"{budget.search.steps} steps; the best of them by the {budget.judge.describe()}, on fresh seeds"
         ),
@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], object]
     parser.add_argument("--population", type=int, default=None)
     parser.add_argument("--worlds", type=int, default=None, help="seeds of every evaluation of a search")
     parser.add_argument("--steps", type=int, default=None, help="counted steps of every evaluation of a search")
+    parser.add_argument("--restarts", type=int, default=2, help="searches per family; the best on fresh seeds is kept")
     parser.add_argument("--quick", action="store_true", help="a first look")
     parser.add_argument("--output", type=Path, default=None, help="file to write; default: the shipped one")
     chosen = parser.parse_args(arguments)
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], object]
     package = import_module(type(scenario).__module__).__package__ or ""
     path = chosen.output or Path(str(files(package).joinpath(FILE)))
     document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    document[scenario.regime] = made = tune_baselines(scenario, budget)
+    document[scenario.regime] = made = tune_baselines(scenario, budget, restarts=chosen.restarts)
     path.write_text(json.dumps(dict(sorted(document.items())), indent=2) + "\n", encoding="utf-8")
     report(f"{chosen.scenario} {scenario.regime}: utility {made['utility']}\n")
 

@@ -148,6 +148,9 @@ class VectorNetwork5G(VectorScenarioEnv):
     def delays(self) -> dict[str, dict[str, float]]:
         """Delay of packets in ms by slice since the reset: mean, p95, p99, p99.999 and the share beyond the budget.
 
+        Of what waits beyond the step it came in only the number of steps is known, also slot by slot: such an eMBB or
+        mMTC packet counts as having come in the middle of its step. The objectives' means are exact.
+
         Raises:
             InvalidInputError: the scenario does not record delays (option ``delays=True``).
         """
