@@ -1,8 +1,9 @@
 """Searches the tuned baselines of a scenario: ``python -m rlaas.pipeline.tuned network5g --option size=small ...``.
 
 For each family of controllers the one with the largest utility at the primary mode's preference, the guards kept: by
-differential evolution over common seeds, then the best few once more on fresh ones. Run it after the reference was
-calibrated anew; a test holds the hash in the file against the reference's.
+differential evolution over common seeds, from what the file has already and, for what reacts, from the best static
+one; then the best few once more on fresh seeds, so that searching on never loses anything. Run it after the reference
+was calibrated anew; a test holds the hash in the file against the reference's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -30,7 +31,14 @@ __all__ = ["tune_baselines"]
 FloatArray = NDArray[np.float64]
 
 
-def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, seed: int = 0) -> dict[str, Any]:
+def tune_baselines(
+    scenario: Scenario,
+    budget: Budget,
+    *,
+    restarts: int = 2,
+    seed: int = 0,
+    known: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
     """What ``tuned.json`` holds for one regime.
 
     Args:
@@ -38,6 +46,8 @@ def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, see
         budget: how much is searched and simulated.
         restarts: searches per family; the best on fresh seeds is kept.
         seed: of worlds and searches.
+        known: values by name and family to start from as well, such as those found before; a family whose parameters
+            have changed since is passed over.
 
     Returns:
         ``reference`` (hash), ``budget`` (one line), ``utility`` by family, and ``families``: values by name.
@@ -54,9 +64,12 @@ def tune_baselines(scenario: Scenario, budget: Budget, *, restarts: int = 2, see
         # What can react starts as the best that cannot, and stays among the finalists.
         start = tunable.from_static(families["static"]) if "static" in families else None
         found: list[FloatArray] = [] if start is None else [start]
+        before = (known or {}).get(family, {})
+        if tuple(before) == tunable.parameters:
+            found.append(np.clip(np.array(list(before.values())), problem.xl, problem.xu))
         for restart in range(restarts):
-            known = np.array(found).reshape(-1, problem.n_var)
-            found.append(best_controller(problem, goal, known, budget, seed + restart, lambda _: None))
+            started = np.array(found).reshape(-1, problem.n_var)
+            found.append(best_controller(problem, goal, started, budget, seed + restart, lambda _: None))
         fresh = GuardedProblem(scenario, family, seeds_for("front", seed, budget.judge.seeds), budget.judge)
         values, missed = fresh.measured(fresh.evaluations(np.array(found)))
         scores = penalty(goal(values), missed)
@@ -106,7 +119,8 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], object]
     package = import_module(type(scenario).__module__).__package__ or ""
     path = chosen.output or Path(str(files(package).joinpath(FILE)))
     document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    document[scenario.regime] = made = tune_baselines(scenario, budget, restarts=chosen.restarts)
+    known = document.get(scenario.regime, {}).get("families")
+    document[scenario.regime] = made = tune_baselines(scenario, budget, restarts=chosen.restarts, known=known)
     path.write_text(json.dumps(dict(sorted(document.items())), indent=2) + "\n", encoding="utf-8")
     report(f"{chosen.scenario} {scenario.regime}: utility {made['utility']}\n")
 

@@ -55,6 +55,19 @@ def test_a_search_finds_bounds_kept_values_that_the_scenario_accepts():
     assert set(made["utility"]) == set(made["families"])
 
 
+def test_searching_on_keeps_what_was_found_before():
+    scenario = load("recsys", strategies="core")
+    budget = Budget.of(scenario, quick=True, generations=1, population=8)
+    good = dict(zip(scenario.tunables["static"].parameters, (1.0, 2.0, 2.0, 1.0), strict=True))
+    fresh = tune_baselines(scenario, budget, restarts=1)
+    on = tune_baselines(scenario, budget, restarts=1, known={"static": good, "reactive": {"gone": 1.0}})
+    again = tune_baselines(scenario, budget, restarts=1, known=on["families"])
+    assert on["utility"]["reactive"] >= on["utility"]["static"]
+    for family in ("static", "reactive"):
+        assert again["utility"][family] >= on["utility"][family]
+    assert fresh["utility"] != on["utility"]
+
+
 def test_the_command_writes_one_regime_beside_the_others(tmp_path):
     path, said = tmp_path / "tuned.json", []
     path.write_text('{"other/regime": {}}', encoding="utf-8")
