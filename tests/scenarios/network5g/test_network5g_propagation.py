@@ -79,6 +79,31 @@ def test_path_loss_by_hand(name, distance, carrier, in_sight, out_of_sight):
     assert (los[0], nlos[0]) == pytest.approx((in_sight, out_of_sight), abs=2e-3)
 
 
+# What UMa_pathloss of the package aimm-simulator 2.0.3 (Keith Briggs) returns for 25 m and 1.5 m. Without sight it has
+# the formula of TR 36.873 with streets and buildings of 20 m, from which TR 38.901 rounds its constants.
+AIMM = [
+    (3.5, 50.0, 77.2122, 92.5267),
+    (3.5, 120.0, 84.8031, 106.0132),
+    (3.5, 300.0, 93.4073, 121.2997),
+    (3.5, 800.0, 105.5382, 137.9047),
+    (3.5, 2000.0, 121.4495, 153.4526),
+    (2.0, 50.0, 72.3514, 87.6659),
+    (2.0, 120.0, 79.9424, 101.1524),
+    (2.0, 300.0, 88.5465, 116.4389),
+    (2.0, 800.0, 105.0380, 133.0439),
+    (2.0, 2000.0, 120.9493, 148.5918),
+]
+
+
+@pytest.mark.parametrize(("carrier", "distance", "in_sight", "out_of_sight"), AIMM)
+def test_path_loss_of_another_simulator(carrier, distance, in_sight, out_of_sight):
+    los, nlos = pathloss.path_loss_db(
+        "uma", np.array([distance]), carrier_ghz=carrier, site_height_m=25.0, user_height_m=1.5
+    )
+    assert los[0] == pytest.approx(in_sight, abs=5e-3)
+    assert nlos[0] == pytest.approx(out_of_sight, abs=0.03)
+
+
 def test_breakpoints_by_hand():
     # 4 * 24 * 0.5 * 3.5e9 / 3e8 and 4 * 9 * 0.5 * 3.5e9 / 3e8
     assert pathloss.breakpoint_m(carrier_ghz=3.5, site_height_m=25.0, user_height_m=1.5) == pytest.approx(560.0)
