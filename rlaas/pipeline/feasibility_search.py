@@ -120,7 +120,7 @@ class Budget:
         """One line for a page."""
         look, judge = self.look, self.judge
         return (
-            f"every search {self.generations} generations of {self.population} controllers, each controller on "
+            f"Every search {self.generations} generations of {self.population} controllers, each controller on "
             f"{self.search.seeds} x {self.search.replicas} worlds of {self.search.warmup} + {self.search.steps} steps; "
             f"all that was found again on {look.seeds} x {look.replicas} further worlds of {look.warmup} + "
             f"{look.steps} steps, and what was picked by them judged by the {judge.describe()}, on a third set"

@@ -79,10 +79,11 @@ def tune_baselines(
             for name, value in configuration_parameters(scenario, family, found[best].tolist())["values"].items()
         }
         reached[family] = round(float(scores[best]), 6)
+    searches = "one search" if restarts == 1 else f"{restarts} searches"
     return {
         "reference": scenario.reference_hash,
         "budget": (
-            f"{restarts} searches of {budget.generations} generations of {budget.population} controllers, each on "
+            f"{searches} of {budget.generations} generations of {budget.population} controllers, each on "
             f"{budget.search.seeds} x {budget.search.replicas} worlds of {budget.search.warmup} + "
             f"{budget.search.steps} steps; the best of them by the {budget.judge.describe()}, on fresh seeds"
         ),

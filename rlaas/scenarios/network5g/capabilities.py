@@ -266,24 +266,10 @@ def _capacity_section(networks: int, steps: int) -> Section:
         notes=(
             (
                 "Rates are in Mbit/s. Four layers at every SINR that carries them is the rank of a rich channel: a "
-                "real one gives that rank to a part of the users, so what is served here is an upper end. The "
-                "scheduler's multi-user gain is part of what is served, not of the peak."
+                "real one gives that rank to a part of the users, so what is served here is an upper end."
             ),
-            *_beyond(rows),
         ),
     )
-
-
-def _beyond(rows: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
-    """A warning about cells that serve more than their peak."""
-    names = [str(row[0]) for row in rows if row[2] > row[1]]
-    if not names:
-        return ()
-    warning = (
-        f"Overstated: {_listed(names)}. The multi-user gain lifts rates past the best modulation and coding there, "
-        "which no scheduler can; the peak is what can be had."
-    )
-    return (warning,)
 
 
 def _listed(names: Sequence[str]) -> str:
