@@ -64,7 +64,7 @@ class Estimate:
     """An estimated policy value (mean reward per row).
 
     The intervals are approximate. How often one at 95 % held the value, on 15 simulated bandits that had no part in the
-    choice of the method (20 actions, rewards 0 or 1, weights so heavy that 100 to 400 of 2,000 to 10,000 rows were
+    choice of the method (20 actions, rewards 0 or 1, weights so heavy that 100 to 300 of 2,000 to 10,000 rows were
     effective; 200 logs each; mean and worst over the bandits), and how often Student's did on 15 others:
 
     | | ``ipw`` | ``snipw`` | ``dr`` | ``sndr`` | ``dm``, ``switch_dr``, ``dros`` | ``reward_range`` |
