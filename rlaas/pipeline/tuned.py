@@ -69,15 +69,14 @@ def tune_baselines(
             found.append(np.clip(np.array(list(before.values())), problem.xl, problem.xu))
         for restart in range(restarts):
             started = np.array(found).reshape(-1, problem.n_var)
-            found.append(best_controller(problem, goal, started, budget, seed + restart, lambda _: None))
+            searched = best_controller(problem, goal, started, budget, seed + restart, lambda _: None)
+            # As the file will have it: what is judged has to be what is shipped.
+            found.append(np.clip([float(f"{value:.6g}") for value in searched], problem.xl, problem.xu))
         fresh = GuardedProblem(scenario, family, seeds_for("front", seed, budget.judge.seeds), budget.judge)
         values, missed = fresh.measured(fresh.evaluations(np.array(found)))
         scores = penalty(goal(values), missed)
         best = int(np.argmax(scores))
-        families[family] = {
-            name: float(f"{value:.6g}")
-            for name, value in configuration_parameters(scenario, family, found[best].tolist())["values"].items()
-        }
+        families[family] = configuration_parameters(scenario, family, found[best].tolist())["values"]
         reached[family] = round(float(scores[best]), 6)
     searches = "one search" if restarts == 1 else f"{restarts} searches"
     return {
@@ -107,6 +106,8 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], object]
     chosen = parser.parse_args(arguments)
     options = dict(option.split("=", 1) for option in chosen.option)
     scenario = load(chosen.scenario, **options)
+    if chosen.restarts < 1:
+        parser.error(f"--restarts must be at least 1, got {chosen.restarts}")
     budget = Budget.of(
         scenario,
         quick=chosen.quick,

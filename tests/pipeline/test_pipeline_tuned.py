@@ -68,6 +68,13 @@ def test_searching_on_keeps_what_was_found_before():
     assert fresh["utility"] != on["utility"]
 
 
+def test_no_search_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["recsys", "--option", "strategies=core", "--quick", "--restarts", "0"])
+    assert ended.value.code == 2
+    assert "--restarts must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_the_command_writes_one_regime_beside_the_others(tmp_path):
     path, said = tmp_path / "tuned.json", []
     path.write_text('{"other/regime": {}}', encoding="utf-8")

@@ -183,8 +183,14 @@ def test_a_state_of_other_options_is_refused_by_name(there, here, message):
     ids=str,
 )
 def test_options_that_say_the_same_continue_each_other(there, here):
-    state = Network5G(**there).vector_env(1).get_state()
-    Network5G(**here).vector_env(1).set_state(pickle.loads(pickle.dumps(state)))
+    first, second = Network5G(**there).vector_env(1, seed=4), Network5G(**here).vector_env(1, seed=5)
+    first.reset()
+    second.reset()
+    action = np.stack([first.single_action_space.sample()] * first.num_envs)
+    first.step(action)
+    second.set_state(pickle.loads(pickle.dumps(first.get_state())))
+    for one, other in zip(first.step(action)[:4], second.step(action)[:4], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_site_file_is_known_by_what_it_says(tmp_path):
