@@ -147,6 +147,7 @@ CELL_WORK = np.dtype(
         ("idle", "f8"),  # share of the step without any transmission
         ("waiting", "f8"),  # eMBB users with data
         ("gain", "f8"),  # of choosing among them
+        ("exponent", "f8"),  # of their rates in their alpha-fair shares
         ("load", "f8", (3,)),  # offered to URLLC and mMTC: rate x service time, not limited to 1
         ("square", "f8", (3,)),  # rate x squared service time
         ("wait_s", "f8", (3,)),  # mean wait in the queue

@@ -28,10 +28,12 @@ SLEEP, ALPHA = 8, 7
 
 
 @inner
-def _clear(k, j, w):  # type: ignore[no-untyped-def]
+def _open(k, j, w):  # type: ignore[no-untyped-def]
     cell = w.cells[k, j]
     cell.waiting = 0.0
     cell.gain = 1.0
+    # Once for all its users: a division each would show.
+    cell.exponent = (1.0 - cell.settings[ALPHA]) / cell.settings[ALPHA]
     for a in range(3):
         cell.load[a] = cell.square[a] = 0.0
 
@@ -71,8 +73,7 @@ def _ask_embb(e, k, c, s, w):  # type: ignore[no-untyped-def]
         work.carried = work.weight = 0.0
         work.active_s = STEP_S if backlog > 0.0 else 0.0
         if backlog > 0.0 and rate > 0.0 and s.cells[e, own].off == 0:
-            alpha = cell.settings[ALPHA]
-            work.weight = power(max(rate, 1e-3), (1.0 - alpha) / alpha) if alpha != 1.0 else 1.0
+            work.weight = power(max(rate, 1e-3), cell.exponent) if cell.exponent != 0.0 else 1.0
             work.finish = backlog / (rate * work.weight)
 
 
@@ -263,7 +264,7 @@ def serve(e, k, c, s: State, w: Scratch) -> None:  # type: ignore[no-untyped-def
     short loops are guessed wrongly.
     """
     for j in range(c.cells):
-        _clear(k, j, w)
+        _open(k, j, w)
     _ask_embb(e, k, c, s, w)
     _share_cells(e, k, c, s, w, 0, 0, c.embb, s.embb)
     _ask_mmtc(e, k, c, s, w)
