@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "machine", "parse_arguments", "rate", "report"]
+__all__ = ["Row", "interleaved_rates", "machine", "parse_arguments", "rate", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,23 @@ def rate(work: Callable[[], float], *, seconds: float = 2.0, repeats: int = 3) -
             units += work()
         rates.append(units / elapsed)
     return statistics.median(rates)
+
+
+def interleaved_rates(works: Sequence[Callable[[], float]], *, seconds: float = 2.0, rounds: int = 15) -> list[float]:
+    """Medians of the units per second of several works that are compared with one another.
+
+    They take turns in short windows, so that a slow minute of the machine falls on all of them.
+
+    Args:
+        works: see :func:`rate`.
+        seconds: wall time of all windows of one work together.
+        rounds: windows of each, odd.
+    """
+    found: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for rates, work in zip(found, works, strict=True):
+            rates.append(rate(work, seconds=seconds / rounds, repeats=1))
+    return [statistics.median(rates) for rates in found]
 
 
 def parse_arguments(

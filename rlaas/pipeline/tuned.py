@@ -91,6 +91,10 @@ def tune_baselines(
     }
 
 
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def main(arguments: Sequence[str] | None = None, report: Callable[[str], object] = sys.stderr.write) -> None:
     """Search the regimes asked for and write each into the scenario's file as soon as it is done."""
     parser = argparse.ArgumentParser(description="search the tuned baselines of a scenario")
@@ -120,9 +124,10 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], object]
         parser.error(f"{scenario.name} has no regimes to search baselines for")
     package = import_module(type(scenario).__module__).__package__ or ""
     path = chosen.output or Path(str(files(package).joinpath(FILE)))
-    document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known = document.get(scenario.regime, {}).get("families")
-    document[scenario.regime] = made = tune_baselines(scenario, budget, restarts=chosen.restarts, known=known)
+    known = _read(path).get(scenario.regime, {}).get("families")
+    made = tune_baselines(scenario, budget, restarts=chosen.restarts, known=known)
+    # Read again: another regime may have been written in the meantime.
+    document = _read(path) | {scenario.regime: made}
     path.write_text(json.dumps(dict(sorted(document.items())), indent=2) + "\n", encoding="utf-8")
     report(f"{chosen.scenario} {scenario.regime}: utility {made['utility']}\n")
 

@@ -51,6 +51,9 @@ class Radio:
         target_error: block error rate of eMBB and mMTC. offset_gain_db, offset_range_db: of the outer loop.
         multi_user_gain: rate gained per ln of the users to choose from.
         urllc_efficiency_share: of Shannon's capacity at an error rate of 1e-5. urllc_backoff_db: on the last report.
+        burst_sigmas, urllc_burst_sigmas: standard deviations of interference, over its mean, that rates allow for.
+            URLLC: one slot in a hundred has more. The others: the value at which throughput in the fluid mode is
+            throughput slot by slot, over 16 settings and rules at low and at high load (``benchmarks/fidelity.py``).
         report_delay_s: age of a channel report when it is used.
         indoor_share: of users indoors. indoor_depth_m: largest depth behind the outer wall.
     """
@@ -80,6 +83,8 @@ class Radio:
     multi_user_gain: float
     urllc_efficiency_share: float
     urllc_backoff_db: float
+    burst_sigmas: float
+    urllc_burst_sigmas: float
     report_delay_s: float
     indoor_share: float
     indoor_depth_m: float

@@ -10,12 +10,13 @@ from numba import njit
 
 from rlaas.scenarios.network5g import ACTION_NAMES, Network5G
 from rlaas.scenarios.network5g.engine.accounting import TREND, draw_power
+from rlaas.scenarios.network5g.engine.arrays import POWER_SHARE
 from rlaas.scenarios.network5g.engine.engine import Engine
 from rlaas.scenarios.network5g.power import POWER_MODELS, energy_j
 from rlaas.scenarios.network5g.reference import STEP_S
 
 MODELS = tuple(POWER_MODELS)
-POWER_DB, SLEEP = ACTION_NAMES.index("power_db"), ACTION_NAMES.index("sleep")
+SLEEP = ACTION_NAMES.index("sleep")
 ENGINE = Engine(Network5G(cells=1, users=3).network, 1, threads=1)
 share = st.floats(0.0, 1.0)
 
@@ -34,7 +35,7 @@ def drawn(
     work["model"], work["failed"] = MODELS.index(model), failed
     work["share"], work["busy"] = shares, busy
     work["idle"] = np.prod(1.0 - np.array(busy))
-    work["settings"][:, POWER_DB], work["settings"][:, SLEEP] = power_db, sleep
+    work["settings"][:, SLEEP], ENGINE.scratch.pads[0, POWER_SHARE] = sleep, 10 ** (power_db / 10)
     draw(ENGINE.constants.as_record(), ENGINE.world, ENGINE.state, ENGINE.scratch)
     return float(work["power_w"][0]), float(state["use"][0]), float(work["asleep"][0])
 
@@ -60,7 +61,8 @@ def test_a_cell_that_is_on_draws_what_its_model_says(model, busy, weights, power
         off_ms=0.0,
         duration_s=STEP_S,
     )
-    assert watts * STEP_S == pytest.approx(float(wanted), rel=1e-12)
+    # The share of the maximum power is a float32.
+    assert watts * STEP_S == pytest.approx(float(wanted), rel=1e-6)
     assert use == pytest.approx(float(shares @ busy))
     assert use + asleep <= 1.0 + 1e-12
     powers = POWER_MODELS[model]
@@ -99,6 +101,16 @@ def test_a_cell_that_is_off_falls_asleep_as_its_model_says(model):
 
 def test_a_cell_out_of_order_draws_nothing():
     assert drawn("earth_macro", off_steps=0, failed=True)[0] == 0.0
+
+
+def test_the_kernel_takes_the_power_share_from_the_action():
+    env = Network5G(cells=1, users=3).vector_env(1, threads=1)
+    env.reset(seed=0)
+    for power_db in (0.0, -3.0, -10.0):
+        action = Network5G(cells=1, users=3).baselines["default"].make().action.copy()
+        action[ACTION_NAMES.index("power_db")] = power_db
+        env.step(action[None])
+        assert env.engine.scratch.pads[0, POWER_SHARE, 0] == pytest.approx(10 ** (power_db / 10), rel=1e-6)
 
 
 def test_the_slow_average_follows_the_use():

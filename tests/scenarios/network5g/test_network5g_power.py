@@ -146,8 +146,9 @@ def test_an_off_period_pays_the_transition_of_the_deepest_sleep_once(model, step
 @given(model=models)
 def test_the_row_holds_the_named_columns(model):
     row = dict(zip(ROW_COLUMNS, model.as_row().tolist(), strict=True))
-    assert model.as_row().shape == (12,)
+    assert model.as_row().shape == (13,)
     assert row.pop("slope_w") == pytest.approx(model.full_w - model.idle_w)
+    assert row.pop("ramp_share") == pytest.approx(model.ramp_ms / model.cycle_ms)
     assert row == {name: getattr(model, name) for name in row}
 
 
@@ -174,7 +175,7 @@ def test_unknown_model_names_those_that_exist():
     ],
 )
 def test_impossible_models_are_refused_by_field(field, value):
-    numbers = {name: getattr(SLOW, name) for name in (*ROW_COLUMNS[:-1], "name", "description", "source")}
+    numbers = {name: getattr(SLOW, name) for name in (*ROW_COLUMNS[:-2], "name", "description", "source")}
     with pytest.raises(ConfigurationError) as caught:
         PowerModel(**(numbers | {field: value}))
     assert caught.value.field == field

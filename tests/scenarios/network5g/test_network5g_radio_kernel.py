@@ -65,6 +65,22 @@ class Look:
         power = self.engine.world.power_dbm + self.actions[:, SETTING["power_db"]]
         return 10 ** (0.1 * (power + links + tilt - self.user["loss_db"][:, None])), place, maps
 
+    def interference_mw(self):
+        """Mean interference, its standard deviation where cells transmit in a share of the slots, and its most."""
+        received, _, _ = self.received_mw()
+        serving = np.arange(self.cells) == self.user["serving"][:, None]
+        rho = np.where(self.engine.state.cells["off"][0], 0.0, self.use)
+        others = np.where(serving, 0.0, received)
+        deviation = np.sqrt((rho * (1 - rho) * others**2).sum(axis=1))
+        return others @ rho, deviation, others @ (rho > 0), others, rho
+
+    def burst_sinr_db(self, sigmas):
+        """SINR [users] at ``sigmas`` standard deviations more interference than the mean."""
+        received, _, _ = self.received_mw()
+        mean, deviation, most, _, _ = self.interference_mw()
+        signal, noise = received[np.arange(len(received)), self.user["serving"]], self.engine.constants.noise_mw
+        return 10 * np.log10(signal / (np.minimum(mean + sigmas * deviation, most) + noise))
+
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_received_power_is_the_map_sampled_bilinearly(options):
@@ -106,7 +122,8 @@ def test_link_adaptation_chooses_by_the_report_and_errs_by_the_truth(options):
     embb, urllc, _ = look.scenario.users
     single = np.zeros(len(look.user), dtype=bool)
     single[embb : embb + urllc] = True
-    sinr = look.work["sinr_db"].astype(float)
+    sinr = look.burst_sinr_db(np.where(single, c.urllc_burst_sigmas, c.burst_sigmas))
+    assert (sinr < look.work["sinr_db"] - 0.1).mean() > 0.5
     report = sinr + c.report_age * (look.reports - sinr) - np.where(single, c.urllc_backoff_db, look.offsets)
     bins = (report + 20) * 4
     # A report within rounding of a bin's edge may fall on either side.
@@ -128,6 +145,19 @@ def test_link_adaptation_chooses_by_the_report_and_errs_by_the_truth(options):
     edge = clear & (np.abs(error - 0.9) > 1e-3)
     assert look.work["efficiency"][edge] == pytest.approx(efficiency[edge])
     assert (look.work["efficiency"][edge] > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_few_slots_have_more_interference_than_urllc_allows_for(size):
+    rng, seen = np.random.default_rng(0), []
+    for seed in range(20):
+        look = Look({"size": size}, seed=seed, steps=20)
+        mean, deviation, most, others, rho = look.interference_mw()
+        assert (rho > 0).any()
+        slots = (rng.random((2000, len(rho))) < rho) @ others.T
+        bound = np.minimum(mean + look.engine.constants.urllc_burst_sigmas * deviation, most)
+        seen.append((slots > bound * (1 + 1e-9)).mean())
+    assert 0.002 < np.mean(seen) < 0.03
 
 
 def test_the_outer_loop_settles_at_ten_percent_of_errors():

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlaas.scenarios.compiled import circle, inner, log2
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
-from rlaas.scenarios.network5g.engine.arrays import MARGIN, LinkTables, Out, Scratch, State, WorldTables
+from rlaas.scenarios.network5g.engine.arrays import MARGIN, POWER_SHARE, LinkTables, Out, Scratch, State, WorldTables
 from rlaas.scenarios.network5g.engine.links import FAILURE, HANDOVER, PING_PONG
 from rlaas.scenarios.network5g.engine.queueing import waiting_to_cap
 from rlaas.scenarios.network5g.engine.service import SLEEP
@@ -25,15 +25,15 @@ __all__ = ["account", "add_up", "draw_power", "finish_episode", "observe"]
     _MICRO_W,
     _LIGHT_W,
     _DEEP_W,
-    _CYCLE_MS,
-    _RAMP_MS,
+    _,
+    _,
     _LIGHT_J,
     _DEEP_J,
     _LIGHT_AFTER_MS,
     _DEEP_AFTER_MS,
     _SLOPE_W,
+    _RAMP_SHARE,
 ) = range(len(ROW_COLUMNS))
-POWER_DB = ACTION_NAMES.index("power_db")
 
 _COMPONENTS = len(ACTION_NAMES)
 _LOW, _PER_SPAN = LOW.copy(), 1.0 / (HIGH - LOW)
@@ -42,7 +42,6 @@ _FEATURES = len(OBSERVATION_NAMES)
 _STEP_MS = 1e3 * STEP_S
 _THIRD = np.float32(1.0 / 3.0)
 _LOG10_2 = math.log10(2.0)
-_PER_DB = 0.1 * math.log(10.0)
 EDGE_DB = np.float32(-3.0)
 """A user whose best neighbour is within 3 dB of the handover condition stands at the edge of its cell."""
 TREND = 0.05
@@ -85,9 +84,9 @@ def draw_power(e, k, c, t: WorldTables, s: State, w: Scratch) -> None:  # type: 
             cell.off_steps += 1
         else:
             cell.off_steps = 0
-            work.asleep = work.idle * max(0.0, work.settings[SLEEP] - row[_RAMP_MS] / row[_CYCLE_MS])
-            share = math.exp(_PER_DB * work.settings[POWER_DB])
-            watts = row[_IDLE_W] + row[_SLOPE_W] * share * use - (row[_IDLE_W] - row[_MICRO_W]) * work.asleep
+            work.asleep = work.idle * max(0.0, work.settings[SLEEP] - row[_RAMP_SHARE])
+            watts = row[_IDLE_W] + row[_SLOPE_W] * w.pads[k, POWER_SHARE, j] * use
+            watts -= (row[_IDLE_W] - row[_MICRO_W]) * work.asleep
         work.power_w = 0.0 if work.failed else watts
 
 
@@ -154,13 +153,6 @@ def account(e, k, c, w: Scratch, out: Out, s: State) -> None:  # type: ignore[no
     nothing was asked for. A cell's reward is part its own contribution, part the mean over the network.
     """
     up, down, reward = out.numerators[e], out.denominators[e], out.reward[e]
-    # Reciprocals once: divisions by what may alias the output are not hoisted out of the loop.
-    late_e = 1.0 / (3.0 * c.packets_embb * c.latency_embb)
-    late_u = 1.0 / (3.0 * c.packets_urllc * c.latency_urllc)
-    late_m = 1.0 / (3.0 * c.packets_mmtc * c.latency_mmtc)
-    per_active, per_judged = 1.0 / c.active_s, 1.0 / c.satisfaction_s
-    per_latency, per_throughput = 1.0 / (c.latency_high - c.latency_low), 1.0 / (c.throughput_high - c.throughput_low)
-    per_energy, per_happy = 1.0 / (c.energy_high - c.energy_low), 1.0 / (c.satisfaction_high - c.satisfaction_low)
     mean0 = mean1 = mean2 = mean3 = 0.0
     for j in range(c.cells):
         cell = w.cells[k, j]
@@ -176,14 +168,15 @@ def account(e, k, c, w: Scratch, out: Out, s: State) -> None:  # type: ignore[no
         seconds = (cell.users[0] + cell.users[1] + cell.users[2]) * STEP_S
         for a in range(9, 13):
             down[j, a] = seconds
-        delay = cell.delay_ms[0] * late_e + cell.delay_ms[1] * late_u + cell.delay_ms[2] * late_m
-        carried = c.throughput + (cell.carried_embb - c.throughput * cell.active_s) * per_active
-        happy = c.satisfaction + (cell.happy_s - c.satisfaction * cell.judged_s) * per_judged
-        latency = 1.0 - (delay - c.latency_low) * per_latency
-        energy = 1.0 - (cell.power_w - c.energy_low) * per_energy
+        delay = cell.delay_ms[0] * c.per_third_delay_embb + cell.delay_ms[1] * c.per_third_delay_urllc
+        delay += cell.delay_ms[2] * c.per_third_delay_mmtc
+        carried = c.throughput + (cell.carried_embb - c.throughput * cell.active_s) * c.per_active_s
+        happy = c.satisfaction + (cell.happy_s - c.satisfaction * cell.judged_s) * c.per_satisfaction_s
+        latency = 1.0 - (delay - c.latency_low) * c.per_latency
+        energy = 1.0 - (cell.power_w - c.energy_low) * c.per_energy
         throughput, satisfaction = (
-            (carried - c.throughput_low) * per_throughput,
-            (happy - c.satisfaction_low) * per_happy,
+            (carried - c.throughput_low) * c.per_throughput,
+            (happy - c.satisfaction_low) * c.per_satisfaction,
         )
         reward[j, 0], reward[j, 1], reward[j, 2], reward[j, 3] = latency, throughput, energy, satisfaction
         mean0 += latency
@@ -219,39 +212,29 @@ def _inverse(count):  # type: ignore[no-untyped-def]
 def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: Out) -> None:  # type: ignore[no-untyped-def]
     """Features of every cell, in the order of ``OBSERVATION_NAMES``, clipped to [0, 1] but for the clock."""
     seen = out.observation[e]
-    best, best_low = float(r.efficiency[-1]), float(r.low_efficiency[-1])
+    per_best, per_low = 1.0 / r.efficiency[-1], 1.0 / r.low_efficiency[-1]
     hour = hour_of_day(s.environments[e], c)
     cosine, sine = circle(np.float32(hour / 24.0))
-    # Reciprocals once: divisions by what may alias the output are not hoisted out of the loop.
-    usual_e, usual_u, usual_m = (
-        1.0 / (3.0 * c.packets_embb),
-        1.0 / (3.0 * c.packets_urllc),
-        1.0 / (3.0 * c.packets_mmtc),
-    )
-    late_e, late_u = 1.0 / (c.packets_embb * c.latency_embb), 1.0 / (c.packets_urllc * c.latency_urllc)
-    late_m, per_best, per_low = 1.0 / (c.packets_mmtc * c.latency_mmtc), 1.0 / best, 1.0 / best_low
-    each_e, each_u = c.cells / (3.0 * max(c.embb, 1)), c.cells / (3.0 * max(c.urllc, 1))
-    each_m, each = c.cells / (3.0 * max(c.mmtc, 1)), c.cells / (c.embb + c.urllc + c.mmtc)
-    buffer_e, buffer_m = 1.0 / (0.25 * 2.0 * c.usable_mhz_embb), 1.0 / (10.0 * c.packet_mbit_mmtc)
     # A user takes along half of a mean user's load: who moves is not who downloads most.
     per_user = 0.0
     for j in range(c.cells):
-        per_user += 0.5 * s.cells[e, j].trend / s.users.shape[1]
+        per_user += s.cells[e, j].trend
+    per_user *= 0.5 / s.users.shape[1]
     for j in range(c.cells):
         cell, state, f = w.cells[k, j], s.cells[e, j], seen[j]
         users = cell.users[0] + cell.users[1] + cell.users[2]
         f[0] = state.use
         f[1], f[2], f[3] = cell.busy[0], cell.busy[1], cell.busy[2]
-        f[4] = cell.packets[0] * usual_e
-        f[5] = cell.packets[1] * usual_u
-        f[6] = cell.packets[2] * usual_m
-        backlog = cell.backlog_embb * buffer_e
+        f[4] = cell.packets[0] * c.per_packets_embb
+        f[5] = cell.packets[1] * c.per_packets_urllc
+        f[6] = cell.packets[2] * c.per_packets_mmtc
+        backlog = cell.backlog_embb * c.per_buffer_embb
         f[7] = backlog / (1.0 + backlog)
-        backlog = cell.backlog_mmtc * buffer_m
+        backlog = cell.backlog_mmtc * c.per_buffer_mmtc
         f[8] = backlog / (1.0 + backlog)
-        f[9] = cell.users[0] * each_e
-        f[10] = cell.users[1] * each_u
-        f[11] = cell.users[2] * each_m
+        f[9] = cell.users[0] * c.per_users_embb
+        f[10] = cell.users[1] * c.per_users_urllc
+        f[11] = cell.users[2] * c.per_users_mmtc
         one_e, one_u, one_m = _inverse(cell.users[0]), _inverse(cell.users[1]), _inverse(cell.users[2])
         one = _inverse(users)
         f[12] = cell.with_data * one_e
@@ -262,17 +245,17 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         f[17] = cell.edge * one
         f[18] = 0.2 * cell.noise_rise * one
         f[19] = cell.errors * one_e
-        ratio = cell.delay_ms[0] * late_e
+        ratio = cell.delay_ms[0] * c.per_delay_embb
         f[20] = ratio / (1.0 + ratio)
-        ratio = cell.delay_ms[1] * late_u
+        ratio = cell.delay_ms[1] * c.per_delay_urllc
         f[21] = ratio / (1.0 + ratio)
-        ratio = cell.delay_ms[2] * late_m
+        ratio = cell.delay_ms[2] * c.per_delay_mmtc
         f[22] = ratio / (1.0 + ratio)
         f[23] = cell.happy_s / cell.judged_s if cell.judged_s > 0.0 else 1.0
         f[24] = 1.0 if state.off else 0.0
         # Forecasts: who leaves and arrives within the horizon, and the load they take along.
-        f[25] = cell.leaving * each
-        f[26] = cell.arriving * each
+        f[25] = cell.leaving * c.per_users
+        f[26] = cell.arriving * c.per_users
         f[27] = state.trend + per_user * (cell.arriving - cell.leaving)
     count = t.neighbours.shape[1]
     near = np.float32(1.0 / count) if count > 0 else np.float32(0.0)
@@ -292,7 +275,7 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         for a in range(_COMPONENTS):
             f[first + a] = (cell.settings[a] - _LOW[a]) * _PER_SPAN[a]
         f[_FEATURES - 2], f[_FEATURES - 1] = sine, cosine
-    # Neighbours read each other unclipped, so clipping comes last.
+    # Neighbours read c.per_users other unclipped, so clipping comes last.
     for j in range(c.cells):
         for a in range(_FEATURES - _F_CLOCK):
             seen[j, a] = min(max(seen[j, a], np.float32(0.0)), np.float32(1.0))

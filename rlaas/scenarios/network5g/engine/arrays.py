@@ -24,6 +24,7 @@ __all__ = [
     "MARGIN",
     "OFFSET",
     "POWER",
+    "POWER_SHARE",
     "RHO",
     "RISE",
     "SETS",
@@ -55,9 +56,9 @@ BINS = 64
 FILTERED, MARGIN, HELD = 0, 1, 2
 """Rows of ``State.links``: L3-filtered received power in dBm; by how much a cell met the entering condition of A3 in
 dB; for how long, in s."""
-SINE, POWER, OFFSET, RHO, RISE = range(5)
+SINE, POWER, OFFSET, RHO, RISE, POWER_SHARE = range(6)
 """Rows of ``Scratch.pads``: sine of the tilt; transmit power in dBm; cell offset in dB; share of blocks in use; change
-of a margin since the last step."""
+of a margin since the last step; share of the maximum power."""
 
 ENVIRONMENT = np.dtype(
     [
@@ -148,9 +149,10 @@ CELL_WORK = np.dtype(
         ("waiting", "f8"),  # eMBB users with data
         ("gain", "f8"),  # of choosing among them
         ("exponent", "f8"),  # of their rates in their alpha-fair shares
-        ("load", "f8", (3,)),  # offered to URLLC and mMTC: rate x service time, not limited to 1
-        ("square", "f8", (3,)),  # rate x squared service time
-        ("wait_s", "f8", (3,)),  # mean wait in the queue
+        ("load_urllc", "f8"),  # offered: rate x service time, not limited to 1
+        ("square_urllc", "f8"),  # rate x squared service time
+        ("wait_s", "f8"),  # mean wait of URLLC in the queue
+        ("load_mmtc", "f8"),
         ("pause_s", "f8"),  # mean wait of eMBB and mMTC for a sleeping transmitter
         ("kept", "f8"),  # share of URLLC packets that are carried
         ("met", "f8"),  # share of URLLC packets that meet a pause
@@ -278,7 +280,7 @@ class Scratch(NamedTuple):
     Attributes:
         users [T, U], cells [T, C]: records, see above.
         received: linear received power in mW [T, U, P].
-        pads: by cell [T, 5, P], rows ``SINE``, ``POWER``, ``OFFSET``, ``RHO``, ``RISE``.
+        pads: by cell [T, 6, P], rows ``SINE``, ``POWER``, ``OFFSET``, ``RHO``, ``RISE``, ``POWER_SHARE``.
         leaving: probability of a handover to next_cell within the horizon [T, U and room for whole vectors].
         order: users by cell [T, U] (slot by slot only); first: where each cell's begin, or end [T, C + 1].
         pick, finish, weight: users with data by cell [T, U].
@@ -355,7 +357,7 @@ def allocate(
         users=zeros(USER_WORK, sets, total),
         cells=zeros(CELL_WORK, sets, cells),
         received=zeros(np.float32, sets, total, padded),
-        pads=zeros(np.float32, sets, 5, padded),
+        pads=zeros(np.float32, sets, 6, padded),
         leaving=zeros(np.float32, sets, -(-total // LANES) * LANES),
         order=zeros(np.int32, sets, total),
         first=zeros(np.int32, sets, cells + 1),

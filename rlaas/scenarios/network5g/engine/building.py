@@ -182,6 +182,8 @@ def build(network: Network) -> tuple[Constants, MapTables, LinkTables, WorldTabl
         target_error=radio.target_error,
         error_slope=BLOCK_ERROR_SLOPE,
         urllc_backoff_db=radio.urllc_backoff_db,
+        burst_sigmas=radio.burst_sigmas,
+        urllc_burst_sigmas=radio.urllc_burst_sigmas,
         report_age=radio.report_delay_s / STEP_S,
         offset_gain_db=radio.offset_gain_db,
         offset_low_db=radio.offset_range_db[0],

@@ -26,6 +26,7 @@ class Constants(NamedTuple):
         noise_mw: thermal noise. usable_mhz: bandwidth left for data, by slice.
         tilt_floor: lowest linear gain of the tilted array. target_error: block error rate aimed at.
         error_slope: of the block error curve, per dB. urllc_backoff_db: of its link adaptation.
+        burst_sigmas, urllc_burst_sigmas: standard deviations of interference that rates allow for.
         report_age: age of a channel report in steps.
         offset_gain_db, offset_low_db, offset_high_db: outer loop. multi_user_gain: of choosing among users.
         best_efficiency: bit/s/Hz of the best modulation and coding.
@@ -84,6 +85,8 @@ class Constants(NamedTuple):
     target_error: float
     error_slope: float
     urllc_backoff_db: float
+    burst_sigmas: float
+    urllc_burst_sigmas: float
     report_age: float
     offset_gain_db: float
     offset_low_db: float
@@ -157,6 +160,39 @@ class Constants(NamedTuple):
     blocks_mmtc: int
 
     def as_record(self) -> NDArray[Any]:
-        """The constants as an array [1] of one record: kernels take a pointer instead of a hundred arguments."""
+        """The constants as an array [1] of one record: kernels take a pointer instead of a hundred arguments.
+
+        It has the factors of :meth:`factors` besides.
+        """
+        factors = self.factors()
         kinds = [(name, "i8" if kind is int else "f8") for name, kind in get_type_hints(type(self)).items()]
-        return np.array([tuple(self)], dtype=np.dtype(kinds, align=True))
+        kinds += [(name, "f8") for name in factors]
+        return np.array([(*self, *factors.values())], dtype=np.dtype(kinds, align=True))
+
+    def factors(self) -> dict[str, float]:
+        """What rewards and features are multiplied with: divisions in every step would show.
+
+        ``per_third_delay_*``: a third over the delay that the default's packets have. The rest makes features of about
+        1: by the default's share of packets and delay, a cell's share of users, and backlogs (0.25 s of a carrier at
+        2 bit/s/Hz, ten packets of a machine).
+        """
+        users = (self.embb, self.urllc, self.mmtc)
+        packets = (self.packets_embb, self.packets_urllc, self.packets_mmtc)
+        latency = (self.latency_embb, self.latency_urllc, self.latency_mmtc)
+        found = {}
+        for name, n, many, late in zip(("embb", "urllc", "mmtc"), users, packets, latency, strict=True):
+            found[f"per_packets_{name}"] = 1.0 / (3.0 * many)
+            found[f"per_delay_{name}"] = 1.0 / (many * late)
+            found[f"per_third_delay_{name}"] = 1.0 / (3.0 * many * late)
+            found[f"per_users_{name}"] = self.cells / (3.0 * max(n, 1))
+        return found | {
+            "per_users": self.cells / sum(users),
+            "per_buffer_embb": 1.0 / (0.25 * 2.0 * self.usable_mhz_embb),
+            "per_buffer_mmtc": 1.0 / (10.0 * self.packet_mbit_mmtc),
+            "per_active_s": 1.0 / self.active_s,
+            "per_satisfaction_s": 1.0 / self.satisfaction_s,
+            "per_latency": 1.0 / (self.latency_high - self.latency_low),
+            "per_throughput": 1.0 / (self.throughput_high - self.throughput_low),
+            "per_energy": 1.0 / (self.energy_high - self.energy_low),
+            "per_satisfaction": 1.0 / (self.satisfaction_high - self.satisfaction_low),
+        }

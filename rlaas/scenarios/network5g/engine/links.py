@@ -254,11 +254,19 @@ def hand_over(e, k, c, s: State, w: Scratch, offset_of: int) -> None:  # type: i
 
 @inner
 def signal_and_interference(e, i, k, c, m, s, w, own):  # type: ignore[no-untyped-def]
-    """Received power in mW of the serving cell and of all others, weighted with their use."""
+    """Received power in mW of the serving cell and of all others, weighted with their use.
+
+    Returns also what describes the others slot by slot, where each transmits in a share of the slots rather than with
+    a share of its power: the standard deviation of their sum, and the most it can be.
+    """
     # Left out of the sum rather than taken off it again, which would leave its rounding error behind.
-    signal, interference = w.received[k, i, own], _ZERO
+    signal, interference, variance, most = w.received[k, i, own], _ZERO, _ZERO, _ZERO
     for j in range(m.sine_below.shape[1]):
-        interference += w.pads[k, RHO, j] * w.received[k, i, j] if j != own else _ZERO
+        share, power = w.pads[k, RHO, j], w.received[k, i, j] if j != own else _ZERO
+        mean = share * power
+        interference += mean
+        variance += mean * (power - mean)
+        most += power if share > _ZERO else _ZERO
     if c.beams > 1:
         # Users of a cell get its best beam; as interference its beams average to the gain in the map.
         user, beam = s.users[e, i], m.beam_db
@@ -268,7 +276,7 @@ def signal_and_interference(e, i, k, c, m, s, w, own):  # type: ignore[no-untype
         )
     if s.cells[e, own].off != 0:
         signal = NO_SIGNAL_MW
-    return signal, interference
+    return signal, interference, math.sqrt(variance), most
 
 
 @inner
@@ -276,26 +284,32 @@ def adapt(e, k, c, m: MapTables, t: LinkTables, s: State, w: Scratch) -> None:  
     """SINR, and what link adaptation makes of it: efficiency and block error rate of every user.
 
     SINR = P_s g_s / (sum_j rho_j P_j g_j + N), where rho_j is the share of cell j's blocks in use. The use of the last
-    step stands for this one's, which would otherwise depend on itself. The entry is chosen by a report that is a little
-    old, less the outer-loop offset; the error rate is that of the chosen entry at the present SINR. The offset rises
-    with errors and falls without, so that eMBB and mMTC settle at the target error rate. URLLC takes its own table,
-    made for one shot at an error rate of 1e-5, and a fixed backoff: too few errors come to steer by.
+    step stands for this one's, which would otherwise depend on itself.
+
+    Neighbours come and go by the slot, and whoever transmits at the mean SINR loses the slots in which they are there:
+    rates go by the SINR at some standard deviations more of interference (``reference.Radio``). The entry is chosen by
+    a report that is a little old, less the outer-loop offset; the error rate is that of the chosen entry at the present
+    SINR. The offset rises with errors and falls without, so that eMBB and mMTC settle at the target error rate. URLLC
+    takes its own table, made for one shot at an error rate of 1e-5, and a fixed backoff: too few errors come to steer
+    by.
     """
     noise, top = np.float32(c.noise_mw), np.float32(t.entry.shape[0] - 1)
     odds = np.float32(math.log((1.0 - c.target_error) / c.target_error))
     low_odds = np.float32(math.log((1.0 - LOW_ERROR) / LOW_ERROR))
     slope, target = np.float32(c.error_slope), np.float32(c.target_error)
+    sigmas, urgent_sigmas = np.float32(c.burst_sigmas), np.float32(c.urllc_burst_sigmas)
     for i in range(s.users.shape[1]):
         user, work = s.users[e, i], w.users[k, i]
-        signal, interference = signal_and_interference(e, i, k, c, m, s, w, user.serving)
-        sinr_db = linear_to_db(signal / (interference + noise))
-        work.sinr_db = sinr_db
+        single_shot = c.embb <= i < c.embb + c.urllc
+        signal, interference, deviation, most = signal_and_interference(e, i, k, c, m, s, w, user.serving)
+        work.sinr_db = linear_to_db(signal / (interference + noise))
         work.interference = interference / noise
+        burst = min(interference + (urgent_sigmas if single_shot else sigmas) * deviation, most)
+        sinr_db = linear_to_db(signal / (burst + noise))
         # The SINR at the time of the report, had it changed evenly since the last step.
         last = sinr_db if user.report_db == NO_REPORT else user.report_db
         report = sinr_db + np.float32(c.report_age) * (last - sinr_db)
         user.report_db = sinr_db if signal > NO_SIGNAL_MW else NO_REPORT
-        single_shot = c.embb <= i < c.embb + c.urllc
         believed = report - (np.float32(c.urllc_backoff_db) if single_shot else user.offset_db)
         grid = int(min(max((believed - GRID_LOW_DB) * GRID_PER_DB, _ZERO), top))
         if single_shot:
@@ -316,4 +330,4 @@ def adapt(e, k, c, m: MapTables, t: LinkTables, s: State, w: Scratch) -> None:  
             if entry > 0:
                 offset = user.offset_db + np.float32(c.offset_gain_db) * (error - target)
                 user.offset_db = min(max(offset, np.float32(c.offset_low_db)), np.float32(c.offset_high_db))
-        user.weak = user.weak + _STEP if sinr_db < c.failure_db else _ZERO
+        user.weak = user.weak + _STEP if work.sinr_db < c.failure_db else _ZERO

@@ -132,10 +132,9 @@ def late_probability(slack, load, wait, pause, share):  # type: ignore[no-untype
 @inner
 def mg1_wait(load, square):  # type: ignore[no-untyped-def]
     """Mean wait of an M/G/1 queue, rate x E[S^2] / (2 (1 - rho)) (Pollaczek-Khinchine), rho at most the limit."""
-    if load <= 0.0:
-        return 0.0
-    rho = min(load, LOAD_LIMIT)
-    return rho * (square / load) / (2.0 * (1.0 - rho))
+    if load <= LOAD_LIMIT:
+        return square / (2.0 * (1.0 - load))
+    return LOAD_LIMIT * (square / load) / (2.0 * (1.0 - LOAD_LIMIT))
 
 
 @inner

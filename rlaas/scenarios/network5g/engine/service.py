@@ -23,6 +23,8 @@ from rlaas.scenarios.network5g.reference import STEP_S
 
 __all__ = ["ALPHA", "SLEEP", "judge", "serve"]
 
+_PER_STEP = 1.0 / STEP_S
+_PER_REST = 1.0 / (1.0 - LOAD_LIMIT)
 SLEEP, ALPHA = 8, 7
 """Columns of a cell's settings; see ``control.ACTION_NAMES``."""
 
@@ -34,8 +36,8 @@ def _open(k, j, w):  # type: ignore[no-untyped-def]
     cell.gain = 1.0
     # Once for all its users: a division each would show.
     cell.exponent = (1.0 - cell.settings[ALPHA]) / cell.settings[ALPHA]
-    for a in range(3):
-        cell.load[a] = cell.square[a] = 0.0
+    cell.busy[0] = cell.busy[2] = 0.0
+    cell.load_urllc = cell.square_urllc = cell.load_mmtc = 0.0
 
 
 @inner
@@ -94,9 +96,7 @@ def _ask_mmtc(e, k, c, s, w):  # type: ignore[no-untyped-def]
         work.carried = work.weight = 0.0
         work.active_s = STEP_S if backlog > 0.0 else 0.0
         if rate > 0.0:
-            service = c.packet_mbit_mmtc / rate
-            cell.load[2] += work.arrival_rate * service
-            cell.square[2] += work.arrival_rate * service * service
+            cell.load_mmtc += work.arrival_rate * c.packet_mbit_mmtc / rate
             if backlog > 0.0 and s.cells[e, own].off == 0:
                 work.weight = 1.0
                 work.finish = backlog / rate
@@ -111,33 +111,37 @@ def _ask_urllc(e, k, c, s, w):  # type: ignore[no-untyped-def]
         work.rate = work.efficiency * (c.usable_mhz_urllc * cell.share[1])
         if work.rate > 0.0 and s.cells[e, own].off == 0:
             service = c.mbit_urllc / work.rate
-            cell.load[1] += work.arrival_rate * service
-            cell.square[1] += work.arrival_rate * service * service
+            cell.load_urllc += work.arrival_rate * service
+            cell.square_urllc += work.arrival_rate * service * service
 
 
 @inner
 def _share_cells(e, k, c, s, w, slice_, skip, users, fluid):  # type: ignore[no-untyped-def]
     """Let every cell share its time among a slice's users with data; says what each carried and when it was done."""
     first, pick, finish, weight = w.first[k], w.pick[k], w.finish[k], w.weight[k]
-    for j in range(c.cells + 1):
+    for j in range(c.cells):
         first[j] = 0
     for i in range(skip, skip + users):
-        first[s.users[e, i].serving + 1] += w.users[k, i].weight > 0.0
+        first[s.users[e, i].serving] += w.users[k, i].weight > 0.0
+    total = 0
     for j in range(c.cells):
-        first[j + 1] += first[j]
+        count = first[j]
+        first[j] = total
+        total += count
     for i in range(skip, skip + users):
         work, own = w.users[k, i], s.users[e, i].serving
         if work.weight > 0.0:
             at = first[own]
             pick[at], weight[at], finish[at] = i, work.weight, work.finish
             first[own] = at + 1
-    # Now each entry says where its cell's users end.
+    # Now each entry says where its cell's users end; most cells may have none.
     begin = 0
-    for j in range(c.cells):
-        end = first[j]
-        w.cells[k, j].busy[slice_] = share_out(begin, end, finish, weight, pick, STEP_S) / STEP_S
+    while begin < total:
+        own = s.users[e, pick[begin]].serving
+        end = first[own]
+        w.cells[k, own].busy[slice_] = share_out(begin, end, finish, weight, pick, STEP_S) * _PER_STEP
         begin = end
-    for a in range(begin):
+    for a in range(total):
         work = w.users[k, pick[a]]
         backlog = fluid[e, pick[a] - skip].backlog + work.offered
         if finish[a] >= 0.0:
@@ -152,17 +156,18 @@ def _settle(e, k, c, s, w):  # type: ignore[no-untyped-def]
     """What each cell's load means for waiting and sleeping."""
     for j in range(c.cells):
         cell = w.cells[k, j]
-        for a in range(1, 3):
-            cell.wait_s[a] = mg1_wait(cell.load[a], cell.square[a])
+        cell.wait_s = mg1_wait(cell.load_urllc, cell.square_urllc)
         # Slices transmit independently of one another, each on blocks of its own.
         others_idle = (1.0 - cell.busy[0]) * (1.0 - cell.busy[2])
-        cell.busy[1] = min(cell.load[1], 1.0)
+        cell.busy[1] = min(cell.load_urllc, 1.0)
         cell.idle = others_idle * (1.0 - cell.busy[1])
         sleep = cell.settings[SLEEP] if s.cells[e, j].off == 0 else 0.0
-        # A packet that meets the pause waits for half of it on average.
-        cell.pause_s = 0.5 * sleep * sleep * others_idle * cell.cycle_s
-        cell.met = sleep * others_idle * max(1.0 - cell.load[1], 0.0)
-        cell.kept = LOAD_LIMIT / max(cell.load[1], LOAD_LIMIT)
+        # A packet that meets the pause, which only a cycle without any work has, waits for half of it on average.
+        cell.pause_s = 0.5 * sleep * sleep * cell.idle * cell.cycle_s
+        # Whoever comes while the queue of a pause is served waits for that pause as well: the delays of a server with
+        # vacations are those of one without plus what a moment without service has (Fuhrmann and Cooper 1985).
+        cell.met = sleep * others_idle * min(max(1.0 - cell.load_urllc, 0.0) * _PER_REST, 1.0)
+        cell.kept = LOAD_LIMIT / cell.load_urllc if cell.load_urllc > LOAD_LIMIT else 1.0
 
 
 @inner
@@ -191,7 +196,11 @@ def _book_mmtc(e, k, lags, at, c, s, w):  # type: ignore[no-untyped-def]
         cell = w.cells[k, s.users[e, skip + n].serving]
         before, rest = f.backlog, max(f.backlog + work.offered - work.carried, 0.0)
         delay = 0.5 * before * work.active_s if rest <= 0.0 else 0.5 * (before + rest) * STEP_S
-        own = min(cell.wait_s[2] + c.packet_mbit_mmtc / work.rate, STEP_S) if work.rate > 0.0 else 0.0
+        own = 0.0
+        if work.rate > 0.0:
+            # Machines take turns (processor sharing); a packet occupies a slot, however little of it it needs.
+            service = c.packet_mbit_mmtc / work.rate
+            own = min(max(service / (1.0 - min(cell.load_mmtc, LOAD_LIMIT)), c.slot_s_mmtc), STEP_S)
         extra = 0.5 * c.slot_s_mmtc + work.error * c.harq_s
         work.delay_ms = 1e3 * (delay / c.packet_mbit_mmtc + work.packets * (own + extra + cell.pause_s))
         work.dropped = advance(f, ring, lags, at, work.offered, work.carried, work.active_s)
@@ -204,7 +213,7 @@ def _book_mmtc(e, k, lags, at, c, s, w):  # type: ignore[no-untyped-def]
 def _record_urllc(counts, work, kept, wait, load, pause, met, c):  # type: ignore[no-untyped-def]
     """Spread a user's URLLC packets over a histogram by the analytic distribution of their delay."""
     counts[delay_bin(c.urllc_cap_s)] += work.packets * (1.0 - kept)
-    fixed = c.processing_s + c.minislot_s + c.mbit_urllc / work.rate
+    fixed = c.processing_s + c.minislot_s + max(c.mbit_urllc / work.rate, c.minislot_s)
     beyond = 1.0
     for b in range(BINS):
         edge = 1e-4 * 2.0 ** ((b + 1) / BINS_PER_LOG2)
@@ -237,18 +246,19 @@ def _book_urllc(e, k, c, s, w):  # type: ignore[no-untyped-def]
         delay, late = c.urllc_cap_s, 1.0
         work.carried = 0.0
         if work.rate > 0.0 and on:
-            load, pause = min(cell.load[1], LOAD_LIMIT), cell.settings[SLEEP] * cell.cycle_s
-            service = c.mbit_urllc / work.rate
-            mean = c.processing_s + 0.5 * c.minislot_s + service + cell.wait_s[1] + 0.5 * cell.met * pause
+            load, pause = min(cell.load_urllc, LOAD_LIMIT), cell.settings[SLEEP] * cell.cycle_s
+            # A packet occupies a mini-slot, however little of it it needs.
+            service = max(c.mbit_urllc / work.rate, c.minislot_s)
+            mean = c.processing_s + 0.5 * c.minislot_s + service + cell.wait_s + 0.5 * cell.met * pause
             slack = c.urllc_budget_s - c.processing_s - c.minislot_s - service
-            late = late_probability(slack, load, cell.wait_s[1], pause, cell.met)
+            late = late_probability(slack, load, cell.wait_s, pause, cell.met)
             # A packet in error is sent again one round trip later, which is late for sure.
             late += (1.0 - late) * work.error
             late = 1.0 - cell.kept * (1.0 - late)
             delay = c.urllc_cap_s - cell.kept * max(c.urllc_cap_s - mean - work.error * c.harq_s, 0.0)
             work.carried = cell.kept * work.offered
             if c.histogram:
-                _record_urllc(s.histogram[e, 1], work, cell.kept, cell.wait_s[1], load, pause, cell.met, c)
+                _record_urllc(s.histogram[e, 1], work, cell.kept, cell.wait_s, load, pause, cell.met, c)
         elif c.histogram:
             s.histogram[e, 1, delay_bin(c.urllc_cap_s)] += work.packets
         work.dropped = work.offered - work.carried

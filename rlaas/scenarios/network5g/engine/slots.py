@@ -75,7 +75,7 @@ def _prepare_user(e, i, k, c, m: MapTables, s, w) -> None:  # type: ignore[no-un
     """What a user brings into the step."""
     user, work, mine = s.users[e, i], w.users[k, i], w.slot_users[k, i]
     link = s.slot_users[e, i]
-    signal, interference = signal_and_interference(e, i, k, c, m, s, w, user.serving)
+    signal, interference, _, _ = signal_and_interference(e, i, k, c, m, s, w, user.serving)
     noise = np.float32(c.noise_mw)
     work.sinr_db = linear_to_db(signal / (interference + noise))
     work.interference = interference / noise
@@ -338,7 +338,7 @@ def _begin_links(e, k, c, m, r, s, w) -> None:  # type: ignore[no-untyped-def]
         user, link, work = s.users[e, i], s.slot_users[e, i], w.slot_users[k, i]
         link.x, link.y, link.speed = user.x, user.y, np.float32(0.0)
         work.seen = -1
-        work.signal, _ = signal_and_interference(e, i, k, c, m, s, w, user.serving)
+        work.signal, _, _, _ = signal_and_interference(e, i, k, c, m, s, w, user.serving)
         _start_link(e, i, k, s, w)
         report(e, i, k, 0, True, c, r, s, w)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlaas.scenarios.compiled import circle, claim, entry_point, fetch_ahead, inner
+from rlaas.scenarios.compiled import circle, claim, db_to_linear, entry_point, fetch_ahead, inner
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.engine.accounting import account, add_up, draw_power, finish_episode, observe
 from rlaas.scenarios.network5g.engine.arrays import (
     BINS,
     OFFSET,
     POWER,
+    POWER_SHARE,
     RHO,
     SETS,
     SINE,
@@ -32,6 +33,7 @@ from rlaas.scenarios.network5g.power import ROW_COLUMNS
 __all__ = ["begin", "begin_networks", "conclude", "first_bad", "prepare", "step_networks"]
 
 _LOW, _HIGH = LOW.copy(), HIGH.copy()
+_PER_TURN = 1.0 / 360.0
 _TOLERANCE = 1e-6 * (HIGH - LOW)
 _COMPONENTS = len(ACTION_NAMES)
 _TILT = ACTION_NAMES.index("tilt_deg")
@@ -62,25 +64,28 @@ def _configure(e, k, c, t, s, w, actions, begin):  # type: ignore[no-untyped-def
     for j in range(pads.shape[2]):
         pads[k, SINE, j] = pads[k, RHO, j] = pads[k, OFFSET, j] = np.float32(0.0)
         if j >= c.cells:
-            pads[k, POWER, j] = np.float32(0.0)
+            pads[k, POWER, j] = pads[k, POWER_SHARE, j] = np.float32(0.0)
     for j in range(c.cells):
         cell, state = w.cells[k, j], s.cells[e, j]
         for a in range(_COMPONENTS):
             cell.settings[a] = min(max(actions[j, a], _LOW[a]), _HIGH[a])
         off = cell.failed != 0 or cell.settings[_SLEEP] >= c.off_from
         state.off = 1 if off else 0
-        cell.cycle_s = t.power_rows[cell.model, _CYCLE_MS] / 1e3
-        pads[k, POWER, j] += np.float32(cell.settings[_POWER_DB])
-        pads[k, SINE, j] = np.float32(cell.settings[_TILT] / 360.0)
+        cell.cycle_s = t.power_rows[cell.model, _CYCLE_MS] * 1e-3
+        power_db = np.float32(cell.settings[_POWER_DB])
+        pads[k, POWER, j] += power_db
+        pads[k, POWER_SHARE, j] = power_db
+        pads[k, SINE, j] = np.float32(cell.settings[_TILT] * _PER_TURN)
         pads[k, OFFSET, j] = np.float32(-1e6) if off else np.float32(cell.settings[_OFFSET])
         pads[k, RHO, j] = np.float32(0.0) if off or begin else np.float32(state.use)
-        total = cell.settings[_SHARES] + cell.settings[_SHARES + 1] + cell.settings[_SHARES + 2]
+        per_total = 1.0 / (cell.settings[_SHARES] + cell.settings[_SHARES + 1] + cell.settings[_SHARES + 2])
         for a in range(3):
-            cell.share[a] = cell.settings[_SHARES + a] / total
+            cell.share[a] = cell.settings[_SHARES + a] * per_total
     # All cells at once, as vectors.
     for block in range(0, pads.shape[2], LANES):
         for j in range(block, block + LANES):
             pads[k, SINE, j] = circle(pads[k, SINE, j])[1]
+            pads[k, POWER_SHARE, j] = db_to_linear(pads[k, POWER_SHARE, j])
 
 
 @inner

@@ -36,8 +36,10 @@ ROW_COLUMNS = (
     "light_after_ms",
     "deep_after_ms",
     "slope_w",
+    "ramp_share",
 )
-"""Columns of :meth:`PowerModel.as_row`, in order; ``slope_w`` is ``full_w - idle_w``."""
+"""Columns of :meth:`PowerModel.as_row`, in order; two are made of others: ``slope_w`` is ``full_w - idle_w``,
+``ramp_share`` is ``ramp_ms / cycle_ms``."""
 
 _CYCLE_MS = 1.0
 _RAMP_MS = 0.0714  # two OFDM symbols at 30 kHz: the transmitter settles before it sends
@@ -85,7 +87,7 @@ class PowerModel:
     deep_after_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in ROW_COLUMNS[:-1]:
+        for field in ROW_COLUMNS[:-2]:
             value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0.0):
                 raise ConfigurationError(
@@ -109,9 +111,9 @@ class PowerModel:
             )
 
     def as_row(self) -> NDArray[np.float64]:
-        """The numbers as one row [12] for kernels; columns in :data:`ROW_COLUMNS`."""
-        numbers = [getattr(self, field) for field in ROW_COLUMNS[:-1]]
-        return np.array([*numbers, self.full_w - self.idle_w], dtype=np.float64)
+        """The numbers as one row [13] for kernels; columns in :data:`ROW_COLUMNS`."""
+        numbers = [getattr(self, field) for field in ROW_COLUMNS[:-2]]
+        return np.array([*numbers, self.full_w - self.idle_w, self.ramp_ms / self.cycle_ms], dtype=np.float64)
 
 
 def sleep_shares(

@@ -258,13 +258,19 @@ def adapt(t: Tables, s: TwinState, settings: Settings, received: Received) -> Ad
     signal = received.power.gather(2, own[..., None])[..., 0]
     # Every cell but the serving one interferes: leaving that out beats taking it off again.
     others = received.power.scatter(2, own[..., None], 0.0)
-    interference = (others * settings.rho[:, None]).sum(dim=-1)
+    rho = settings.rho[:, None]
+    means = others * rho
+    interference = means.sum(dim=-1)
+    deviation = (means * (others - means)).sum(dim=-1).sqrt()
+    most = torch.where(rho > 0.0, others, 0.0).sum(dim=-1)
+    burst = torch.minimum(interference + t.burst_sigmas * deviation, most)
     if c.beams > 1:
         # Users of a cell get its best beam; as interference its beams average to the gain in the map.
         rows = received.corners * t.cells + own[..., None]
         signal = signal * _linear(_interpolate(t.beam_db.reshape(-1, 1), rows, received.weights)[..., 0])
     signal = torch.where(at(settings.off, own), _NO_SIGNAL_MW, signal)
-    sinr_db = _decibels(signal / (interference + c.noise_mw))
+    mean_db = _decibels(signal / (interference + c.noise_mw))
+    sinr_db = _decibels(signal / (burst + c.noise_mw))
     # The SINR at the time of the report, had it changed evenly since the last step.
     last = torch.where(u.report_db == float(NO_REPORT), sinr_db, u.report_db)
     report = sinr_db + c.report_age * (last - sinr_db)
@@ -281,5 +287,5 @@ def adapt(t: Tables, s: TwinState, settings: Settings, received: Received) -> Ad
     efficiency = torch.where(hopeless, t.efficiency[lower] * (1.0 - c.report_age), t.efficiency[entry])
     offset = (u.offset_db + c.offset_gain_db * (error - c.target_error)).clamp(c.offset_low_db, c.offset_high_db)
     u.offset_db = torch.where(t.normal & (entry > t.first_entry), offset, u.offset_db)
-    u.weak = torch.where(sinr_db < c.failure_db, u.weak + STEP_S, 0.0)
-    return Adapted(sinr_db, interference / c.noise_mw, efficiency, torch.where(hopeless, late_error, error))
+    u.weak = torch.where(mean_db < c.failure_db, u.weak + STEP_S, 0.0)
+    return Adapted(mean_db, interference / c.noise_mw, efficiency, torch.where(hopeless, late_error, error))

@@ -216,9 +216,7 @@ def _serve_mmtc(
     rate = _fluid_rate(c, link, moves, users.columns, whole)
     served = rate > 0.0
     service = torch.where(served, packet / rate.clamp(min=_TINY), 0.0)
-    work = demand.mmtc_rate * service
-    load, square = by_cell(users.hot, work, work * service).to(t.dtype).unbind(dim=-1)
-    wait = at(_mg1_wait(load, square), users.cell)
+    load = at(by_cell(users.hot, demand.mmtc_rate * service)[..., 0].to(t.dtype), users.cell)
     before = f.backlog
     start = before + offered
     has = start > 0.0
@@ -228,7 +226,9 @@ def _serve_mmtc(
     active = torch.where(done, finish, has.to(t.dtype) * STEP_S)
     rest = (start - carried).clamp(min=0.0)
     delay = torch.where(rest <= 0.0, 0.5 * before * active, 0.5 * (before + rest) * STEP_S)
-    own = torch.where(served, (wait + service).clamp(max=STEP_S), 0.0)
+    # Machines take turns (processor sharing); a packet occupies a slot, however little of it it needs.
+    turns = service / (1.0 - load.clamp(max=LOAD_LIMIT))
+    own = torch.where(served, turns.clamp(min=c.slot_s_mmtc, max=STEP_S), 0.0)
     _advance(f, s.step, c.mmtc_deadline, c.mmtc_cap, offered, carried, active)
     at_window, earlier = s.step % (WINDOW + 1), (s.step - WINDOW) % (WINDOW + 1)
     length = len(f.ring)
@@ -254,11 +254,13 @@ def _serve_urllc(
     work = demand.urllc_rate * service
     load, square = by_cell(users.hot, work, work * service).to(t.dtype).unbind(dim=-1)
     pause = settings.sleep * settings.cycle_s
-    met = settings.sleep * others_idle * (1.0 - load).clamp(min=0.0)
+    met = settings.sleep * others_idle * ((1.0 - load) / (1.0 - LOAD_LIMIT)).clamp(0.0, 1.0)
     wait, pauses, meets = (at(v, cell) for v in (_mg1_wait(load, square), pause, met))
     loads = at(load, cell)
-    mean = c.processing_s + 0.5 * c.minislot_s + service + wait + 0.5 * meets * pauses
-    slack = c.urllc_budget_s - c.processing_s - c.minislot_s - service
+    # A packet occupies a mini-slot, however little of it it needs.
+    sending = service.clamp(min=c.minislot_s)
+    mean = c.processing_s + 0.5 * c.minislot_s + sending + wait + 0.5 * meets * pauses
+    slack = c.urllc_budget_s - c.processing_s - c.minislot_s - sending
     late = late_probability(slack, loads.clamp(max=LOAD_LIMIT), wait, pauses, meets)
     # A packet in error is sent again one round trip later, which is late for sure.
     late = late + (1.0 - late) * error
@@ -293,8 +295,9 @@ def serve(
     busy_embb, busy_mmtc = spent_embb / STEP_S, spent_mmtc / STEP_S
     others_idle = (1.0 - busy_embb) * (1.0 - busy_mmtc)
     urllc, busy_urllc = _serve_urllc(t, s, settings, demand, link, others_idle, slices[1])
-    # A packet that meets the pause waits for half of it on average.
-    pause = 0.5 * settings.sleep * settings.sleep * others_idle * settings.cycle_s
+    idle = others_idle * (1.0 - busy_urllc)
+    # A packet that meets the pause, which only a cycle without any work has, waits for half of it on average.
+    pause = 0.5 * settings.sleep * settings.sleep * idle * settings.cycle_s
 
     def with_air(part: Part, users: _Slice, slot_s: float) -> Part:
         more = 0.5 * slot_s + link.error[:, users.columns].to(t.dtype) * c.harq_s + at(pause, users.cell)
@@ -305,5 +308,5 @@ def serve(
         urllc=urllc,
         mmtc=with_air(mmtc, slices[2], c.slot_s_mmtc),
         busy=torch.stack([busy_embb, busy_urllc, busy_mmtc], dim=-1),
-        idle=others_idle * (1.0 - busy_urllc),
+        idle=idle,
     )

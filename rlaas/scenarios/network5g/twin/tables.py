@@ -105,6 +105,7 @@ class Tables:
         efficiency, threshold_db: by entry. best, best_low: highest efficiency of both kinds.
         grid_top: last row of ``entry`` of either kind. first_entry: entry that means outage [U].
         grid_first: first row of ``entry`` [U]. odds: log odds of the error rate aimed at [U]. normal: not URLLC [U].
+        burst_sigmas: standard deviations of interference that rates allow for [U].
         hours, hour_cdf, demand: of the day, float64. most_demand: the largest.
         neighbours [C, n]; default, low, high: settings [C, 9], [9], [9].
         trace_xy [n, 2], trace_first, trace_length: of the traces.
@@ -143,6 +144,7 @@ class Tables:
         odds = [math.log((1.0 - p) / p) for p in (c.target_error, LOW_ERROR)]
         self.odds = put(np.where(urllc, odds[1], odds[0]), f32)
         self.normal = put(~urllc, torch.bool)
+        self.burst_sigmas = put(np.where(urllc, c.urllc_burst_sigmas, c.burst_sigmas), f32)
         self.hours, self.hour_cdf, self.demand = (put(v, f64) for v in (world.hours, world.hour_cdf, world.demand))
         self.most_demand = float(world.demand.max())
         self.neighbours = put(world.neighbours, i64)
