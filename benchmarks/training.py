@@ -38,6 +38,7 @@ from rlaas.training import TrainingConfig, build_algorithm
 
 FEATURES, CHOICES, ENVS, STEPS, LENGTH = 16, 4, 64, 64, 200
 BATCH, MINIBATCH, EPOCHS = ENVS * STEPS, 512, 4
+MANY_ENVS, LARGE_MINIBATCH = 1_024, 8_192
 
 
 class FreeEnv(gymnasium.Env[np.ndarray, int]):
@@ -127,14 +128,14 @@ def per_second(step: Callable[[], float], seconds: float) -> float:
     return units / (time.perf_counter() - started)
 
 
-def ours_ppo(seconds: float) -> float:
+def ours_ppo(seconds: float, envs: int = ENVS, minibatch: int = MINIBATCH) -> float:
     config = TrainingConfig(
         scenario=f"{Path(__file__).stem}:Free" if __name__ != "__main__" else "__main__:Free",
         steps=10**9,
-        num_envs=ENVS,
+        num_envs=envs,
         learning_rate=3e-4,
         gamma=0.99,
-        ppo={"rollout_length": STEPS, "minibatch": MINIBATCH, "epochs": EPOCHS},
+        ppo={"rollout_length": STEPS, "minibatch": minibatch, "epochs": EPOCHS},
     )
     algo = build_algorithm(config, "ppo")
 
@@ -199,7 +200,7 @@ def sb3_ppo(seconds: float) -> float:
     return sb3_rate(model, BATCH, seconds, lambda: float(model.num_timesteps))
 
 
-def bare_ppo(seconds: float) -> float:
+def bare_ppo(seconds: float, envs: int = ENVS, minibatch: int = MINIBATCH) -> float:
     """The same arithmetic with nothing around it: no normaliser, no preference, no bookkeeping."""
 
     def network(n_out: int) -> torch.nn.Sequential:
@@ -214,7 +215,7 @@ def bare_ppo(seconds: float) -> float:
     actor, critic = network(CHOICES), network(1)
     params = [*actor.parameters(), *critic.parameters()]
     optimizer = torch.optim.Adam(params, lr=3e-4, fused=True)
-    env = FreeVectorEnv(ENVS)
+    env = FreeVectorEnv(envs)
     state = torch.from_numpy(env.reset()[0])
 
     def step() -> float:
@@ -234,7 +235,7 @@ def bare_ppo(seconds: float) -> float:
             values.append(critic(state).squeeze(1))
             value, reward_tn = torch.stack(values), torch.stack(rewards)
             delta = reward_tn + 0.99 * value[1:] - value[:-1]
-            advantage, running = torch.empty_like(delta), torch.zeros(ENVS)
+            advantage, running = torch.empty_like(delta), torch.zeros(envs)
             for t in range(STEPS - 1, -1, -1):
                 running = delta[t] + 0.99 * 0.95 * running
                 advantage[t] = running
@@ -242,7 +243,7 @@ def bare_ppo(seconds: float) -> float:
         old, wanted = torch.cat(log_probs), (advantage + value[:-1]).flatten()
         flat = (advantage.flatten() - advantage.mean()) / (advantage.std() + 1e-8)
         for _ in range(EPOCHS):
-            for index in torch.split(torch.randperm(BATCH), MINIBATCH):
+            for index in torch.split(torch.randperm(envs * STEPS), minibatch):
                 log_p = actor(x[index]).log_softmax(-1)
                 ratio = (log_p.gather(1, a[index, None]).squeeze(1) - old[index]).exp()
                 gain = flat[index]
@@ -253,7 +254,7 @@ def bare_ppo(seconds: float) -> float:
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(params, 0.5)
                 optimizer.step()
-        return float(BATCH)
+        return float(envs * STEPS)
 
     return per_second(step, seconds)
 
@@ -342,9 +343,16 @@ def main() -> None:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     ppo = f"PPO env steps/s, {ENVS} free envs, 64x64, batch {BATCH}, minibatch {MINIBATCH}, {EPOCHS} epochs"
+    many = f"PPO env steps/s, {MANY_ENVS} free envs, batch {MANY_ENVS * STEPS}, minibatch {LARGE_MINIBATCH}"
     sac = "SAC updates/s, Pendulum, 64x64, batch 256, 1 update per step"
     contests: list[tuple[str, str, Callable[[float], float], list[tuple[str, Callable[[float], float]]]]] = [
         (ppo, "steps/s", ours_ppo, [(f"RLlib {ray.__version__} stock", rllib_ppo), ("bare torch loop", bare_ppo)]),
+        (
+            many,
+            "steps/s",
+            lambda seconds: ours_ppo(seconds, MANY_ENVS, LARGE_MINIBATCH),
+            [("bare torch loop", lambda seconds: bare_ppo(seconds, MANY_ENVS, LARGE_MINIBATCH))],
+        ),
         (sac, "updates/s", ours_sac, [(f"RLlib {ray.__version__} stock", rllib_sac)]),
     ]
     if importlib.util.find_spec("stable_baselines3") is None:
@@ -354,7 +362,7 @@ def main() -> None:
 
         name = f"Stable-Baselines3 {stable_baselines3.__version__}"
         contests[0][3].append((name, sb3_ppo))
-        contests[1][3].append((name, sb3_sac))
+        contests[2][3].append((name, sb3_sac))
     rows = []
     for what, unit, ours, rivals in contests:
         mine = ours(seconds)

@@ -30,6 +30,7 @@ from torch import Tensor
 from rlaas.errors import ConfigurationError, TrainingError
 from rlaas.scenarios import ConstantController, Scenario
 from rlaas.training import config as training_config
+from rlaas.training.backprop import FlatParameters
 from rlaas.training.networks import PolicyNetwork
 from rlaas.training.packed_runner import PackedRunner
 from rlaas.training.problems import problem_of
@@ -62,6 +63,27 @@ class PackedModule(TorchRLModule):
             return torch.randint(self.policy.n_actions, (rows,), generator=generator)
         return torch.rand(rows, self.policy.n_actions, generator=generator) * 2.0 - 1.0
 
+    def noise(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
+        """What :meth:`explore` draws from, for a whole rollout [steps, rows, n_actions]: a normal number each."""
+        return torch.randn(steps, rows, self.policy.n_actions, generator=generator)
+
+    def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions [rows, n_actions] in (-1, 1), or choices [rows], and what :meth:`complete` wants to know of them."""
+        raise NotImplementedError
+
+    def complete(
+        self, observation: Tensor, preference: Tensor, later: Tensor, extras: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The extras of a rollout, given those of its steps.
+
+        Args:
+            observation: [steps + 1, rows, n_features].
+            preference: [steps, rows, n_objectives].
+            later: preference in force after the last step [rows, n_objectives].
+            extras: of all steps [steps, ...].
+        """
+        return extras
+
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         return dict(self.policy(batch["observation"], batch.get("preference")))
 
@@ -86,10 +108,10 @@ class PackedLearner(TorchLearner):
         return cast(torch.optim.Optimizer, self.get_optimizer(DEFAULT_MODULE_ID))
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """One fused Adam for everything that is trained: one kernel per update instead of one per tensor."""
-        params = [p for p in self.module[module_id].parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(params, lr=float(config.lr), eps=1e-7, fused=True)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
+        """One fused Adam over one vector of everything that is trained: one call an update, whatever the layers."""
+        self.flat = FlatParameters(p for p in self.module[module_id].parameters() if p.requires_grad)
+        optimizer = torch.optim.Adam([self.flat.value], lr=float(config.lr), eps=1e-7, fused=True)
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[self.flat.value])
 
     def check_losses(self, losses: dict[str, float]) -> dict[str, float]:
         """Return ``losses`` if they are finite.

@@ -20,7 +20,11 @@ __all__ = [
     "Normaliser",
     "PolicyNetwork",
     "TwinCritic",
+    "log_std_of",
+    "log_std_slope",
     "mlp",
+    "normal_entropy",
+    "normal_log_density",
     "squashed_log_prob",
     "squashed_sample",
 ]
@@ -177,13 +181,33 @@ class PolicyNetwork(nn.Module):
         if self.discrete:
             return {"logits": out}
         mean, raw = out.split(self.n_actions, dim=-1)
-        low, high = LOG_STD_RANGE
-        # A smooth squash instead of a clamp: the gradient never dies at the ends.
-        return {"mean": mean, "log_std": low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0)}
+        return {"mean": mean, "log_std": log_std_of(torch.tanh(raw))}
 
     def forward(self, observation: Tensor, preference: Tensor | None = None) -> dict[str, Tensor]:
         """``logits`` [n, n_actions], or ``mean`` and ``log_std`` [n, n_actions] before the tanh."""
         return self.heads(self.features(observation, preference))
+
+
+def log_std_of(squashed: Tensor) -> Tensor:
+    """Logarithm of the deviation for the tanh of a head; a clamp's gradient would die at the ends."""
+    low, high = LOG_STD_RANGE
+    return low + 0.5 * (high - low) * (squashed + 1.0)
+
+
+def log_std_slope(squashed: Tensor) -> Tensor:
+    """Derivative of :func:`log_std_of` with respect to the head before its tanh."""
+    low, high = LOG_STD_RANGE
+    return 0.5 * (high - low) * (1.0 - squashed.square())
+
+
+def normal_log_density(noise: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density [n] at ``mean + exp(log_std) * noise`` of independent normals [n, n_actions]."""
+    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+
+
+def normal_entropy(log_std: Tensor) -> Tensor:
+    """Entropy in nats [n] of independent normals [n, n_actions]."""
+    return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=-1)
 
 
 def squashed_log_prob(before: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:

@@ -41,8 +41,7 @@ class Rollout:
         observation: [steps + 1, rows, n_features]; the last is where the next rollout starts.
         preference: [steps, rows, n_objectives].
         action: [steps, rows, n_actions] in [-1, 1], or [steps, rows] int64.
-        extras: what the module added: ``log_prob`` [steps, rows], ``value`` [steps + 1, rows] and for a box the action
-            ``before`` the tanh [steps, rows, n_actions].
+        extras: what the module added, see its ``complete``.
         reward: [steps, rows, n_objectives], clipped if so configured.
         terminated, truncated, valid: [steps, rows] bool; only valid steps are experience.
     """
@@ -110,41 +109,45 @@ class PackedRunner(EnvRunner, Checkpointable):
         """
         overdue = self._held >= self.training.preference_hold
         self._renew_preferences(overdue)
-        self.module.policy.normaliser.freeze(self.moments.mean, self.moments.deviation())
-        names = ("observation", "preference", "action", "reward", "terminated", "truncated", "valid")
-        columns: dict[str, list[Tensor]] = {name: [] for name in names}
-        extras: dict[str, list[Tensor]] = {}
-        for _step in range(num_timesteps):
-            observation, preference = torch.from_numpy(self._observation), torch.from_numpy(self._preference)
-            with torch.no_grad():
-                if random_actions:
-                    action, extra = self.module.explore_at_random(self.rows, self._generator), {}
+        module, steps, rows = self.module, num_timesteps, self.rows
+        module.policy.normaliser.freeze(self.moments.mean, self.moments.deviation())
+        observation = torch.empty(steps + 1, rows, self._observation.shape[1])
+        preference = torch.empty(steps, rows, self._preference.shape[1])
+        reward = np.empty((steps, rows, self._preference.shape[1]))
+        terminated, truncated, valid = (np.empty((steps, rows), dtype=bool) for _ in range(3))
+        actions: list[Tensor] = []
+        extras: list[dict[str, Tensor]] = []
+        seen, asked = observation.numpy(), preference.numpy()
+        seen[0] = self._observation
+        with torch.no_grad():
+            noise = None if random_actions else module.noise(steps, rows, self._generator)
+            for t in range(steps):
+                asked[t], valid[t] = self._preference, ~self._ended
+                if noise is None:
+                    action, extra = module.explore_at_random(rows, self._generator), {}
                 else:
-                    action, extra = self.module.explore(observation, preference, self._generator)
-            following, reward, terminated, truncated, _infos = self.env.step(self._to_environment(action))
-            valid = ~self._ended
-            learned = reward if self._clip is None else np.clip(reward, -self._clip, self._clip)
-            for name, value in zip(
-                names,
-                (observation, preference, action, learned, terminated, truncated, valid),
-                strict=True,
-            ):
-                # An environment may reuse its output arrays: keep a copy.
-                columns[name].append(value if isinstance(value, Tensor) else torch.from_numpy(np.array(value)))
-            for name, value in extra.items():
-                extras.setdefault(name, []).append(value)
-            self._account(reward, terminated | truncated, valid)
-            self._observation = np.array(following, dtype=np.float32)
-            self._finish_step(terminated | truncated)
-            self.moments.update(self._observation)
-        columns["observation"].append(torch.from_numpy(self._observation))
-        if "value" in extras:
-            with torch.no_grad():
-                extras["value"].append(self.module.value(*map(torch.from_numpy, (self._observation, self._preference))))
-        self.num_env_steps_sampled_lifetime += num_timesteps * self.rows
+                    action, extra = module.explore(observation[t], preference[t], noise[t])
+                # An environment may reuse its output arrays: all of them are copied.
+                seen[t + 1], reward[t], terminated[t], truncated[t], _ = self.env.step(self._to_environment(action))
+                actions.append(action)
+                extras.append(extra)
+                self._finish_step(terminated[t] | truncated[t])
+            stacked = {name: torch.stack([extra[name] for extra in extras]) for name in extras[0]}
+            if noise is not None:
+                stacked = module.complete(observation, preference, torch.from_numpy(self._preference), stacked)
+        self._observation = seen[steps]
+        self.moments.update(seen[1:].reshape(steps * rows, -1))
+        self._account(reward, asked, terminated | truncated, valid)
+        self.num_env_steps_sampled_lifetime += steps * rows
         return Rollout(
-            **{name: torch.stack(value) for name, value in columns.items()},
-            extras={name: torch.stack(value) for name, value in extras.items()},
+            observation=observation,
+            preference=preference,
+            action=torch.stack(actions),
+            extras=stacked,
+            reward=torch.from_numpy(reward if self._clip is None else np.clip(reward, -self._clip, self._clip)),
+            terminated=torch.from_numpy(terminated),
+            truncated=torch.from_numpy(truncated),
+            valid=torch.from_numpy(valid),
         )
 
     def pop_rewards(self) -> SampledRewards:
@@ -160,25 +163,34 @@ class PackedRunner(EnvRunner, Checkpointable):
             return np.asarray(action.numpy())
         return np.asarray(self._low + (action.numpy().astype(np.float64) + 1.0) * 0.5 * self._span)
 
-    def _account(self, reward: NDArray[np.float64], done: NDArray[np.bool_], valid: NDArray[np.bool_]) -> None:
-        scalar = (reward * self._preference).sum(axis=1)
+    def _account(
+        self,
+        reward: NDArray[np.float64],
+        preference: NDArray[np.float32],
+        done: NDArray[np.bool_],
+        valid: NDArray[np.bool_],
+    ) -> None:
+        """Enter a rollout [steps, rows, ...] into the sums and returns."""
+        scalar = (reward * preference).sum(axis=2)
         self._rewards.rows += int(valid.sum())
         self._rewards.scalar += float(scalar[valid].sum())
         self._rewards.vector += reward[valid].sum(axis=0)
-        self._returns[valid] += scalar[valid]
         finished = done & valid
-        self._rewards.returns += self._returns[finished].tolist()
-        self._returns[finished] = 0.0
+        for earned, counts, over in zip(scalar, valid, finished, strict=True):
+            self._returns[counts] += earned[counts]
+            if over.any():
+                self._rewards.returns += self._returns[over].tolist()
+                self._returns[over] = 0.0
 
     def _finish_step(self, done: NDArray[np.bool_]) -> None:
         """Advance the clocks; give environments that have just been reset a fresh preference.
 
         The step of the reset itself still runs under the old preference: its value is the old episode's bootstrap.
         """
-        started = np.logical_or.reduce(self._ended.reshape(-1, self.rows_per_env), axis=1)
         self._held += 1
-        self._ended = np.array(done)
-        self._renew_preferences(started)
+        if self._ended.any():
+            self._renew_preferences(np.logical_or.reduce(self._ended.reshape(-1, self.rows_per_env), axis=1))
+        self._ended = done
 
     def _renew_preferences(self, environments: NDArray[np.bool_]) -> None:
         count = int(environments.sum())

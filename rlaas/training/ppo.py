@@ -6,7 +6,6 @@ sampling, so nothing is evaluated twice; the update shuffles all valid decisions
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from torch.nn import functional
 
 from rlaas.errors import ConfigurationError
 from rlaas.training.algorithm import PackedAlgorithm, PackedConfig, PackedLearner, PackedModule
+from rlaas.training.backprop import Pass
 from rlaas.training.conditioning import reward_scale
-from rlaas.training.networks import GatedMLP
+from rlaas.training.networks import GatedMLP, log_std_of, log_std_slope, normal_entropy, normal_log_density
 from rlaas.training.packed_runner import Rollout
 
 __all__ = ["PPOAlgorithm", "PPOConfig", "PPOLearner", "PPOModule", "generalised_advantages"]
@@ -65,24 +65,33 @@ class PPOModule(PackedModule):
         )
         self.register_buffer("reward_scale", torch.tensor(0.0))
 
-    def explore(
-        self, observation: Tensor, preference: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sampled actions with ``log_prob`` [n] and ``value`` [n], and for a box ``before`` the tanh [n, n_actions]."""
-        features = self.policy.features(observation, preference)
-        heads, value = self.policy.heads(features), self.critic(features).squeeze(-1)
-        if self.policy.discrete:
-            # The Gumbel maximum is a sample of the softmax, without building the probabilities.
-            uniform = torch.rand(heads["logits"].shape, generator=generator).clamp_min(1e-20)
-            action = (heads["logits"] - (-uniform.log()).log()).argmax(dim=-1)
-            return action, {"log_prob": self.log_prob(heads, action), "value": value}
-        before = heads["mean"] + heads["log_std"].exp() * torch.randn(heads["mean"].shape, generator=generator)
-        return torch.tanh(before), {"log_prob": self.log_prob(heads, before), "value": value, "before": before}
+    def noise(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
+        """Normal numbers for a box, and for choices Gumbel's: the largest sum with the logits samples the softmax."""
+        if not self.policy.discrete:
+            return super().noise(steps, rows, generator)
+        uniform = torch.rand(steps, rows, self.policy.n_actions, generator=generator).clamp_(min=1e-20)
+        return uniform.log_().neg_().log_().neg_()
 
-    def value(self, observation: Tensor, preference: Tensor) -> Tensor:
-        """Values [n]."""
-        values: Tensor = self.critic(self.policy.features(observation, preference))
-        return values.squeeze(-1)
+    def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sampled actions, with the distribution's parameters."""
+        heads = self.policy(observation, preference)
+        if self.policy.discrete:
+            action = (heads["logits"] + noise).argmax(dim=-1)
+            return action, {**heads, "taken": action}
+        before = heads["mean"] + heads["log_std"].exp() * noise
+        return torch.tanh(before), {**heads, "taken": before}
+
+    def complete(
+        self, observation: Tensor, preference: Tensor, later: Tensor, extras: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """``log_prob`` [steps, rows], ``value`` [steps + 1, rows], ``taken``: choices, or actions before the tanh."""
+        asked = torch.cat((preference, later[None]))
+        features = self.policy.features(observation.flatten(0, 1), asked.flatten(0, 1))
+        return {
+            "log_prob": self.log_prob(extras, extras["taken"]),
+            "value": self.critic(features).view(observation.shape[:2]),
+            "taken": extras["taken"],
+        }
 
     def log_prob(self, heads: dict[str, Tensor], action: Tensor) -> Tensor:
         """Log-probability of choices [n], or log-density of box actions *before* the tanh [n, n_actions].
@@ -92,24 +101,29 @@ class PPOModule(PackedModule):
         if self.policy.discrete:
             return functional.log_softmax(heads["logits"], dim=-1).gather(-1, action[..., None]).squeeze(-1)
         noise = (action - heads["mean"]) / heads["log_std"].exp()
-        return (-0.5 * noise.square() - heads["log_std"] - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+        return normal_log_density(noise, heads["log_std"])
 
     def entropy(self, heads: dict[str, Tensor]) -> Tensor:
         """Entropy in nats [n]; for a box that of the Gaussian before the tanh."""
         if self.policy.discrete:
             log_p = functional.log_softmax(heads["logits"], dim=-1)
             return -(log_p.exp() * log_p).sum(dim=-1)
-        return (heads["log_std"] + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=-1)
+        return normal_entropy(heads["log_std"])
 
 
 class PPOLearner(PackedLearner):
     """Minibatch epochs over one rollout."""
 
+    def build(self) -> None:
+        """Build RLlib's parts, and the passes through both networks."""
+        super().build()
+        self._actor, self._critic = Pass(self.net.policy.body), Pass(self.net.critic)
+
     def update_from_rollout(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Learn from ``rollout``.
 
         Args:
-            rollout: with extras ``log_prob`` and ``value``.
+            rollout: with the extras of :meth:`PPOModule.complete`.
             progress: share of the training behind us; the learning rate falls linearly to a tenth with it.
 
         Returns:
@@ -123,28 +137,69 @@ class PPOLearner(PackedLearner):
             group["lr"] = float(self.config.lr) * (1.0 - 0.9 * min(max(progress, 0.0), 1.0))
         rows = self._rows(rollout)
         n = len(rows["advantage"])
+        minibatch = min(settings.minibatch, n)
+        # One gather an epoch brings all of a decision into its new place.
+        joined = torch.cat([value.reshape(n, -1).float() for value in rows.values()], dim=1)
+        widths = [value[0].numel() for value in rows.values()]
         totals, count = torch.zeros(3), 0
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        for _ in range(settings.epochs):
-            order = torch.randperm(n, generator=self.generator)
-            # The rest that does not fill a minibatch is dropped: another order brings it back in the next epoch.
-            for start in range(0, max(n - settings.minibatch + 1, 1), settings.minibatch):
-                index = order[start : start + settings.minibatch]
-                parts = self.losses({name: value.index_select(0, index) for name, value in rows.items()})
-                optimizer.zero_grad(set_to_none=True)
-                self._total(parts).backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(params, settings.max_grad_norm)
-                optimizer.step()
-                totals += parts.detach()
-                count += 1
+        with torch.no_grad():
+            for _ in range(settings.epochs):
+                shuffled = joined.index_select(0, torch.randperm(n, generator=self.generator))
+                # The rest that does not fill a minibatch is dropped: another order brings it back in the next epoch.
+                for start in range(0, n - minibatch + 1, minibatch):
+                    parts = self._step(*torch.split(shuffled[start : start + minibatch], widths, dim=1))
+                    self.flat.clip(settings.max_grad_norm)
+                    optimizer.step()
+                    totals += parts
+                    count += 1
         self.updates += count
         names = ("policy_loss", "value_loss", "entropy")
         return self.check_losses(dict(zip(names, (totals / count).tolist(), strict=True)))
 
+    def _step(self, features: Tensor, action: Tensor, log_prob: Tensor, advantage: Tensor, wanted: Tensor) -> Tensor:
+        """Losses of a minibatch [3] as :meth:`losses` gives them, and the gradients of their sum in the parameters.
+
+        Args:
+            features: [n, n_features + n_objectives].
+            action: choices [n, 1], or box actions before the tanh [n, n_actions].
+            log_prob, advantage, wanted: [n, 1].
+        """
+        settings, n = self.training.ppo, len(features)
+        out = self._actor.forward(features)
+        if self.net.policy.discrete:
+            choice = action.long()
+            log_p = functional.log_softmax(out, dim=1)
+            p = log_p.exp()
+            now = log_p.gather(1, choice)
+            entropy = -(p * log_p).sum(dim=1, keepdim=True)
+        else:
+            mean, raw = torch.split(out, self.net.policy.n_actions, dim=1)
+            squashed = torch.tanh(raw)
+            log_std = log_std_of(squashed)
+            per_std = (-log_std).exp()
+            noise = (action - mean) * per_std
+            now = normal_log_density(noise, log_std).unsqueeze(1)
+            entropy = normal_entropy(log_std).unsqueeze(1)
+        ratio = (now - log_prob).exp_()
+        clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
+        free, bound = ratio * advantage, clipped * advantage
+        # Where the bound is the smaller one, and differs, the loss does not depend on the policy.
+        toward = torch.where(free <= bound, free, 0.0).mul_(-1.0 / n)
+        bonus = settings.entropy / n
+        if self.net.policy.discrete:
+            gradient = p * (bonus * (log_p + entropy) - toward)
+            gradient.scatter_add_(1, choice, toward)
+        else:
+            spread = toward * (noise.square() - 1.0) - bonus
+            gradient = torch.cat((toward * noise * per_std, spread * log_std_slope(squashed)), dim=1)
+        self._actor.backward(gradient)
+        missing = self._critic.forward(features).sub_(wanted)
+        self._critic.backward(missing * (settings.value_coefficient / n))
+        return torch.stack((-torch.minimum(free, bound).mean(), 0.5 * missing.square().mean(), entropy.mean()))
+
     def losses(self, batch: dict[str, Tensor]) -> Tensor:
         """Policy loss, value loss and entropy of a minibatch [3]."""
-        net = self.net
-        features = net.policy.features(batch["observation"], batch["preference"])
+        net, features = self.net, batch["features"]
         heads = net.policy.heads(features)
         ratio = (net.log_prob(heads, batch["action"]) - batch["log_prob"]).exp()
         advantage = batch["advantage"]
@@ -179,11 +234,9 @@ class PPOLearner(PackedLearner):
         )
         wanted = (advantage + value[:-1])[keep]
         flat = advantage[keep]
-        action = rollout.action if self.net.policy.discrete else rollout.extras["before"]
         return {
-            "observation": rollout.observation[:-1][keep],
-            "preference": rollout.preference[keep],
-            "action": action[keep],
+            "features": self.net.policy.features(rollout.observation[:-1][keep], rollout.preference[keep]),
+            "action": rollout.extras["taken"][keep],
             "log_prob": rollout.extras["log_prob"][keep],
             "advantage": (flat - flat.mean()) / (flat.std() + 1e-8),
             "wanted": wanted,

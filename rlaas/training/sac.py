@@ -7,8 +7,8 @@ What differs from the textbook, and why:
 - The critics are vectors: one head per objective and one for the entropy bonus. Their preference-weighted sum is what
   the actor climbs; the twin with the smaller sum gives its whole vector as target. A single head would have to build
   the products of weights and values by itself.
-- Actor, critics and temperature are updated by one backward pass and one fused optimizer step. The actor's loss sees
-  the critics' weights detached, so each parameter receives only the gradient of its own loss.
+- Gradients are written out (:mod:`~rlaas.training.backprop`) and one fused optimizer step moves actor, critics and
+  temperature. The actor's loss moves no critic: each parameter receives only the gradient of its own loss.
 - Each objective's reward is scaled once, after the random warm-up, to unit deviation; the critics' outputs start at the
   discounted mean rewards, because a bias that large would take thousands of target updates to learn.
 """
@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rlaas.training.algorithm import PackedAlgorithm, PackedConfig, PackedLearner, PackedModule
+from rlaas.training.backprop import FlatParameters, Pass, TwinPass
 from rlaas.training.conditioning import anchors_of, reward_scale, sample_preferences
-from rlaas.training.networks import TwinCritic, squashed_sample
+from rlaas.training.networks import TwinCritic, log_std_of, log_std_slope, squashed_log_prob, squashed_sample
 from rlaas.training.packed_runner import Rollout
 from rlaas.training.replay import ReplayBuffer, Transitions
 
@@ -73,15 +74,15 @@ class SACModule(PackedModule):
 
     def utility(self, values: Tensor, preference: Tensor) -> Tensor:
         """Preference-weighted sum and entropy bonus [..., n] of critic values [..., n, n_objectives + 1]."""
-        weights = preference * (self.utility_scale / self.reward_scale)
-        return (values[..., :-1] * weights).sum(dim=-1) + values[..., -1]
+        return (values[..., :-1] * self.weights(preference)).sum(dim=-1) + values[..., -1]
 
-    def explore(
-        self, observation: Tensor, preference: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sampled actions [n, n_actions] in (-1, 1)."""
+    def weights(self, preference: Tensor) -> Tensor:
+        """What a unit of each objective's value is worth [n, n_objectives]; a unit of the entropy bonus is worth 1."""
+        return preference * (self.utility_scale / self.reward_scale)
+
+    def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sampled actions [rows, n_actions] in (-1, 1)."""
         heads = self.policy(observation, preference)
-        noise = torch.randn(heads["mean"].shape, generator=generator)
         return torch.tanh(heads["mean"] + heads["log_std"].exp() * noise), {}
 
 
@@ -98,10 +99,21 @@ class SACLearner(PackedLearner):
         """One fused Adam with a slower group for the actor, whose target the critics first have to find."""
         net, rate = self.module[module_id], float(config.lr)
         actor_rate = self.training.sac.actor_learning_rate or rate / 3.0
-        actor, others = list(net.policy.parameters()), [*net.critic.parameters(), net.log_temperature]
-        groups = [{"params": actor, "lr": actor_rate}, {"params": others, "lr": rate}]
+        self._flat_actor = FlatParameters(net.policy.parameters())
+        self._flat_others = FlatParameters([*net.critic.parameters(), net.log_temperature])
+        self._flat_target = FlatParameters(net.target.parameters())
+        params = [self._flat_actor.value, self._flat_others.value]
+        groups = [{"params": params[:1], "lr": actor_rate}, {"params": params[1:], "lr": rate}]
         optimizer = torch.optim.Adam(groups, eps=1e-7, fused=True)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[*actor, *others])
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
+
+    def build(self) -> None:
+        """Build RLlib's parts, and the passes through the networks."""
+        super().build()
+        self._actor, self._critic = Pass(self.net.policy.body), TwinPass(self.net.critic)
+        # The temperature stands behind the critics.
+        online = self._flat_others.value.detach()
+        self._online = online[: self._flat_target.value.numel()]
 
     def calibrate(self, replay: ReplayBuffer) -> None:
         """Set the reward scales and the critics' first outputs from the warm-up's transitions."""
@@ -127,61 +139,109 @@ class SACLearner(PackedLearner):
         Raises:
             TrainingError: a loss is not finite.
         """
-        net, optimizer = self.net, self.optimizer
-        online, target = list(net.critic.parameters()), list(net.target.parameters())
-        totals = torch.zeros(4)
-        for _ in range(updates):
-            batch = self._read(replay.sample(self.training.batch_size, self.generator))
-            parts = self.losses(batch)
-            optimizer.zero_grad(set_to_none=True)
-            parts[:3].sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(target, online, self.training.sac.tau)
-            totals += parts.detach()
-            self.updates += 1
+        optimizer, totals = self.optimizer, torch.zeros(4)
+        with torch.no_grad():
+            for _ in range(updates):
+                batch = self._read(replay.sample(self.training.batch_size, self.generator))
+                totals += self._step(batch, self._noise(batch))
+                optimizer.step()
+                self._flat_target.value.lerp_(self._online, self.training.sac.tau)
+                self.updates += 1
         names = ("critic_loss", "actor_loss", "temperature_loss", "entropy")
         losses = dict(zip(names, (totals / updates).tolist(), strict=True))
-        losses["temperature"] = math.exp(net.log_temperature.item())
+        losses["temperature"] = math.exp(self.net.log_temperature.item())
         return self.check_losses(losses)
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        """Critic, actor and temperature loss, and the policy's entropy in nats [4]."""
+    def losses(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """Critic, actor and temperature loss, and the policy's entropy in nats [4].
+
+        Args:
+            batch: see :meth:`_read`.
+            noise: normal numbers of the actions afterwards and now [2, n, n_actions].
+        """
         net = self.net
-        policy = net.policy
-        n, dimensions = batch["action"].shape
         temperature = net.log_temperature.exp().detach()
-        now = policy.features(batch["observation"], batch["preference"])
-        later = policy.features(batch["next_observation"], batch["preference"])
-        noise = torch.randn(2, n, dimensions, generator=self.generator)
-        with torch.no_grad():
-            heads = policy.heads(later)
-            action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[0])
-            twins = net.target(torch.cat((later, action), dim=1))
-            smaller = net.utility(twins, batch["preference"]).argmin(dim=0)
-            value = twins[smaller, torch.arange(n)]
-            value[:, -1] -= temperature * log_prob
-            wanted = self.config.gamma * (1.0 - batch["terminated"])[:, None] * value
-            wanted[:, :-1] += batch["reward"]
+        now = net.policy.features(batch["observation"], batch["preference"])
         predicted = net.critic(torch.cat((now, batch["action"]), dim=1))
-        errors = functional.huber_loss(predicted, wanted.expand_as(predicted), reduction="none", delta=HUBER_DELTA)
+        wanted = self._wanted(batch, noise[0]).expand_as(predicted)
+        errors = functional.huber_loss(predicted, wanted, reduction="none", delta=HUBER_DELTA)
         critic_loss = errors.mean(dim=1).sum()
-        heads = policy.heads(now)
+        heads = net.policy.heads(now)
         action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[1])
         twins = net.critic(torch.cat((now, action), dim=1), frozen=True)
         best = net.utility(twins, batch["preference"]).amin(dim=0)
-        # An actor that follows critics that know nothing yet leaves the default for the ends of the box.
-        moves = 1.0 if self.updates >= self._head_start else 0.0
+        moves = self._moves()
         actor_loss = moves * (temperature * log_prob - best).mean()
         entropy = -log_prob.detach().mean()
-        wanted_entropy = self.training.sac.target_entropy
-        shortfall = (-float(dimensions) if wanted_entropy is None else wanted_entropy) - entropy
-        temperature_loss = -moves * net.log_temperature * shortfall
+        temperature_loss = -moves * net.log_temperature * self._shortfall(entropy, action.shape[1])
         return torch.stack((critic_loss, actor_loss, temperature_loss, entropy))
+
+    def _step(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """What :meth:`losses` gives, and the gradients of the sum of its losses in the parameters."""
+        net, n = self.net, len(batch["action"])
+        temperature, moves = net.log_temperature.exp(), self._moves()
+        now = net.policy.features(batch["observation"], batch["preference"])
+        error = self._critic.forward(torch.cat((now, batch["action"]), dim=1)).sub_(self._wanted(batch, noise[0]))
+        bounded = error.clamp(-HUBER_DELTA, HUBER_DELTA)
+        # Huber's loss: half the square of the bounded part, and the slope there for the rest.
+        critic_loss = (bounded * (error - 0.5 * bounded)).sum() / n
+        self._critic.backward(bounded.mul_(1.0 / n))
+
+        mean, raw = torch.split(self._actor.forward(now), net.policy.n_actions, dim=1)
+        squashed = torch.tanh(raw)
+        log_std = log_std_of(squashed)
+        spread = log_std.exp().mul_(noise[1])
+        before = mean + spread
+        action = torch.tanh(before)
+        log_prob = squashed_log_prob(before, noise[1], log_std)
+        twins = self._critic.forward(torch.cat((now, action), dim=1))
+        weights = net.weights(batch["preference"])
+        utilities = net.utility(twins, batch["preference"])
+        best, smaller = utilities.min(dim=0)
+        rises = functional.pad(weights, (0, 1), value=1.0) * (-moves / n)
+        toward = torch.stack((rises * (smaller == 0)[:, None], rises * (smaller == 1)[:, None]))
+        share = temperature * (moves / n)
+        # The density of the squashed action falls by twice the action as it moves outwards.
+        gradient = self._critic.to_inputs(toward)[:, now.shape[1] :] * (1.0 - action.square()) + 2.0 * share * action
+        self._actor.backward(torch.cat((gradient, (gradient * spread - share) * log_std_slope(squashed)), dim=1))
+
+        entropy = -log_prob.mean()
+        shortfall = self._shortfall(entropy, action.shape[1])
+        assert net.log_temperature.grad is not None
+        net.log_temperature.grad.copy_(-moves * shortfall)
+        actor_loss = moves * (temperature * log_prob - best).mean()
+        return torch.stack((critic_loss, actor_loss, -moves * net.log_temperature * shortfall, entropy))
+
+    def _wanted(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """What the critics should say [n, n_objectives + 1]: rewards and the discounted values of the smaller twin."""
+        net, policy = self.net, self.net.policy
+        with torch.no_grad():
+            later = policy.features(batch["next_observation"], batch["preference"])
+            heads = policy.heads(later)
+            action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise)
+            twins = net.target(torch.cat((later, action), dim=1))
+            smaller = net.utility(twins, batch["preference"]).argmin(dim=0)
+            value: Tensor = twins[smaller, torch.arange(len(smaller))]
+            value[:, -1] -= net.log_temperature.exp() * log_prob
+            wanted: Tensor = self.config.gamma * (1.0 - batch["terminated"])[:, None] * value
+            wanted[:, :-1] += batch["reward"]
+        return wanted
+
+    def _moves(self) -> float:
+        """1 once the actor learns: one that follows critics that know nothing yet leaves the default for the ends."""
+        return 1.0 if self.updates >= self._head_start else 0.0
+
+    def _shortfall(self, entropy: Tensor, n_actions: int) -> Tensor:
+        """By how much the entropy falls short of what is wanted."""
+        wanted = self.training.sac.target_entropy
+        return (-float(n_actions) if wanted is None else wanted) - entropy
+
+    def _noise(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.randn(2, *batch["action"].shape, generator=self.generator)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
         """RLlib's hook: the summed loss of a batch as :meth:`losses` takes it."""
-        return self.losses(batch)[:3].sum()
+        return self.losses(batch, self._noise(batch))[:3].sum()
 
     def _read(self, rows: Transitions) -> dict[str, Tensor]:
         """Scaled vector rewards, under the stored preferences, or fresh ones for the first rows (drawn i.i.d.)."""
