@@ -71,6 +71,12 @@ class Pass:
         last = self._linear[-1]
         return torch.addmm(last.bias, hidden, last.weight.t())
 
+    def keep(self, rows: slice) -> None:
+        """Forget all rows but these: the backward pass is about them."""
+        self._inputs = [given[rows] for given in self._inputs]
+        if self._gate is not None:
+            self._gate, self._first = self._gate[rows], self._first[rows]
+
     def backward(self, gradient: Tensor) -> None:
         """Overwrite the parameters' gradients, given that with respect to the outputs [n, n_out]."""
         for number in range(len(self._linear) - 1, -1, -1):
@@ -120,23 +126,23 @@ class TwinPass:
             self._inputs.append(hidden)
         return torch.baddbmm(self._biases[-1], hidden, self._weights[-1])
 
-    def backward(self, gradient: Tensor) -> None:
-        """Overwrite the parameters' gradients, given that with respect to the values [2, n, n_out]."""
+    def backward(self, gradient: Tensor, rows: slice = slice(None)) -> None:
+        """Overwrite the parameters' gradients, given that with respect to the values of some rows [2, n, n_out]."""
         for number in range(len(self._weights) - 1, -1, -1):
-            weight, bias, given = self._weights[number], self._biases[number], self._inputs[number]
+            weight, bias, given = self._weights[number], self._biases[number], self._inputs[number][:, rows]
             assert weight.grad is not None
             assert bias.grad is not None
             torch.bmm(given.transpose(1, 2), gradient, out=weight.grad)
             torch.sum(gradient, dim=1, keepdim=True, out=bias.grad)
             if number:
-                gradient = self._through(number, gradient)
+                gradient = self._through(number, gradient, rows)
 
-    def to_inputs(self, gradient: Tensor) -> Tensor:
-        """Gradient with respect to the inputs [n, n_in], given that with respect to the values [2, n, n_out]."""
+    def to_inputs(self, gradient: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Gradient with respect to the inputs of some rows [n, n_in], given that of their values [2, n, n_out]."""
         for number in range(len(self._weights) - 1, 0, -1):
-            gradient = self._through(number, gradient)
+            gradient = self._through(number, gradient, rows)
         return torch.bmm(gradient, self._weights[0].transpose(1, 2)).sum(dim=0)
 
-    def _through(self, number: int, gradient: Tensor) -> Tensor:
+    def _through(self, number: int, gradient: Tensor, rows: slice) -> Tensor:
         gradient = torch.bmm(gradient, self._weights[number].transpose(1, 2))
-        return torch.ops.aten.threshold_backward(gradient, self._inputs[number], 0)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(gradient, self._inputs[number][:, rows], 0)  # type: ignore[no-any-return]

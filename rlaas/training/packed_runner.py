@@ -98,19 +98,24 @@ class PackedRunner(EnvRunner, Checkpointable):
         self._returns = np.zeros(self.rows)
         self._rewards = self._no_rewards()
         self._clip = self.training.resolved_reward_clip()
-        self.moments.update(self._observation)
+        self._not_taken_in = [self._observation]
 
-    def sample(self, *, num_timesteps: int = 1, random_actions: bool = False, **_: Any) -> Rollout:
+    def sample(
+        self, *, num_timesteps: int = 1, random_actions: bool = False, renormalise: bool = True, **_: Any
+    ) -> Rollout:
         """Take ``num_timesteps`` steps of every row.
 
         Args:
             num_timesteps: steps of the vector environment.
             random_actions: draw actions uniformly instead of asking the module.
+            renormalise: first let the policy normalise by all observations so far.
         """
         overdue = self._held >= self.training.preference_hold
         self._renew_preferences(overdue)
         module, steps, rows = self.module, num_timesteps, self.rows
-        module.policy.normaliser.freeze(self.moments.mean, self.moments.deviation())
+        if renormalise:
+            self._take_in()
+            module.policy.normaliser.freeze(self.moments.mean, self.moments.deviation())
         observation = torch.empty(steps + 1, rows, self._observation.shape[1])
         preference = torch.empty(steps, rows, self._preference.shape[1])
         reward = np.empty((steps, rows, self._preference.shape[1]))
@@ -136,7 +141,7 @@ class PackedRunner(EnvRunner, Checkpointable):
             if noise is not None:
                 stacked = module.complete(observation, preference, torch.from_numpy(self._preference), stacked)
         self._observation = seen[steps]
-        self.moments.update(seen[1:].reshape(steps * rows, -1))
+        self._not_taken_in.append(seen[1:].reshape(steps * rows, -1))
         self._account(reward, asked, terminated | truncated, valid)
         self.num_env_steps_sampled_lifetime += steps * rows
         return Rollout(
@@ -149,6 +154,12 @@ class PackedRunner(EnvRunner, Checkpointable):
             truncated=torch.from_numpy(truncated),
             valid=torch.from_numpy(valid),
         )
+
+    def _take_in(self) -> None:
+        """Bring the moments up to date with what was observed."""
+        if self._not_taken_in:
+            self.moments.update(np.concatenate(self._not_taken_in))
+            self._not_taken_in = []
 
     def pop_rewards(self) -> SampledRewards:
         """Reward sums and finished episodes' returns since the last call."""
@@ -239,6 +250,7 @@ class PackedRunner(EnvRunner, Checkpointable):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Environment, generators, statistics and clocks: training continues bit for bit. No module: the learner's."""
+        self._take_in()
         return {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             "env": self.env.get_state(),
@@ -267,6 +279,7 @@ class PackedRunner(EnvRunner, Checkpointable):
         self._rng.bit_generator.state = state["rng"]
         self._generator.set_state(torch.from_numpy(state["generator"]))
         self.moments.set_state(state["moments"])
+        self._not_taken_in = []
         rows = state["rows"]
         self._observation, self._ended = rows["observation"].copy(), rows["ended"].copy()
         self._preference, self._held = rows["preference"].copy(), rows["held"].copy()

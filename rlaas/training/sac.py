@@ -32,7 +32,7 @@ from rlaas.training.networks import TwinCritic, log_std_of, log_std_slope, squas
 from rlaas.training.packed_runner import Rollout
 from rlaas.training.replay import ReplayBuffer, Transitions
 
-__all__ = ["SACAlgorithm", "SACConfig", "SACLearner", "SACModule", "transitions_of"]
+__all__ = ["SACAlgorithm", "SACConfig", "SACLearner", "SACModule", "transitions_of", "utility"]
 
 # Errors beyond it, in deviations of a reward, count linearly: delays have tails that matter to their mean, so the
 # bound is wide, but a step of full outage must not outweigh a thousand ordinary ones.
@@ -44,14 +44,24 @@ ROWS_PER_ITERATION = 1_024
 def transitions_of(rollout: Rollout) -> Transitions:
     """The valid steps of a rollout as rows; the step of an automatic reset is no experience."""
     keep = rollout.valid
+    everything = bool(keep.all())
+
+    def rows(value: Tensor) -> Tensor:
+        return value.flatten(0, 1) if everything else value[keep]
+
     return Transitions(
-        observation=rollout.observation[:-1][keep],
-        action=rollout.action[keep],
-        reward=rollout.reward[keep].float(),
-        preference=rollout.preference[keep],
-        terminated=rollout.terminated[keep].float()[:, None],
-        next_observation=rollout.observation[1:][keep],
+        observation=rows(rollout.observation[:-1]),
+        action=rows(rollout.action),
+        reward=rows(rollout.reward).float(),
+        preference=rows(rollout.preference),
+        terminated=rows(rollout.terminated).float()[:, None],
+        next_observation=rows(rollout.observation[1:]),
     )
+
+
+def utility(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum and entropy bonus [..., n] of critic values [..., n, n_objectives + 1]."""
+    return (values[..., :-1] * weights).sum(dim=-1) + values[..., -1]
 
 
 class SACModule(PackedModule):
@@ -71,10 +81,6 @@ class SACModule(PackedModule):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(FIRST_TEMPERATURE)))
         self.register_buffer("reward_scale", torch.ones(rewards))
         self.register_buffer("utility_scale", torch.tensor(1.0))
-
-    def utility(self, values: Tensor, preference: Tensor) -> Tensor:
-        """Preference-weighted sum and entropy bonus [..., n] of critic values [..., n, n_objectives + 1]."""
-        return (values[..., :-1] * self.weights(preference)).sum(dim=-1) + values[..., -1]
 
     def weights(self, preference: Tensor) -> Tensor:
         """What a unit of each objective's value is worth [n, n_objectives]; a unit of the entropy bonus is worth 1."""
@@ -110,7 +116,8 @@ class SACLearner(PackedLearner):
     def build(self) -> None:
         """Build RLlib's parts, and the passes through the networks."""
         super().build()
-        self._actor, self._critic = Pass(self.net.policy.body), TwinPass(self.net.critic)
+        self._actor = Pass(self.net.policy.body)
+        self._critic, self._target = TwinPass(self.net.critic), TwinPass(self.net.target)
         # The temperature stands behind the critics.
         online = self._flat_others.value.detach()
         self._online = online[: self._flat_target.value.numel()]
@@ -169,7 +176,7 @@ class SACLearner(PackedLearner):
         heads = net.policy.heads(now)
         action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[1])
         twins = net.critic(torch.cat((now, action), dim=1), frozen=True)
-        best = net.utility(twins, batch["preference"]).amin(dim=0)
+        best = utility(twins, net.weights(batch["preference"])).amin(dim=0)
         moves = self._moves()
         actor_loss = moves * (temperature * log_prob - best).mean()
         entropy = -log_prob.detach().mean()
@@ -178,32 +185,40 @@ class SACLearner(PackedLearner):
 
     def _step(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
         """What :meth:`losses` gives, and the gradients of the sum of its losses in the parameters."""
-        net, n = self.net, len(batch["action"])
-        temperature, moves = net.log_temperature.exp(), self._moves()
-        now = net.policy.features(batch["observation"], batch["preference"])
-        error = self._critic.forward(torch.cat((now, batch["action"]), dim=1)).sub_(self._wanted(batch, noise[0]))
+        net, n, moves = self.net, len(batch["action"]), self._moves()
+        temperature, weights = net.log_temperature.exp(), net.weights(batch["preference"])
+        # Both states go through the policy at once, and both actions in the present one through the critics.
+        first, second = slice(0, n), slice(n, 2 * n)
+        states = torch.cat((batch["next_observation"], batch["observation"]))
+        features = net.policy.features(states, batch["preference"].repeat(2, 1))
+        mean, raw = torch.split(self._actor.forward(features), net.policy.n_actions, dim=1)
+        squashed, noise = torch.tanh(raw), noise.flatten(0, 1)
+        log_std = log_std_of(squashed)
+        spread = log_std.exp().mul_(noise)
+        before = mean + spread
+        action, log_prob = torch.tanh(before), squashed_log_prob(before, noise, log_std)
+        twins = self._target.forward(torch.cat((features[first], action[first]), dim=1))
+        wanted = self._discounted(batch, weights, twins, temperature * log_prob[first])
+
+        now, action, log_prob = features[second], action[second], log_prob[second]
+        inputs = torch.cat((torch.cat((now, batch["action"]), dim=1), torch.cat((now, action), dim=1)))
+        twins = self._critic.forward(inputs)
+        error = twins[:, first] - wanted
         bounded = error.clamp(-HUBER_DELTA, HUBER_DELTA)
         # Huber's loss: half the square of the bounded part, and the slope there for the rest.
         critic_loss = (bounded * (error - 0.5 * bounded)).sum() / n
-        self._critic.backward(bounded.mul_(1.0 / n))
+        self._critic.backward(bounded.mul_(1.0 / n), first)
 
-        mean, raw = torch.split(self._actor.forward(now), net.policy.n_actions, dim=1)
-        squashed = torch.tanh(raw)
-        log_std = log_std_of(squashed)
-        spread = log_std.exp().mul_(noise[1])
-        before = mean + spread
-        action = torch.tanh(before)
-        log_prob = squashed_log_prob(before, noise[1], log_std)
-        twins = self._critic.forward(torch.cat((now, action), dim=1))
-        weights = net.weights(batch["preference"])
-        utilities = net.utility(twins, batch["preference"])
-        best, smaller = utilities.min(dim=0)
+        best, smaller = utility(twins[:, second], weights).min(dim=0)
         rises = functional.pad(weights, (0, 1), value=1.0) * (-moves / n)
-        toward = torch.stack((rises * (smaller == 0)[:, None], rises * (smaller == 1)[:, None]))
+        other = rises * smaller[:, None]
         share = temperature * (moves / n)
         # The density of the squashed action falls by twice the action as it moves outwards.
-        gradient = self._critic.to_inputs(toward)[:, now.shape[1] :] * (1.0 - action.square()) + 2.0 * share * action
-        self._actor.backward(torch.cat((gradient, (gradient * spread - share) * log_std_slope(squashed)), dim=1))
+        pull = self._critic.to_inputs(torch.stack((rises - other, other)), second)[:, now.shape[1] :]
+        gradient = pull * (1.0 - action.square()) + 2.0 * share * action
+        wider = (gradient * spread[second] - share) * log_std_slope(squashed[second])
+        self._actor.keep(second)
+        self._actor.backward(torch.cat((gradient, wider), dim=1))
 
         entropy = -log_prob.mean()
         shortfall = self._shortfall(entropy, action.shape[1])
@@ -213,18 +228,23 @@ class SACLearner(PackedLearner):
         return torch.stack((critic_loss, actor_loss, -moves * net.log_temperature * shortfall, entropy))
 
     def _wanted(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
-        """What the critics should say [n, n_objectives + 1]: rewards and the discounted values of the smaller twin."""
+        """What the critics should say [n, n_objectives + 1], for the actions that the policy takes afterwards."""
         net, policy = self.net, self.net.policy
         with torch.no_grad():
             later = policy.features(batch["next_observation"], batch["preference"])
             heads = policy.heads(later)
             action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise)
             twins = net.target(torch.cat((later, action), dim=1))
-            smaller = net.utility(twins, batch["preference"]).argmin(dim=0)
-            value: Tensor = twins[smaller, torch.arange(len(smaller))]
-            value[:, -1] -= net.log_temperature.exp() * log_prob
-            wanted: Tensor = self.config.gamma * (1.0 - batch["terminated"])[:, None] * value
-            wanted[:, :-1] += batch["reward"]
+            weights = net.weights(batch["preference"])
+            return self._discounted(batch, weights, twins, net.log_temperature.exp() * log_prob)
+
+    def _discounted(self, batch: dict[str, Tensor], weights: Tensor, twins: Tensor, cost: Tensor) -> Tensor:
+        """Rewards, and the discounted values of the twin with the smaller utility less the entropy's cost [n]."""
+        smaller = utility(twins, weights).argmin(dim=0)
+        value = torch.where((smaller == 0)[:, None], twins[0], twins[1])
+        value[:, -1] -= cost
+        wanted: Tensor = self.config.gamma * (1.0 - batch["terminated"])[:, None] * value
+        wanted[:, :-1] += batch["reward"]
         return wanted
 
     def _moves(self) -> float:
@@ -307,11 +327,14 @@ class SACAlgorithm(PackedAlgorithm):
         runner, learner, sac = self.runner, self.learner, self.training.sac
         before, losses = self.steps_done, {}
         wanted = min(ROWS_PER_ITERATION, max(1, self.training.steps - before))
-        for _ in range(-(-wanted // runner.rows)):
+        for step in range(-(-wanted // runner.rows)):
             warming_up = self.steps_done < self._warm_up
             # Warming up alternates between the untrained policy, around the default, and the whole box.
             at_random = warming_up and (self.steps_done // runner.rows) % 2 == 0
-            self.replay.add(transitions_of(runner.sample(num_timesteps=1, random_actions=at_random)))
+            # Moments hardly move once there are some: the next iteration takes them in.
+            fresh = warming_up or step == 0
+            sampled = runner.sample(num_timesteps=1, random_actions=at_random, renormalise=fresh)
+            self.replay.add(transitions_of(sampled))
             if warming_up or len(self.replay) < 2:
                 continue
             if not self._calibrated:

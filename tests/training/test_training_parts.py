@@ -13,7 +13,7 @@ from rlaas.training.conditioning import RunningMoments, anchors_of, reward_scale
 from rlaas.training.networks import TwinCritic, squashed_sample
 from rlaas.training.ppo import generalised_advantages
 from rlaas.training.replay import ReplayBuffer, Transitions
-from rlaas.training.sac import SACModule
+from rlaas.training.sac import SACModule, utility
 
 
 @settings(max_examples=40, deadline=None)
@@ -88,7 +88,7 @@ def test_critics_preference_weighted_sum_is_in_the_utilitys_own_units() -> None:
     heads = torch.cat((returns * module.reward_scale, entropy), dim=-1)
     preference = torch.tensor([[0.75, 0.25]])
     expected = 2.0 * (returns * preference).sum(dim=-1) + entropy.squeeze(-1)
-    assert torch.allclose(module.utility(heads, preference), expected)
+    assert torch.allclose(utility(heads, module.weights(preference)), expected)
 
 
 @settings(max_examples=30, deadline=None)
