@@ -30,7 +30,7 @@ from torch import Tensor
 from rlaas.errors import ConfigurationError, TrainingError
 from rlaas.scenarios import ConstantController, Scenario
 from rlaas.training import config as training_config
-from rlaas.training.backprop import FlatParameters
+from rlaas.training.backprop import FlatAdam, FlatParameters
 from rlaas.training.networks import PolicyNetwork
 from rlaas.training.packed_runner import PackedRunner
 from rlaas.training.problems import problem_of
@@ -103,14 +103,14 @@ class PackedLearner(TorchLearner):
         return self.module[DEFAULT_MODULE_ID]
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> FlatAdam:
         """The one optimizer of all trained parameters."""
-        return cast(torch.optim.Optimizer, self.get_optimizer(DEFAULT_MODULE_ID))
+        return cast(FlatAdam, self.get_optimizer(DEFAULT_MODULE_ID))
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """One fused Adam over one vector of everything that is trained: one call an update, whatever the layers."""
         self.flat = FlatParameters(p for p in self.module[module_id].parameters() if p.requires_grad)
-        optimizer = torch.optim.Adam([self.flat.value], lr=float(config.lr), eps=1e-7, fused=True)
+        optimizer = FlatAdam([self.flat.value], lr=float(config.lr), eps=1e-7, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[self.flat.value])
 
     def check_losses(self, losses: dict[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlaas.training.networks import GatedMLP, TwinCritic
 
-__all__ = ["FlatParameters", "Pass", "TwinPass"]
+__all__ = ["FlatAdam", "FlatParameters", "Pass", "TwinPass"]
 
 
 class FlatParameters:
@@ -39,6 +39,40 @@ class FlatParameters:
         gradient = self.value.grad
         assert gradient is not None
         gradient.mul_((most / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0))
+
+
+class FlatAdam(torch.optim.Adam):
+    """Adam over few long vectors that all have gradients: state and checkpoints are Adam's, a step is two calls each.
+
+    ``torch.optim.Adam.step`` looks at every option in every step, which takes several times as long as the arithmetic.
+    """
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Take a step, as :meth:`step` does."""
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for value in group["params"]:
+                state = self.state[value]
+                if not state:
+                    state["step"] = torch.zeros((), device=value.device)
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(value), torch.zeros_like(value)
+                state["step"] += 1
+                torch.ops.aten._fused_adam_(
+                    [value],
+                    [value.grad],
+                    [state["exp_avg"]],
+                    [state["exp_avg_sq"]],
+                    [],
+                    [state["step"]],
+                    lr=group["lr"],
+                    beta1=beta1,
+                    beta2=beta2,
+                    weight_decay=0.0,
+                    eps=group["eps"],
+                    amsgrad=False,
+                    maximize=False,
+                )
 
 
 class Pass:

@@ -111,12 +111,12 @@ class GatedMLP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Outputs [n, n_out] of observations and preferences, joined [n, n_features + n_objectives]."""
-        if self.gate is None:
-            out: Tensor = self.layers(features)
-            return out
-        hidden = self.layers[:2](features) * self.gate(features[:, self.n_features :])
-        gated: Tensor = self.layers[2:](hidden)
-        return gated
+        hidden = features
+        for number, layer in enumerate(self.layers):
+            hidden = layer(hidden)
+            if number == 1 and self.gate is not None:
+                hidden = hidden * self.gate(features[:, self.n_features :])
+        return hidden
 
 
 class PolicyNetwork(nn.Module):

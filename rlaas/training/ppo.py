@@ -74,7 +74,7 @@ class PPOModule(PackedModule):
 
     def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Sampled actions, with the distribution's parameters."""
-        heads = self.policy(observation, preference)
+        heads = self.policy.heads(self.policy.features(observation, preference))
         if self.policy.discrete:
             action = (heads["logits"] + noise).argmax(dim=-1)
             return action, {**heads, "taken": action}
@@ -149,7 +149,7 @@ class PPOLearner(PackedLearner):
                 for start in range(0, n - minibatch + 1, minibatch):
                     parts = self._step(*torch.split(shuffled[start : start + minibatch], widths, dim=1))
                     self.flat.clip(settings.max_grad_norm)
-                    optimizer.step()
+                    optimizer.advance()
                     totals += parts
                     count += 1
         self.updates += count

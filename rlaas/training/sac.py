@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rlaas.training.algorithm import PackedAlgorithm, PackedConfig, PackedLearner, PackedModule
-from rlaas.training.backprop import FlatParameters, Pass, TwinPass
+from rlaas.training.backprop import FlatAdam, FlatParameters, Pass, TwinPass
 from rlaas.training.conditioning import anchors_of, reward_scale, sample_preferences
 from rlaas.training.networks import TwinCritic, log_std_of, log_std_slope, squashed_log_prob, squashed_sample
 from rlaas.training.packed_runner import Rollout
@@ -88,7 +88,7 @@ class SACModule(PackedModule):
 
     def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Sampled actions [rows, n_actions] in (-1, 1)."""
-        heads = self.policy(observation, preference)
+        heads = self.policy.heads(self.policy.features(observation, preference))
         return torch.tanh(heads["mean"] + heads["log_std"].exp() * noise), {}
 
 
@@ -110,7 +110,7 @@ class SACLearner(PackedLearner):
         self._flat_target = FlatParameters(net.target.parameters())
         params = [self._flat_actor.value, self._flat_others.value]
         groups = [{"params": params[:1], "lr": actor_rate}, {"params": params[1:], "lr": rate}]
-        optimizer = torch.optim.Adam(groups, eps=1e-7, fused=True)
+        optimizer = FlatAdam(groups, eps=1e-7, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
     def build(self) -> None:
@@ -151,7 +151,7 @@ class SACLearner(PackedLearner):
             for _ in range(updates):
                 batch = self._read(replay.sample(self.training.batch_size, self.generator))
                 totals += self._step(batch, self._noise(batch))
-                optimizer.step()
+                optimizer.advance()
                 self._flat_target.value.lerp_(self._online, self.training.sac.tau)
                 self.updates += 1
         names = ("critic_loss", "actor_loss", "temperature_loss", "entropy")

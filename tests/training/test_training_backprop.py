@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rlaas.training import TrainingConfig, build_algorithm
-from rlaas.training.backprop import FlatParameters, Pass, TwinPass
+from rlaas.training.backprop import FlatAdam, FlatParameters, Pass, TwinPass
 from rlaas.training.networks import GatedMLP, TwinCritic
 
 
@@ -57,6 +57,24 @@ def test_a_twin_pass_is_what_autograd_says(seed, hidden, rows):
         torch.testing.assert_close(one.to_inputs(toward), inputs.grad)
         one.backward(toward)
     torch.testing.assert_close(flat.value.grad, wanted)
+
+
+def test_a_step_is_adams():
+    torch.manual_seed(1)
+    ours, theirs = (nn.Parameter(torch.arange(7.0)) for _ in range(2))
+    mine, reference = FlatAdam([ours], lr=0.1, eps=1e-7, fused=True), torch.optim.Adam([theirs], lr=0.1, eps=1e-7)
+    for number in range(6):
+        ours.grad = torch.randn(7)
+        theirs.grad = ours.grad.clone()
+        if number == 3:
+            # The state is Adam's: either may go on with the other's.
+            again = FlatAdam([ours], lr=0.1, eps=1e-7, fused=True)
+            again.load_state_dict(mine.state_dict())
+            mine = again
+        mine.advance()
+        reference.step()
+        torch.testing.assert_close(ours, theirs)
+    assert float(mine.state[ours]["step"]) == 6
 
 
 def test_parameters_live_in_one_vector():
