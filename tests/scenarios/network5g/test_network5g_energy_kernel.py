@@ -55,14 +55,14 @@ def test_a_cell_that_is_on_draws_what_its_model_says(model, busy, weights, power
         POWER_MODELS[model],
         use=shares @ busy,
         idle=np.prod(1.0 - np.array(busy)),
-        power_share=10 ** (power_db / 10),
+        # The kernel has it as a float32.
+        power_share=float(np.float32(10 ** (power_db / 10))),
         micro_share=sleep,
         off=False,
         off_ms=0.0,
         duration_s=STEP_S,
     )
-    # The share of the maximum power is a float32.
-    assert watts * STEP_S == pytest.approx(float(wanted), rel=1e-6)
+    assert watts * STEP_S == pytest.approx(float(wanted), rel=1e-12)
     assert use == pytest.approx(float(shares @ busy))
     assert use + asleep <= 1.0 + 1e-12
     powers = POWER_MODELS[model]

@@ -222,12 +222,13 @@ def test_counts_are_the_quantiles_of_poisson(mean):
 
 @pytest.mark.parametrize("hour", [5.0, 17.5])
 def test_arrivals_are_poisson_with_the_hours_mean(hour):
-    scenario = Network5G(hour=hour, load="high", episode_steps=1000)
+    scenario = Network5G(hour=hour, load="high", episode_steps=4000)
     env, ref = scenario.vector_env(1, threads=1), reference().traffic
     env.reset(seed=1)
     actions = np.repeat(scenario.baselines["default"].make().action[None], env.num_envs, axis=0)
     demand, kept = np.interp(hour, np.arange(25), [*HOURLY_DEMAND, HOURLY_DEMAND[0]]), []
-    for _ in range(900):
+    # At five o'clock a user asks for a file in a hundred steps: that many steps bring the variance within a tenth.
+    for _ in range(3600):
         env.step(actions)
         kept.append(env.engine.scratch.users["demand"][0].copy())
     found, first = np.array(kept), 0
@@ -238,8 +239,7 @@ def test_arrivals_are_poisson_with_the_hours_mean(hour):
             assert mine == pytest.approx(wanted)
         else:
             assert mine.mean() == pytest.approx(wanted, abs=5 * np.sqrt(wanted / mine.size))
-            # The fourth moment of a Poisson number around its mean m is m + 3 m^2.
-            assert mine.var() == pytest.approx(wanted, abs=5 * np.sqrt((wanted + 2 * wanted**2) / mine.size))
+            assert mine.var() == pytest.approx(wanted, rel=0.1)
             # Users and steps are independent of one another.
             assert abs(np.corrcoef(mine[:, 0], mine[:, 1])[0, 1]) < 0.15
             assert abs(np.corrcoef(mine[:-1, 0], mine[1:, 0])[0, 1]) < 0.15
