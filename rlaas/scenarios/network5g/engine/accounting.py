@@ -25,8 +25,8 @@ __all__ = ["account", "add_up", "draw_power", "finish_episode", "observe"]
     _MICRO_W,
     _LIGHT_W,
     _DEEP_W,
-    _,
-    _,
+    _CYCLE_MS,
+    _RAMP_MS,
     _LIGHT_J,
     _DEEP_J,
     _LIGHT_AFTER_MS,
@@ -275,7 +275,7 @@ def observe(e, k, c, t: WorldTables, r: LinkTables, s: State, w: Scratch, out: O
         for a in range(_COMPONENTS):
             f[first + a] = (cell.settings[a] - _LOW[a]) * _PER_SPAN[a]
         f[_FEATURES - 2], f[_FEATURES - 1] = sine, cosine
-    # Neighbours read c.per_users other unclipped, so clipping comes last.
+    # Neighbours read each other unclipped, so clipping comes last.
     for j in range(c.cells):
         for a in range(_FEATURES - _F_CLOCK):
             seen[j, a] = min(max(seen[j, a], np.float32(0.0)), np.float32(1.0))
