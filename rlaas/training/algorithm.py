@@ -68,8 +68,9 @@ class PackedModule(TorchRLModule):
         return torch.randn(steps, rows, self.policy.n_actions, generator=generator)
 
     def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Actions [rows, n_actions] in (-1, 1), or choices [rows], and what :meth:`complete` wants to know of them."""
-        raise NotImplementedError
+        """Sampled actions of a box [rows, n_actions] in (-1, 1), and what :meth:`complete` wants to know of them."""
+        heads = self.policy.heads(self.policy.features(observation, preference))
+        return torch.tanh(heads["mean"] + heads["log_std"].exp() * noise), {}
 
     def complete(
         self, observation: Tensor, preference: Tensor, later: Tensor, extras: dict[str, Tensor]

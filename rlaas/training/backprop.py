@@ -105,16 +105,10 @@ class Pass:
         last = self._linear[-1]
         return torch.addmm(last.bias, hidden, last.weight.t())
 
-    def keep(self, rows: slice) -> None:
-        """Forget all rows but these: the backward pass is about them."""
-        self._inputs = [given[rows] for given in self._inputs]
-        if self._gate is not None:
-            self._gate, self._first = self._gate[rows], self._first[rows]
-
-    def backward(self, gradient: Tensor) -> None:
-        """Overwrite the parameters' gradients, given that with respect to the outputs [n, n_out]."""
+    def backward(self, gradient: Tensor, rows: slice = slice(None)) -> None:
+        """Overwrite the parameters' gradients, given that with respect to the outputs of some rows [n, n_out]."""
         for number in range(len(self._linear) - 1, -1, -1):
-            layer, given = self._linear[number], self._inputs[number]
+            layer, given = self._linear[number], self._inputs[number][rows]
             _into(layer, gradient, given)
             if number == 0:
                 return
@@ -123,8 +117,9 @@ class Pass:
             if number == 1 and self._gate is not None:
                 gate = self._net.gate
                 assert gate is not None
-                _into(gate, gradient * self._first, self._inputs[0][:, self._net.n_features :])
-                gradient, after = gradient * self._gate, self._first
+                after = self._first[rows]
+                _into(gate, gradient * after, self._inputs[0][rows, self._net.n_features :])
+                gradient = gradient * self._gate[rows]
             if self._tanh:
                 gradient = torch.ops.aten.tanh_backward(gradient, after)
             else:

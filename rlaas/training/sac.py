@@ -86,11 +86,6 @@ class SACModule(PackedModule):
         """What a unit of each objective's value is worth [n, n_objectives]; a unit of the entropy bonus is worth 1."""
         return preference * (self.utility_scale / self.reward_scale)
 
-    def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sampled actions [rows, n_actions] in (-1, 1)."""
-        heads = self.policy.heads(self.policy.features(observation, preference))
-        return torch.tanh(heads["mean"] + heads["log_std"].exp() * noise), {}
-
 
 class SACLearner(PackedLearner):
     """Several gradient updates per call, drawn from the replay buffer."""
@@ -217,8 +212,7 @@ class SACLearner(PackedLearner):
         pull = self._critic.to_inputs(torch.stack((rises - other, other)), second)[:, now.shape[1] :]
         gradient = pull * (1.0 - action.square()) + 2.0 * share * action
         wider = (gradient * spread[second] - share) * log_std_slope(squashed[second])
-        self._actor.keep(second)
-        self._actor.backward(torch.cat((gradient, wider), dim=1))
+        self._actor.backward(torch.cat((gradient, wider), dim=1), second)
 
         entropy = -log_prob.mean()
         shortfall = self._shortfall(entropy, action.shape[1])

@@ -37,6 +37,10 @@ def test_a_pass_is_what_autograd_says(seed, hidden, objectives, activation, rows
         one = Pass(net)
         torch.testing.assert_close(one.forward(features), out.detach())
         one.backward(toward)
+        torch.testing.assert_close(flat.value.grad, wanted)
+        # Of some rows alone, as if they had come alone.
+        one.forward(torch.cat((torch.randn_like(features), features)))
+        one.backward(toward, slice(rows, 2 * rows))
     torch.testing.assert_close(flat.value.grad, wanted)
 
 
