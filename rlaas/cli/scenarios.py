@@ -128,6 +128,7 @@ def evaluate(
     policy: Annotated[str | None, typer.Option(help="Version or alias of the registered policy.")] = None,
     baseline: Annotated[str | None, typer.Option(help="One baseline; default: all of them.")] = None,
     mode: Annotated[str | None, typer.Option(help="Mode of the policy; default: the scenario's primary.")] = None,
+    option: scenario_reports.OptionsOption = None,
     protocol: Annotated[str, typer.Option(help="short or full.")] = "short",
     seed: Annotated[int, typer.Option(min=0, help="Which evaluation seeds.")] = 0,
     as_json: JsonOption = False,
@@ -136,7 +137,8 @@ def evaluate(
     from rlaas.pipeline import evaluate_controller, seeds_for
     from rlaas.scenarios import Controller
 
-    loaded = load(scenario)
+    options = scenario_reports.parse_options(option or [])
+    loaded = load(scenario, **options)
     chosen = _protocol(loaded, protocol)
     controllers: dict[str, Controller] = {}
     if mode is not None:
@@ -167,6 +169,7 @@ def evaluate(
         print_json(
             {
                 "scenario": loaded.name,
+                "options": options,
                 "reference_hash": loaded.reference_hash,
                 "protocol": chosen.describe(),
                 "results": {
@@ -179,8 +182,9 @@ def evaluate(
             }
         )
         return
+    given = "".join(f", {name}={value}" for name, value in options.items())
     print_table(
-        f"{loaded.name}, {chosen.describe()}, 95 % intervals",
+        f"{loaded.name}{given}, {chosen.describe()}, 95 % intervals",
         ("candidate", *names),
         [
             (label, *(f"{m:.4g} ± {h:.2g}" for m, h in zip(e.mean(), e.half_width(), strict=True)))

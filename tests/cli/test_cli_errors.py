@@ -21,6 +21,8 @@ from rlaas.cli.main import app, run
         (["demo", "--stepz", "1"], "No such option: --stepz"),
         (["scenarios", "show", "../etc"], "unknown scenario '../etc'"),
         (["evaluate", "network5g", "--baseline", "best"], "unknown baseline 'best'; allowed:"),
+        (["evaluate", "network5g", "--option", "size=tiny"], "unknown size 'tiny'; allowed: large, medium, small"),
+        (["evaluate", "network5g", "--option", "size"], "must be name=value"),
         (["evaluate", "network5g", "--protocol", "tiny"], "unknown protocol 'tiny'; allowed: full, short"),
         (["evaluate", "network5g", "--seed", "-1"], "--seed"),
         (["evaluate", "network5g", "--policy", "7"], "network5g"),

@@ -243,3 +243,16 @@ def test_calibrating_recsys_adds_the_replay_of_its_logs(
         "bts / men": 69,
     }
     assert (tmp_path / "recsys-calibration-positions.png").is_file()
+
+
+def test_baselines_are_evaluated_under_options(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for load in ("low", "high"):
+        given = ["evaluate", "network5g", "--baseline", "default", "--option", f"load={load}"]
+        assert run(app, [*given, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["options"] == {"load": load}
+        found[load] = document["results"]["default"]["throughput"]["mean"]
+    assert found["low"] > 1.5 * found["high"]
+    assert run(app, given) == 0
+    assert "network5g, load=high," in capsys.readouterr().out
