@@ -6,7 +6,9 @@ is executable by unpickling.
 
 ONNX interface: inputs ``observation`` float32 [n, n_features] and, where ``preference_conditioned``, ``preference``
 float32 [n, n_objectives]. Outputs: a box policy gives ``mean`` and ``log_std`` float32 [n, n_actions] of the
-Gaussian before the tanh; a discrete policy gives ``logits`` float32 [n, n_choices].
+Gaussian before the tanh; a discrete policy gives ``logits`` float32 [n, n_choices], those of several components
+behind one another. A policy with a memory also takes ``state`` float32 [n, n_state] (zeros when an episode begins) and
+gives ``next_state``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ __all__ = [
     "BoxAction",
     "BundleManifest",
     "BundlePolicy",
+    "ChoicesAction",
     "DiscreteAction",
     "GoldenBatch",
     "ObservationSpec",
@@ -74,11 +77,19 @@ class DiscreteAction(_Document):
     n: int = Field(ge=1)
 
 
+class ChoicesAction(_Document):
+    """One choice in each of several components, of ``sizes`` choices each."""
+
+    kind: Literal["choices"] = "choices"
+    sizes: tuple[int, ...] = Field(min_length=1)
+
+
 class GoldenBatch(_Document):
     """Inputs and the outputs they must give, within 1e-5; checked at every load."""
 
     observations: tuple[tuple[float, ...], ...]
     preferences: tuple[tuple[float, ...], ...] | None
+    states: tuple[tuple[float, ...], ...] | None = None
     outputs: dict[str, tuple[tuple[float, ...], ...]]
 
 
@@ -90,11 +101,12 @@ class BundleManifest(_Document):
     algorithm: str
     created: str = Field(description="UTC, ISO 8601")
     observation: ObservationSpec
-    action: Annotated[BoxAction | DiscreteAction, Field(discriminator="kind")]
+    action: Annotated[BoxAction | DiscreteAction | ChoicesAction, Field(discriminator="kind")]
     objectives: tuple[dict[str, Any], ...]
     measures: tuple[str, ...] = Field(default=(), description="further fields an outcome may carry")
     modes: dict[str, dict[str, float]] = Field(default_factory=dict, description="preference of each mode")
     preference_conditioned: bool
+    n_state: int = Field(default=0, ge=0, description="numbers that a decision maker carries from step to step")
     deterministic: bool = Field(default=False, description="has no distribution to sample from")
     golden: GoldenBatch
     files: dict[str, str] = Field(description="sha256 of each other file")
@@ -209,12 +221,15 @@ class BundlePolicy:
         """
         return Preference.of(self.objectives, weights, field=field).array().astype(np.float32)
 
-    def forward(self, observations: Float32, preferences: Float32 | None = None) -> dict[str, Float32]:
+    def forward(
+        self, observations: Float32, preferences: Float32 | None = None, states: Float32 | None = None
+    ) -> dict[str, Float32]:
         """Raw outputs of the network by name, each [n, ...].
 
         Args:
             observations: float32 [n, n_features].
             preferences: float32 [n, n_objectives] or [n_objectives]; ignored by an unconditioned policy.
+            states: float32 [n, n_state] that the step before gave; None for the first step of an episode.
 
         Raises:
             InvalidInputError: the policy is preference-conditioned and no preference was given.
@@ -226,6 +241,10 @@ class BundlePolicy:
             feed["preference"] = np.ascontiguousarray(
                 np.broadcast_to(preferences, (len(observations), len(self.objectives))), dtype=np.float32
             )
+        if self.manifest.n_state:
+            feed["state"] = (
+                np.zeros((len(observations), self.manifest.n_state), dtype=np.float32) if states is None else states
+            )
         return dict(zip(self._outputs, self._session.run(None, feed), strict=True))
 
     def act(
@@ -235,7 +254,7 @@ class BundlePolicy:
         *,
         rng: np.random.Generator | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        """Actions and their propensities.
+        """Actions and their propensities, of a policy without a memory.
 
         Args:
             observations: float32 [n, n_features].
@@ -243,33 +262,52 @@ class BundlePolicy:
             rng: samples from the policy's distribution; without it the mode of the distribution is taken.
 
         Returns:
-            Actions ([n, n_actions] float64 within the bounds, or [n] int64) and propensities [n]: the probability of
-            a discrete action, the log-density of a box action in the normalised box [-1, 1] with the tanh Jacobian,
-            or None where the choice was deterministic.
+            Actions ([n, n_actions] float64 within the bounds, [n] int64, or [n, n_components] int64) and propensities
+            [n]: the probability of a discrete action, the log-density of a box action in the normalised box [-1, 1]
+            with the tanh Jacobian, or None where the choice was deterministic.
         """
-        out = self.forward(observations, preferences)
+        actions, propensities, _ = self.step(observations, preferences, None, rng=rng)
+        return actions, propensities
+
+    def step(
+        self,
+        observations: Float32,
+        preferences: Float32 | None,
+        states: Float32 | None,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[NDArray[Any], NDArray[np.float64] | None, Float32 | None]:
+        """What :meth:`act` gives, and the states [n, n_state] for the next step (None without a memory)."""
+        out = self.forward(observations, preferences, states)
+        following = out.get("next_state")
         sample = rng is not None and not self.manifest.deterministic
-        if isinstance(self.manifest.action, DiscreteAction):
-            logits = out["logits"].astype(np.float64)
-            if not sample:
-                return logits.argmax(axis=1), None
-            assert rng is not None
-            logits -= logits.max(axis=1, keepdims=True)
-            probability = np.exp(logits)
-            probability /= probability.sum(axis=1, keepdims=True)
-            draw = rng.random(len(logits))[:, None]
-            choice = np.minimum((probability.cumsum(axis=1) < draw).sum(axis=1), probability.shape[1] - 1)
-            return choice, probability[np.arange(len(choice)), choice]
+        if not isinstance(self.manifest.action, BoxAction):
+            return *self._choose(out["logits"].astype(np.float64), rng if sample else None), following
         mean, log_std = out["mean"].astype(np.float64), out["log_std"].astype(np.float64)
         if not sample:
-            return self._scale(np.tanh(mean)), None
+            return self._scale(np.tanh(mean)), None, following
         assert rng is not None
         noise = rng.standard_normal(mean.shape)
         before = mean + np.exp(log_std) * noise
         # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), stable for large |u| (Haarnoja et al. 2018, appendix C).
         jacobian = 2.0 * (math.log(2.0) - before - np.logaddexp(0.0, -2.0 * before))
         log_density = (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jacobian).sum(axis=1)
-        return self._scale(np.tanh(before)), log_density
+        return self._scale(np.tanh(before)), log_density, following
+
+    def _choose(
+        self, logits: NDArray[np.float64], rng: np.random.Generator | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+        """Choices and their joint probability [n]; the most likely ones and None without ``rng``."""
+        action = self.manifest.action
+        if isinstance(action, DiscreteAction):
+            return _choose_one(logits, rng)
+        assert isinstance(action, ChoicesAction)
+        ends = np.cumsum(action.sizes)[:-1]
+        drawn = [_choose_one(part, rng) for part in np.split(logits, ends, axis=1)]
+        choices = np.stack([choice for choice, _ in drawn], axis=1)
+        if rng is None:
+            return choices, None
+        return choices, np.prod([probability for _, probability in drawn if probability is not None], axis=0)
 
     def _scale(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(self._action_low + (unit + 1.0) * 0.5 * self._action_span)
@@ -282,8 +320,9 @@ class BundlePolicy:
         """
         golden = self.manifest.golden
         preferences = None if golden.preferences is None else np.array(golden.preferences, dtype=np.float32)
+        states = None if golden.states is None else np.array(golden.states, dtype=np.float32)
         try:
-            out = self.forward(np.array(golden.observations, dtype=np.float32), preferences)
+            out = self.forward(np.array(golden.observations, dtype=np.float32), preferences, states)
         except Exception as problem:  # any failure of the runtime means that the bundle cannot be served
             first = str(problem).splitlines()[0]
             raise BundleError(f"the golden batch cannot be run: {first}", field="golden") from problem
@@ -301,6 +340,19 @@ class BundlePolicy:
                     f"golden batch: {name} is off by {error:.2e} (at most {GOLDEN_TOLERANCE:g} is allowed)",
                     field=f"golden.{name}",
                 )
+
+
+def _choose_one(
+    logits: NDArray[np.float64], rng: np.random.Generator | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    if rng is None:
+        return logits.argmax(axis=1), None
+    logits = logits - logits.max(axis=1, keepdims=True)
+    probability = np.exp(logits)
+    probability /= probability.sum(axis=1, keepdims=True)
+    draw = rng.random(len(logits))[:, None]
+    choice = np.minimum((probability.cumsum(axis=1) < draw).sum(axis=1), probability.shape[1] - 1)
+    return choice, probability[np.arange(len(choice)), choice]
 
 
 def _numeric(value: object) -> bool:

@@ -51,6 +51,9 @@ class Controller(ABC):
     def act(self, observation: FloatArray) -> NDArray[Any]:
         """Actions [num_rows, ...] of the scenario's action space for observations [num_rows, n_features]."""
 
+    def begin(self, first: NDArray[np.bool_]) -> None:
+        """Forget what came before in rows [num_rows] whose next observation is the first of an episode."""
+
     def learn(self, observation: FloatArray, action: NDArray[Any], reward: FloatArray) -> None:
         """Take in what the last actions brought: rewards [num_rows, n_objectives]. Most controllers do not learn."""
 
@@ -242,6 +245,8 @@ class Scenario(ABC):
         targets: wanted relative change against the default by objective, or an absolute share; see :attr:`targets`.
         reference_hash: sha256 (first 16 hex digits) of the frozen reference behind every result.
         regime: name of the part of the reference that it is in, for example ``small/low``; empty where there is one.
+        masked_actions: whether the last features of an observation, one for each choice, are 1 where it is allowed and
+            0 where it is not.
         env_class: what :meth:`vector_env` builds, where a scenario does not override that method.
         tunables: families of controllers a search may tune. The loop compares policies with the family ``static``,
             whose controllers are :class:`ConstantController`.
@@ -262,7 +267,8 @@ class Scenario(ABC):
     part_names: tuple[str, ...]
     observation_names: tuple[str, ...]
     single_observation_space: spaces.Box
-    single_action_space: spaces.Box | spaces.Discrete  # type: ignore[type-arg]
+    single_action_space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete  # type: ignore[type-arg]
+    masked_actions: bool = False
     targets: Mapping[str, Target] = {}
     reference_hash: str = ""
     regime: str = ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -103,6 +104,11 @@ class SideBySide(Controller):
             [controller.act(rows) for controller, rows in zip(self._controllers, self._split(observation), strict=True)]
         )
 
+    def begin(self, first: NDArray[np.bool_]) -> None:
+        """Each forgets in its own rows."""
+        for controller, rows in zip(self._controllers, self._split(first), strict=True):
+            controller.begin(rows)
+
     def learn(self, observation: NDArray[Any], action: NDArray[Any], reward: NDArray[Any]) -> None:
         """Each controller sees its own rows only."""
         shares = zip(*(self._split(array) for array in (observation, action, reward)), strict=True)
@@ -169,11 +175,18 @@ def roll_out(
         controller.reset(env.num_envs, int(seeds[0]))
         shape = (env.num_envs, len(scenario.part_names))
         numerators, denominators = np.zeros(shape), np.zeros(shape)
+        same_step = env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+        ended = np.zeros(env.num_envs, dtype=bool)
         for step in range(warmup + steps):
             action = controller.act(observation)
-            following, reward, _, _, infos = env.step(action)
+            following, reward, terminated, truncated, infos = env.step(action)
             controller.learn(observation, action, reward)
-            observation = following
+            observation, over = following, terminated | truncated
+            # With next-step autoreset the observation after an end is still the old episode's last.
+            first = over if same_step else ended
+            if first.any():
+                controller.begin(first)
+            ended = over
             if step >= warmup:
                 numerators += infos["numerators"]
                 denominators += infos["denominators"]

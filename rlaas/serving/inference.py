@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rlaas.bundles import BoxAction, Float32
+from rlaas.bundles import BoxAction, ChoicesAction, Float32
 from rlaas.errors import InvalidInputError, NotFoundError, check_choice
 from rlaas.serving.loading import LivePolicy, LoadedVariant
 from rlaas.serving.requests import InferRequest, InferTensor, numbers
@@ -49,6 +49,8 @@ def model_metadata(live: LivePolicy, version: str | None) -> dict[str, Any]:
     ]
     if isinstance(policy.manifest.action, BoxAction):
         outputs.append({"name": "action", "datatype": "FP64", "shape": [-1, len(policy.manifest.action.low)]})
+    elif isinstance(policy.manifest.action, ChoicesAction):
+        outputs.append({"name": "action", "datatype": "INT64", "shape": [-1, len(policy.manifest.action.sizes)]})
     else:
         outputs.append({"name": "action", "datatype": "INT64", "shape": [-1]})
     return {

@@ -170,4 +170,11 @@ def _read(policy: str, version: int, paths: Mapping[tuple[str, int], Path]) -> B
     path = paths.get((policy, version))
     if path is None:
         raise BundleError(f"the registry has no bundle of {policy} version {version}", field="version")
-    return load_bundle(path)
+    loaded = load_bundle(path)
+    if loaded.manifest.n_state:
+        raise BundleError(
+            f"{policy} version {version} remembers from step to step, and a Gateway keeps no state between requests; "
+            "train without ppo.memory to serve it",
+            field="version",
+        )
+    return loaded

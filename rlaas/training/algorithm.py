@@ -1,203 +1,143 @@
-"""What SAC and PPO share as RLlib algorithms: configuration, module, learner and bookkeeping.
+"""What SAC and PPO share as RLlib algorithms: configuration, the ways between runners and learners, bookkeeping.
 
-They stay RLlib ``Algorithm``s of the new API stack: ``train()``, ``save_to_path``, ``restore_from_path`` and ``config``
-work as for any other. Learner and runner live in the calling process and share one module, so no weights are copied
-between them.
+They stay RLlib ``Algorithm``s of the new API stack: ``train()``, ``save_to_path``, ``restore_from_path``, ``evaluate``,
+``config`` and Tune work as for any other. With runner and learner in the calling process both use one module, so no
+weights are copied between them; with actors on either side the algorithm carries policies and rollouts across.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import copy
+import time
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
+import numpy as np
+import ray
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
+    EPISODE_LEN_MEAN,
     EPISODE_RETURN_MEAN,
     LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
 )
-from torch import Tensor
 
-from rlaas.errors import ConfigurationError, TrainingError
+from rlaas.errors import TrainingError
 from rlaas.scenarios import ConstantController, Scenario
 from rlaas.training import config as training_config
-from rlaas.training.backprop import FlatAdam, FlatParameters
+from rlaas.training.actions import ActionSpec
+from rlaas.training.conditioning import Focus, RunningMoments
 from rlaas.training.networks import PolicyNetwork
+from rlaas.training.packed_learner import PackedLearner
+from rlaas.training.packed_module import PackedModule
 from rlaas.training.packed_runner import PackedRunner
-from rlaas.training.problems import problem_of
+from rlaas.training.problems import check_training, problem_of
+from rlaas.training.rollouts import Rollout, SampledRewards
 
-__all__ = ["PackedAlgorithm", "PackedConfig", "PackedLearner", "PackedModule"]
-
-
-class PackedModule(TorchRLModule):
-    """An RLModule around a :class:`PolicyNetwork`; ``model_config`` holds the network's shape."""
-
-    policy: PolicyNetwork
-
-    def setup(self) -> None:
-        """Build the policy network; subclasses add their critics."""
-        shape = dict(self.model_config)
-        self.policy = PolicyNetwork(
-            shape["n_features"],
-            shape["n_objectives"],
-            shape["n_actions"],
-            shape["hidden"],
-            discrete=shape["discrete"],
-            activation=shape["activation"],
-        )
-        if shape["first_action"] is not None:
-            self.policy.start_at(shape["first_action"])
-
-    def explore_at_random(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Uniform actions: [rows, n_actions] in [-1, 1), or [rows] choices."""
-        if self.policy.discrete:
-            return torch.randint(self.policy.n_actions, (rows,), generator=generator)
-        return torch.rand(rows, self.policy.n_actions, generator=generator) * 2.0 - 1.0
-
-    def noise(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """What :meth:`explore` draws from, for a whole rollout [steps, rows, n_actions]: a normal number each."""
-        return torch.randn(steps, rows, self.policy.n_actions, generator=generator)
-
-    def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sampled actions of a box [rows, n_actions] in (-1, 1), and what :meth:`complete` wants to know of them."""
-        heads = self.policy.heads(self.policy.features(observation, preference))
-        return torch.tanh(heads["mean"] + heads["log_std"].exp() * noise), {}
-
-    def complete(
-        self, observation: Tensor, preference: Tensor, later: Tensor, extras: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The extras of a rollout, given those of its steps.
-
-        Args:
-            observation: [steps + 1, rows, n_features].
-            preference: [steps, rows, n_objectives].
-            later: preference in force after the last step [rows, n_objectives].
-            extras: of all steps [steps, ...].
-        """
-        return extras
-
-    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return dict(self.policy(batch["observation"], batch.get("preference")))
+__all__ = ["LostLearnerError", "PackedAlgorithm", "PackedConfig"]
 
 
-class PackedLearner(TorchLearner):
-    """A learner with its own update loop and generator, both part of its checkpoint."""
+RUNNER_PATIENCE_S = 60.0
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.training = training_config.TrainingConfig(**self.config.env_config["training"])
-        self.generator = torch.Generator().manual_seed(self.training.seed + 1)
-        self.updates = 0
 
-    @property
-    def net(self) -> Any:
-        """The one module that is trained."""
-        return self.module[DEFAULT_MODULE_ID]
-
-    @property
-    def optimizer(self) -> FlatAdam:
-        """The one optimizer of all trained parameters."""
-        return cast(FlatAdam, self.get_optimizer(DEFAULT_MODULE_ID))
-
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """One fused Adam over one vector of everything that is trained: one call an update, whatever the layers."""
-        self.flat = FlatParameters(p for p in self.module[module_id].parameters() if p.requires_grad)
-        optimizer = FlatAdam([self.flat.value], lr=float(config.lr), eps=1e-7, fused=True)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[self.flat.value])
-
-    def check_losses(self, losses: dict[str, float]) -> dict[str, float]:
-        """Return ``losses`` if they are finite.
-
-        Raises:
-            TrainingError: naming the loss that is not.
-        """
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} became {value} after {self.updates} updates; lower learning_rate or check the rewards",
-                    field=name,
-                )
-        return losses
-
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state with the generator and the update counter."""
-        state = dict(super().get_state(*args, **kwargs))
-        state["packed"] = {"generator": self.generator.get_state().numpy().copy(), "updates": self.updates}
-        return state
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`get_state`."""
-        super().set_state(state)
-        if "packed" in state:
-            self.generator.set_state(torch.from_numpy(state["packed"]["generator"]))
-            self.updates = int(state["packed"]["updates"])
+class LostLearnerError(TrainingError):
+    """A learner's process has died; its parameters are those of the last checkpoint."""
 
 
 class PackedConfig(AlgorithmConfig):
     """RLlib configuration of a packed algorithm; built from a :class:`TrainingConfig` by :meth:`of`."""
 
-    module_class: type[PackedModule]
-    learner_type: type[PackedLearner]
+    algorithm_name: training_config.Algorithm
     activation: str
 
     @classmethod
-    def of(cls, training: training_config.TrainingConfig, algorithm: training_config.Algorithm) -> PackedConfig:
+    def of(cls, training: training_config.TrainingConfig) -> PackedConfig:
         """The RLlib configuration of ``training``."""
         config = cls()
         config.environment(env="rlaas", env_config={"training": training.model_dump(mode="json")})
         config.framework("torch")
-        config.env_runners(env_runner_cls=PackedRunner, num_env_runners=0)
-        config.learners(num_learners=0, num_gpus_per_learner=0)
+        config.env_runners(env_runner_cls=PackedRunner, num_env_runners=training.num_env_runners)
+        config.learners(num_learners=training.num_learners, num_gpus_per_learner=training.num_gpus_per_learner)
+        # A runner that died is replaced, and what the others bring is learned from meanwhile.
+        config.fault_tolerance(restart_failed_env_runners=True)
         config.training(
-            lr=training.resolved_learning_rate(algorithm),
-            gamma=training.resolved_gamma(algorithm),
+            lr=training.resolved_learning_rate(cls.algorithm_name),
+            gamma=training.resolved_gamma(cls.algorithm_name),
         )
         config.debugging(seed=training.seed, log_level="ERROR")
         return config
+
+    @property
+    def training_config(self) -> training_config.TrainingConfig:
+        """What is trained; runners and learners as this configuration has them."""
+        given = dict(self.env_config["training"])
+        return training_config.TrainingConfig(
+            **{
+                **given,
+                "num_env_runners": self.num_env_runners,
+                "num_learners": self.num_learners,
+                "num_gpus_per_learner": self.num_gpus_per_learner,
+            }
+        )
 
     def validate(self) -> None:
         """RLlib's checks, and ours.
 
         Raises:
-            ConfigurationError: remote runners or learners were asked for.
+            ConfigurationError: a combination that cannot work, naming the field.
         """
         super().validate()
-        for field in ("num_env_runners", "num_learners"):
-            if getattr(self, field):
-                raise ConfigurationError(
-                    f"{field} must be 0: the packed loop shares one module in one process", field=field
-                )
+        training = self.training_config
+        check_training(training, self.algorithm_name, problem_of(training))
 
     def get_default_learner_class(self) -> type[PackedLearner]:
-        """The learner that goes with the algorithm."""
-        return self.learner_type
+        """The learner that goes with the algorithm and the actions."""
+        raise NotImplementedError
+
+    def module_class(self) -> type[PackedModule]:
+        """The module that goes with the algorithm and the actions."""
+        raise NotImplementedError
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """The module's class; its shape is filled in from the problem."""
-        return RLModuleSpec(module_class=self.module_class, model_config=self._shape())
+        """The module's class and shape, as the problem has it."""
+        return RLModuleSpec(module_class=self.module_class(), model_config=self.shape())
 
-    def _shape(self) -> dict[str, Any]:
-        training = training_config.TrainingConfig(**self.env_config["training"])
+    def build_module(self) -> PackedModule:
+        """A module with first parameters of its own."""
+        return self.module_class()(
+            observation_space=None, action_space=None, inference_only=False, model_config=self.shape()
+        )
+
+    def shape(self) -> dict[str, Any]:
+        """What a module has to know about the problem."""
+        training = self.training_config
         scenario = problem_of(training)
-        action = scenario.single_action_space
-        discrete = isinstance(action, spaces.Discrete)
+        actions = ActionSpec.of(scenario.single_action_space)
+        several = len(scenario.objectives) > 1
         return {
             "n_features": len(scenario.observation_names),
             # A single objective has nothing to prefer: its policy takes no preference.
-            "n_objectives": len(scenario.objectives) if len(scenario.objectives) > 1 else 0,
-            "n_rewards": len(scenario.objectives),
-            "n_actions": int(action.n) if isinstance(action, spaces.Discrete) else int(action.shape[0]),
+            "n_preferences": len(scenario.objectives) if several else 0,
+            "n_objectives": len(scenario.objectives),
+            "n_constraints": len(training.constraints),
+            "n_actions": actions.n,
+            "sizes": actions.sizes,
+            "masked": scenario.masked_actions,
+            "memory": training.ppo.memory if self.algorithm_name == "ppo" else 0,
+            "centralised": training.centralised_critic,
+            "scalarisation": training.scalarisation if several else "linear",
+            "models_returns": several and training.preference_sampling == "hypervolume",
             "hidden": training.hidden,
-            "discrete": discrete,
             "activation": self.activation,
             "first_action": first_action(scenario),
         }
@@ -221,7 +161,7 @@ def first_action(scenario: Scenario) -> list[float] | None:
 
 
 class PackedAlgorithm(Algorithm):
-    """Base of the packed algorithms: shares the module and keeps the books."""
+    """Base of the packed algorithms: who has which parameters, what has been seen, and the books."""
 
     config_class: type[PackedConfig]
 
@@ -236,15 +176,31 @@ class PackedAlgorithm(Algorithm):
             super()._setup_logdir()
 
     def setup(self, config: Any) -> None:
-        """RLlib's setup, then hand the learner's module to the runner."""
+        """RLlib's setup, then one module for all that happens in this process."""
         super().setup(config)
-        self.training = training_config.TrainingConfig(**self.config.env_config["training"])
-        self.runner.module = self.learner.net
+        self.training = cast(PackedConfig, self.config).training_config
+        scenario = self.scenario
+        # Learners elsewhere, or on another device, are followed by a copy here.
+        local = self.learner_group.is_local and self.learner.device.type == "cpu"
+        self.net: PackedModule = self.learner.net if local else self._copy_of_module()
+        self.runner.module = self.net
+        self.moments = RunningMoments(len(scenario.observation_names))
+        self._unseen: list[NDArray[np.float32]] = []
+        self._steps = 0
+        self.updates = 0
+        self.multipliers = np.zeros(len(self.training.constraints))
+        self.focus: Focus | None = None
         self.last_losses: dict[str, float] = {}
+        self.sampled = SampledRewards.none(len(scenario.objectives), len(self.training.constraints))
+
+    @property
+    def scenario(self) -> Scenario:
+        """What is learned."""
+        return self.runner.scenario
 
     @property
     def runner(self) -> PackedRunner:
-        """The runner in this process."""
+        """The runner in this process; it steps nothing where there are others."""
         return cast(PackedRunner, self.env_runner)
 
     @property
@@ -255,22 +211,235 @@ class PackedAlgorithm(Algorithm):
     @property
     def policy(self) -> PolicyNetwork:
         """The network that is trained."""
-        return cast(PolicyNetwork, self.learner.net.policy)
+        return self.net.policy
 
     @property
     def steps_done(self) -> int:
         """Decisions taken so far."""
-        return int(self.runner.num_env_steps_sampled_lifetime)
+        return self._steps
+
+    @property
+    def num_runners(self) -> int:
+        """Remote runners; 0 where this process steps the environments."""
+        return int(self.config.num_env_runners)
+
+    def on_learners(self, method: str, **arguments: Any) -> Any:
+        """Call a method of every learner and return the first one's answer.
+
+        Raises:
+            TrainingError: what a learner says is wrong with the data, or that one of them has died.
+        """
+        return self._answers(method, arguments)[0]
+
+    def learn(self, method: str, **arguments: Any) -> dict[str, float]:
+        """Call an updating method of every learner: its losses, averaged, and this process's copy brought up to date.
+
+        Raises:
+            TrainingError: see :meth:`on_learners`.
+        """
+        answers = self._answers(method, arguments)
+        self.updates = int(self._answers("count_updates", {})[0])
+        self.follow_learners()
+        return {name: float(np.mean([losses[name] for losses in answers])) for name in answers[0]}
+
+    def _answers(self, method: str, arguments: Mapping[str, Any]) -> list[Any]:
+        answers = [result.get() for result in self.learner_group.foreach_learner(partial(_call, method, arguments))]
+        problem = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        if isinstance(problem, TrainingError):
+            raise problem
+        if problem is not None or len(answers) < max(1, int(self.config.num_learners)):
+            raise LostLearnerError("a learner's process has died", field="num_learners") from problem
+        return answers
+
+    def follow_learners(self) -> None:
+        """Bring this process's module up to date with the learners, where it is a copy."""
+        if self.learner_group.is_local and self.net is self.learner.net:
+            return
+        state = self.on_learners("module_arrays")
+        self.net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+
+    def renormalise(self) -> None:
+        """Let policies normalise by all observations so far."""
+        if not self._unseen:
+            return
+        self.moments.update(np.concatenate(self._unseen))
+        self._unseen = []
+        statistics = {"mean": self.moments.mean, "deviation": self.moments.deviation()}
+        self.on_learners("normalise_by", **statistics)
+        seen = self.net.policy.n_seen
+        self.net.policy.normaliser.freeze(statistics["mean"][:seen], statistics["deviation"][:seen])
+
+    def sample(self, steps: int, *, at_random: bool = False) -> Rollout:
+        """``steps`` steps of all runners' environments, side by side; runners that died meanwhile are left out.
+
+        Raises:
+            TrainingError: no runner has been alive for a minute.
+        """
+        if self.num_runners:
+            rollout = self._gather(steps, at_random)
+        else:
+            rollout = self.runner.sample(num_timesteps=steps, random_actions=at_random)
+            self.sampled.add(self.runner.pop_rewards())
+        self._take_in(rollout)
+        return rollout
+
+    def _gather(self, steps: int, at_random: bool) -> Rollout:
+        """Send the present policy to the remote runners, let them take ``steps`` steps, and join what they bring."""
+        arrays = {name: value.detach().cpu().numpy() for name, value in self.net.policy.state_dict().items()}
+        group = self.env_runner_group
+        assert group is not None
+        order = partial(_sample_remotely, ray.put((arrays, self.focus)), steps, at_random)
+        patience = time.monotonic() + RUNNER_PATIENCE_S
+        answers: list[Any] = group.foreach_env_runner(order, local_env_runner=False)
+        while not answers:
+            if time.monotonic() > patience:
+                raise TrainingError(
+                    f"no environment runner has been alive for {RUNNER_PATIENCE_S:.0f} s; see their logs",
+                    field="num_env_runners",
+                )
+            time.sleep(0.5)
+            self.restore_env_runners(group)
+            answers = group.foreach_env_runner(order, local_env_runner=False)
+        for _, sums in answers:
+            self.sampled.add(sums)
+        return Rollout.joined([Rollout.of_arrays(found) for found, _ in answers])
+
+    def _take_in(self, rollout: Rollout) -> None:
+        seen = rollout.observation if self._steps == 0 else rollout.observation[1:]
+        self._unseen.append(seen.flatten(0, 1).numpy())
+        self._steps += rollout.valid.numel()
+
+    def adapt(self) -> None:
+        """Once an iteration: move the multipliers, and ask the learners where preferences may yet add to the front."""
+        if self.training.constraints:
+            self.multipliers = np.array(
+                [
+                    _moved(multiplier, constraint, *sums)
+                    for multiplier, constraint, sums in zip(
+                        self.multipliers, self.training.constraints, self.sampled.parts.tolist(), strict=True
+                    )
+                ]
+            )
+            self.on_learners("set_multipliers", values=self.multipliers)
+        if self.training.preference_sampling == "hypervolume":
+            self.focus = self.on_learners("focus")
+            self.runner.draw_preferences_by(self.focus)
+
+    def training_step(self) -> None:
+        """One iteration; the books are begun anew before it."""
+        scenario = self.scenario
+        self.sampled = SampledRewards.none(len(scenario.objectives), len(self.training.constraints))
+        before = self.steps_done
+        losses = self.iterate()
+        self.adapt()
+        self.log_progress(self.steps_done - before, losses)
+
+    def iterate(self) -> dict[str, float]:
+        """Sample and learn; returns the losses, none while there is nothing to learn from."""
+        raise NotImplementedError
 
     def log_progress(self, steps: int, losses: dict[str, float]) -> None:
-        """Enter ``steps`` decisions and the last losses into RLlib's metrics."""
+        """Enter ``steps`` decisions, the episodes that ended and the last losses into RLlib's metrics."""
         self.last_losses = losses or self.last_losses
-        self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), steps, reduce="lifetime_sum")
+        for name in (NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME):
+            self.metrics.log_value((ENV_RUNNER_RESULTS, name), steps, reduce="lifetime_sum")
         _log_each(self.metrics, (LEARNER_RESULTS, DEFAULT_MODULE_ID), losses.items())
-        self.sampled = self.runner.pop_rewards()
         if self.sampled.returns:
-            mean = sum(self.sampled.returns) / len(self.sampled.returns)
-            _log_each(self.metrics, (ENV_RUNNER_RESULTS,), [(EPISODE_RETURN_MEAN, mean)])
+            figures = {
+                EPISODE_RETURN_MEAN: float(np.mean(self.sampled.returns)),
+                EPISODE_LEN_MEAN: float(np.mean(self.sampled.lengths)),
+                NUM_EPISODES: float(len(self.sampled.returns)),
+            }
+            _log_each(self.metrics, (ENV_RUNNER_RESULTS,), figures.items())
+
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """Runners that came back; each is sent the policy with its next order, so nothing else has to be."""
+        return list(env_runner_group.probe_unhealthy_env_runners())
+
+    def _copy_of_module(self) -> PackedModule:
+        module = cast(PackedConfig, self.config).build_module()
+        state = self.on_learners("module_arrays")
+        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+        return module
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """RLlib's state with what has been seen, the multipliers, and the remote runners' environments."""
+        state = dict(super().get_state(components, not_components=not_components, **kwargs))
+        state["packed"] = {
+            "moments": self.moments.get_state(),
+            "unseen": copy.deepcopy(self._unseen),
+            "steps": self._steps,
+            "updates": self.updates,
+            "multipliers": self.multipliers.copy(),
+            "focus": self.focus,
+            "runners": self._runner_states(),
+        }
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`get_state`."""
+        super().set_state(state)
+        if "packed" not in state:
+            return
+        packed: Mapping[str, Any] = state["packed"]
+        self.moments.set_state(packed["moments"])
+        self._unseen = list(packed["unseen"])
+        self._steps, self.updates = int(packed["steps"]), int(packed["updates"])
+        self.multipliers, self.focus = packed["multipliers"].copy(), packed["focus"]
+        if self.training.constraints:
+            self.on_learners("set_multipliers", values=self.multipliers)
+        self.follow_learners()
+        # Other numbers of runners have other environments: those begin anew.
+        if self.num_runners and len(packed["runners"]) == self.num_runners:
+            group = self.env_runner_group
+            assert group is not None
+            group.foreach_env_runner(
+                [partial(_set_remote_state, ray.put(one)) for one in packed["runners"]], local_env_runner=False
+            )
+
+    def _runner_states(self) -> list[dict[str, Any]]:
+        if not self.num_runners:
+            return []
+        group = self.env_runner_group
+        assert group is not None
+        return list(group.foreach_env_runner(_state_of, local_env_runner=False))
+
+
+def _call(method: str, arguments: Mapping[str, Any], learner: Any) -> Any:
+    """Call a method in the learner's process; what is wrong with the data is an answer, what kills it is not."""
+    given = {name: ray.get(value) if isinstance(value, ray.ObjectRef) else value for name, value in arguments.items()}
+    try:
+        return getattr(learner, method)(**given)
+    except TrainingError as problem:
+        return problem
+
+
+def _sample_remotely(message: Any, steps: int, at_random: bool, runner: PackedRunner) -> tuple[dict[str, Any], Any]:
+    runner.receive(*ray.get(message))
+    rollout = runner.sample(num_timesteps=steps, random_actions=at_random)
+    return rollout.arrays(), runner.pop_rewards()
+
+
+def _state_of(runner: PackedRunner) -> dict[str, Any]:
+    return runner.get_state()
+
+
+def _set_remote_state(state: Any, runner: PackedRunner) -> None:
+    runner.set_state(ray.get(state))
+
+
+def _moved(multiplier: float, constraint: training_config.Constraint, top: float, bottom: float) -> float:
+    """A multiplier after one step of dual ascent: up while its bound is broken, down while there is room."""
+    if bottom == 0:
+        return multiplier
+    room = constraint.sign * (top / bottom - constraint.bound) / max(abs(constraint.bound), 1e-12)
+    return float(np.clip(multiplier - constraint.learning_rate * room, 0.0, constraint.largest))
 
 
 def _log_each(logger: Any, prefix: tuple[str, ...], values: Iterable[tuple[str, float]]) -> None:

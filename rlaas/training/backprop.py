@@ -34,11 +34,17 @@ class FlatParameters:
             member.data = value.view(member.shape)
             member.grad = gradient.view(member.shape)
 
-    def clip(self, most: float) -> None:
-        """Scale the gradients down to a norm of at most ``most``."""
+    def clip(self, most: float, *, first: int | None = None) -> None:
+        """Scale the gradients down to a norm of at most ``most``.
+
+        Args:
+            most: largest norm.
+            first: scale the first so many and the others each by themselves.
+        """
         gradient = self.value.grad
         assert gradient is not None
-        gradient.mul_((most / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0))
+        for part in (gradient,) if first is None else (gradient[:first], gradient[first:]):
+            part.mul_((most / (torch.linalg.vector_norm(part) + 1e-6)).clamp(max=1.0))
 
 
 class FlatAdam(torch.optim.Adam):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any
@@ -12,13 +13,25 @@ from numpy.typing import NDArray
 from rlaas.objectives import Preference
 from rlaas.scenarios import Scenario
 
-__all__ = ["RunningMoments", "anchors_of", "reward_scale", "sample_preferences", "spread_preferences"]
+__all__ = [
+    "Focus",
+    "RunningMoments",
+    "anchors_of",
+    "lattice",
+    "reward_scale",
+    "sample_preferences",
+    "spread_preferences",
+]
 
 FloatArray = NDArray[np.float64]
 
 ANCHOR_SHARE = 0.25
 CORNER_SHARE = 0.1
+FOCUS_SHARE = 0.5
 SMALLEST_DEVIATION = 1e-3
+
+Focus = tuple[FloatArray, FloatArray]
+"""Preferences [k, n_objectives] that deserve more attention, and the chances [k] with which they are drawn."""
 
 
 def anchors_of(scenario: Scenario) -> FloatArray:
@@ -28,11 +41,11 @@ def anchors_of(scenario: Scenario) -> FloatArray:
     return np.array(rows)
 
 
-def sample_preferences(n: int, anchors: FloatArray, rng: np.random.Generator) -> FloatArray:
+def sample_preferences(n: int, anchors: FloatArray, rng: np.random.Generator, focus: Focus | None = None) -> FloatArray:
     """Draw ``n`` preferences [n, n_objectives] from the simplex.
 
     Most are uniform over it (Dirichlet(1)); a tenth are corners and a quarter one of ``anchors``, because both have
-    measure zero in the uniform draw and are what is asked for later.
+    measure zero in the uniform draw and are what is asked for later. With a ``focus`` half of all come from there.
     """
     m = anchors.shape[1]
     drawn = rng.dirichlet(np.ones(m), size=n)
@@ -41,6 +54,10 @@ def sample_preferences(n: int, anchors: FloatArray, rng: np.random.Generator) ->
     drawn[corner] = np.eye(m)[rng.integers(m, size=int(corner.sum()))]
     anchor = (kind >= CORNER_SHARE) & (kind < CORNER_SHARE + ANCHOR_SHARE)
     drawn[anchor] = anchors[rng.integers(len(anchors), size=int(anchor.sum()))]
+    if focus is not None:
+        points, chances = focus
+        focused = rng.random(n) < FOCUS_SHARE
+        drawn[focused] = points[rng.choice(len(points), size=int(focused.sum()), p=chances)]
     return np.asarray(drawn)
 
 
@@ -60,6 +77,14 @@ def spread_preferences(names: Sequence[str], n: int) -> list[Preference]:
             found.setdefault(tuple(part / h for part in cut), None)
         h += 1
     return [Preference.of(names, list(weights)) for weights in list(found)[:n]]
+
+
+def lattice(m: int, at_most: int) -> FloatArray:
+    """The finest Das-Dennis lattice over the simplex of at most ``at_most`` points [k, m], the corners at least."""
+    h = 1
+    while math.comb(h + m, m - 1) <= at_most and m > 1:
+        h += 1
+    return np.array(_lattice(m, h), dtype=np.float64) / h
 
 
 def _lattice(m: int, h: int) -> list[tuple[int, ...]]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rlaas.configfiles import read_config
 from rlaas.errors import ConfigurationError
 
-__all__ = ["Algorithm", "PPOSettings", "SACSettings", "TrainingConfig", "load_config"]
+__all__ = ["Algorithm", "Constraint", "PPOSettings", "SACSettings", "TrainingConfig", "load_config"]
 
 Algorithm = Literal["sac", "ppo"]
 
@@ -42,7 +42,9 @@ class SACSettings(_Document):
         default=None, ge=0, description="updates of the critics before the actor moves; None: a tenth, at most 1,000"
     )
     relabel: float = Field(default=0.5, ge=0, le=1, description="share of a batch given a fresh preference")
-    target_entropy: float | None = Field(default=None, description="nats; None for minus the action dimensions")
+    target_entropy: float | None = Field(
+        default=None, description="nats; None for minus the action dimensions, or half of what equal chances have"
+    )
 
 
 class PPOSettings(_Document):
@@ -56,6 +58,39 @@ class PPOSettings(_Document):
     entropy: float = Field(default=0.003, ge=0, description="weight of the entropy bonus")
     value_coefficient: float = Field(default=0.5, gt=0)
     max_grad_norm: float = Field(default=0.5, gt=0)
+    memory: int = Field(default=0, ge=0, le=4096, description="width of an LSTM before the hidden layers; 0 for none")
+
+
+class Constraint(_Document):
+    """A bound on one of the scenario's additive parts, kept by a Lagrange multiplier while training.
+
+    The quantity is the part's ratio: summed numerators over summed denominators (for network5g ``latency_urllc`` in
+    ms, ``outage`` as a share, ...). Give exactly one of ``at_least`` and ``at_most``.
+    """
+
+    part: str
+    at_least: float | None = None
+    at_most: float | None = None
+    learning_rate: float = Field(
+        default=1.0, gt=0, description="multiplier's step per iteration and relative violation"
+    )
+    largest: float = Field(default=10.0, gt=0, description="bound on the multiplier; 1 is worth the whole utility")
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Constraint:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"the constraint on {self.part} needs exactly one of at_least and at_most")
+        return self
+
+    @property
+    def bound(self) -> float:
+        """The bound's value."""
+        return float(self.at_least if self.at_least is not None else self.at_most)  # type: ignore[arg-type]
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, -1 where less is."""
+        return 1.0 if self.at_least is not None else -1.0
 
 
 class TrainingConfig(_Document):
@@ -63,17 +98,25 @@ class TrainingConfig(_Document):
 
     Attributes:
         scenario: entry-point name or ``module:attribute`` of a scenario.
-        environment: Gymnasium id with a flat box observation; one objective, ``return``.
+        environment: Gymnasium id; one objective, ``return``, or one per reward (``return_0``, ...).
         options: keyword options of the scenario (or of ``gymnasium.make``).
-        algorithm: ``sac`` (box actions) or ``ppo`` (box or discrete); None takes what fits the problem.
+        algorithm: ``sac`` (a box, or one choice) or ``ppo`` (those and several choices); None takes what fits.
         steps: decisions to take: rows of the vector environment times its steps.
         seed: seed of everything random in the run.
-        num_envs: environments stepped together; each may hold several decision makers.
+        num_envs: environments, shared out evenly among the runners; each may hold several decision makers.
+        num_env_runners: processes that step environments; 0 steps them in the trainer's own.
+        num_learners: processes that share the gradients' work, evenly for each minibatch; 0 for the trainer's own.
+        num_gpus_per_learner: GPUs of each learner; 0 computes on the CPU.
         hidden: widths of the hidden layers of policy and critic.
         learning_rate, gamma: None takes the algorithm's default (sac: 1e-3, 0.9; ppo: 1e-3, 0.98).
         batch_size: rows of a SAC batch (PPO: ``ppo.minibatch``).
         reward_clip: bound on each objective's step reward, for learning only (figures stay unclipped); None takes 20
             for a scenario, whose rewards are normalised, and no bound for an environment.
+        scalarisation: ``linear`` (weighted sum) or ``chebyshev``, whose utility reaches the hollows of a front too.
+        preference_sampling: ``uniform`` over the simplex, or half of it by the ``hypervolume`` that each preference is
+            expected to add yet.
+        constraints: bounds kept by Lagrange multipliers.
+        centralised_critic: critics also see the mean observation of all decision makers of their environment.
         preference_hold: steps after which a running environment gets a fresh preference.
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.
         evaluation_preferences: number of preferences evaluated: modes first, then points spread over the simplex.
@@ -91,11 +134,18 @@ class TrainingConfig(_Document):
     steps: int = Field(default=60_000, ge=1)
     seed: int = Field(default=1, ge=0, lt=2**31)
     num_envs: int = Field(default=16, ge=1)
+    num_env_runners: int = Field(default=0, ge=0)
+    num_learners: int = Field(default=0, ge=0)
+    num_gpus_per_learner: float = Field(default=0, ge=0)
     hidden: tuple[int, ...] = Field(default=(64, 64), min_length=1)
     learning_rate: float | None = Field(default=None, gt=0)
     gamma: float | None = Field(default=None, ge=0, lt=1)
     batch_size: int = Field(default=256, ge=2)
     reward_clip: float | None = Field(default=None, gt=0)
+    scalarisation: Literal["linear", "chebyshev"] = "linear"
+    preference_sampling: Literal["uniform", "hypervolume"] = "uniform"
+    constraints: tuple[Constraint, ...] = ()
+    centralised_critic: bool = False
     preference_hold: int = Field(default=100, ge=1)
     sac: SACSettings = Field(default_factory=SACSettings)
     ppo: PPOSettings = Field(default_factory=PPOSettings)
@@ -122,6 +172,16 @@ class TrainingConfig(_Document):
             raise ValueError(
                 f"sac.buffer_size {self.sac.buffer_size} is below batch_size {self.batch_size}; raise the former"
             )
+        if self.num_env_runners and self.num_envs % self.num_env_runners:
+            raise ValueError(
+                f"num_envs {self.num_envs} cannot be shared out evenly among num_env_runners {self.num_env_runners}"
+            )
+        for name, rows in (("batch_size", self.batch_size), ("ppo.minibatch", self.ppo.minibatch)):
+            if self.num_learners and rows % self.num_learners:
+                raise ValueError(f"{name} {rows} cannot be shared out evenly among num_learners {self.num_learners}")
+        parts = [constraint.part for constraint in self.constraints]
+        if len(set(parts)) < len(parts):
+            raise ValueError(f"constraints: a part stands twice in {', '.join(parts)}")
         return self
 
     @property

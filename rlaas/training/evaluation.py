@@ -40,15 +40,23 @@ class PolicyController(Controller):
         self._weights = None if preference is None else preference.array().astype(np.float32)
         self._sample = sample
         self._rng: np.random.Generator | None = None
+        self._states: NDArray[np.float32] | None = None
 
     def reset(self, num_rows: int, seed: int) -> None:
-        """Start the random stream of a sampling controller."""
+        """Start the random stream of a sampling controller, and forget."""
+        self._states = None
         self._rng = np.random.default_rng(seed) if self._sample else None
 
     def act(self, observation: FloatArray) -> NDArray[Any]:
         """Actions of the scenario's action space for observations [num_rows, n_features]."""
-        actions, _ = self._policy.act(np.asarray(observation, dtype=np.float32), self._weights, rng=self._rng)
+        rows = np.asarray(observation, dtype=np.float32)
+        actions, _, self._states = self._policy.step(rows, self._weights, self._states, rng=self._rng)
         return actions
+
+    def begin(self, first: NDArray[np.bool_]) -> None:
+        """Forget, where an episode begins."""
+        if self._states is not None:
+            self._states[first] = 0.0
 
 
 def preference_label(preference: Preference) -> str:

@@ -23,6 +23,7 @@ from rlaas.bundles import (
     WEIGHTS,
     BoxAction,
     BundleManifest,
+    ChoicesAction,
     DiscreteAction,
     GoldenBatch,
     ObservationSpec,
@@ -32,7 +33,9 @@ from rlaas.bundles import (
 )
 from rlaas.errors import InvalidInputError
 from rlaas.scenarios import Scenario
-from rlaas.training.networks import LOG_STD_RANGE, NORMALISED_LIMIT, PolicyNetwork
+from rlaas.training.actions import ActionSpec
+from rlaas.training.distributions import FORBIDDEN, LOG_STD_RANGE
+from rlaas.training.networks import NORMALISED_LIMIT, PolicyNetwork
 
 __all__ = ["export_bundle", "export_constant"]
 
@@ -72,19 +75,25 @@ def export_bundle(
     """
     weights = {name: value.detach().numpy().astype(np.float32) for name, value in policy.state_dict().items()}
     rng = np.random.default_rng(0)
-    spread = rng.standard_normal((GOLDEN_ROWS, policy.n_features))
+    spread = rng.standard_normal((GOLDEN_ROWS, policy.n_seen))
     observations = (weights["normaliser.mean"] + spread * weights["normaliser.deviation"]).astype(np.float32)
+    if policy.masked:
+        allowed = (rng.random((GOLDEN_ROWS, policy.n_actions)) < 0.5).astype(np.float32)
+        observations = np.concatenate((observations, allowed), axis=1)
+    states: Float32 | None = None
+    if policy.memory is not None:
+        states = rng.uniform(-1.0, 1.0, (GOLDEN_ROWS, policy.memory.width)).astype(np.float32)
     preferences: Float32 | None = None
     if policy.n_objectives:
         preferences = rng.dirichlet(np.ones(policy.n_objectives), size=GOLDEN_ROWS).astype(np.float32)
     with torch.no_grad():
-        outputs = policy(torch.from_numpy(observations), None if preferences is None else torch.from_numpy(preferences))
+        outputs = policy(*(None if x is None else torch.from_numpy(x) for x in (observations, preferences, states)))
     return _write(
         folder,
         scenario,
         model=_policy_graph(policy, weights),
         weights=weights,
-        golden=(observations, preferences, {name: value.numpy() for name, value in outputs.items()}),
+        golden=(observations, preferences, states, {name: value.numpy() for name, value in outputs.items()}),
         algorithm=algorithm,
         deterministic=False,
         lineage=lineage,
@@ -101,6 +110,8 @@ def export_constant(
     """
     space = scenario.single_action_space
     value = np.asarray(action, dtype=np.float64)
+    if isinstance(space, spaces.MultiDiscrete):
+        raise InvalidInputError(f"{space} has no constants that can be exported", field="action")
     if isinstance(space, spaces.Discrete):
         if value.ndim != 0 or value != int(value) or not 0 <= int(value) < int(space.n):
             raise InvalidInputError(f"action must be a whole number from 0 to {int(space.n) - 1}", field="action")
@@ -129,7 +140,7 @@ def export_constant(
         scenario,
         model=_model(nodes, initial, {"observation": n_features}, {k: len(v) for k, v in weights.items()}),
         weights=weights,
-        golden=(observations, None, golden),
+        golden=(observations, None, None, golden),
         algorithm="static",
         deterministic=True,
         lineage=lineage,
@@ -145,16 +156,28 @@ def _policy_graph(policy: PolicyNetwork, weights: Mapping[str, Float32]) -> byte
         "low": np.array(-NORMALISED_LIMIT, dtype=np.float32),
         "high": np.array(NORMALISED_LIMIT, dtype=np.float32),
     }
-    nodes = [
-        helper.make_node("Sub", ["observation", "normaliser.mean"], ["centred"]),
+    nodes, seen = [], "observation"
+    if policy.masked:
+        initial["seen_and_mask"] = np.array([policy.n_seen, policy.n_actions], dtype=np.int64)
+        nodes.append(helper.make_node("Split", ["observation", "seen_and_mask"], ["seen", "mask"], axis=1))
+        seen = "seen"
+    nodes += [
+        helper.make_node("Sub", [seen, "normaliser.mean"], ["centred"]),
         helper.make_node("Div", ["centred", "normaliser.deviation"], ["standardised"]),
         helper.make_node("Clip", ["standardised", "low", "high"], ["clipped"]),
     ]
-    current = "clipped"
+    current, outputs = "clipped", {}
     if policy.n_objectives:
         inputs["preference"] = policy.n_objectives
         nodes.append(helper.make_node("Concat", [current, "preference"], ["features"], axis=1))
         current = "features"
+    if policy.memory is not None:
+        inputs["state"] = outputs["next_state"] = policy.memory.width
+        nodes += _memory_nodes(policy, weights, initial, current)
+        current = "remembered"
+        if policy.n_objectives:
+            nodes.append(helper.make_node("Concat", [current, "preference"], ["recalled"], axis=1))
+            current = "recalled"
     for i, layer in enumerate(policy.body.layers):
         following = f"layer{i}"
         if isinstance(layer, nn.Linear):
@@ -172,8 +195,16 @@ def _policy_graph(policy: PolicyNetwork, weights: Mapping[str, Float32]) -> byte
             current = "gated"
     n = policy.n_actions
     if policy.discrete:
-        nodes.append(helper.make_node("Identity", [current], ["logits"]))
-        return _model(nodes, initial, inputs, {"logits": n})
+        if policy.masked:
+            initial |= {
+                "half_allowed": np.array(0.5, dtype=np.float32),
+                "forbidden": np.array(FORBIDDEN, dtype=np.float32),
+            }
+            nodes.append(helper.make_node("Greater", ["mask", "half_allowed"], ["allowed"]))
+            nodes.append(helper.make_node("Where", ["allowed", current, "forbidden"], ["logits"]))
+        else:
+            nodes.append(helper.make_node("Identity", [current], ["logits"]))
+        return _model(nodes, initial, inputs, {"logits": n, **outputs})
     low, high = LOG_STD_RANGE
     initial |= {
         "split": np.array([n, n], dtype=np.int64),
@@ -186,7 +217,37 @@ def _policy_graph(policy: PolicyNetwork, weights: Mapping[str, Float32]) -> byte
         helper.make_node("Mul", ["squashed", "half"], ["scaled"]),
         helper.make_node("Add", ["scaled", "middle"], ["log_std"]),
     ]
-    return _model(nodes, initial, inputs, {"mean": n, "log_std": n})
+    return _model(nodes, initial, inputs, {"mean": n, "log_std": n, **outputs})
+
+
+def _memory_nodes(
+    policy: PolicyNetwork, weights: Mapping[str, Float32], initial: dict[str, NDArray[Any]], features: str
+) -> list[Any]:
+    """One step of :class:`~rlaas.training.recurrence.Memory`: ``remembered`` and ``next_state``."""
+    assert policy.memory is not None
+    hidden, node = policy.memory.hidden, helper.make_node
+    names = ["memory.inward.weight", "memory.inward.bias", "memory.across.weight"]
+    initial |= {name: weights[name] for name in names}
+    initial |= {
+        "halves": np.array([hidden, hidden], dtype=np.int64),
+        "gates": np.array([hidden] * 4, dtype=np.int64),
+    }
+    return [
+        node("Split", ["state", "halves"], ["hidden", "cell"], axis=1),
+        node("Gemm", [features, *names[:2]], ["inward"], transB=1),
+        node("Gemm", ["hidden", names[2], "inward"], ["all_gates"], transB=1),
+        node("Split", ["all_gates", "gates"], ["enter_raw", "keep_raw", "leave_raw", "new_raw"], axis=1),
+        node("Sigmoid", ["enter_raw"], ["enter"]),
+        node("Sigmoid", ["keep_raw"], ["keep"]),
+        node("Sigmoid", ["leave_raw"], ["leave"]),
+        node("Tanh", ["new_raw"], ["new"]),
+        node("Mul", ["keep", "cell"], ["kept"]),
+        node("Mul", ["enter", "new"], ["entered"]),
+        node("Add", ["kept", "entered"], ["next_cell"]),
+        node("Tanh", ["next_cell"], ["shown"]),
+        node("Mul", ["leave", "shown"], ["remembered"]),
+        node("Concat", ["remembered", "next_cell"], ["next_state"], axis=1),
+    ]
 
 
 def _model(
@@ -214,7 +275,7 @@ def _write(
     *,
     model: bytes,
     weights: Mapping[str, Float32],
-    golden: tuple[Float32, Float32 | None, Mapping[str, Float32]],
+    golden: tuple[Float32, Float32 | None, Float32 | None, Mapping[str, Float32]],
     algorithm: str,
     deterministic: bool,
     lineage: Mapping[str, Any] | None,
@@ -222,26 +283,24 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(model)
     save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / WEIGHTS)
-    observations, preferences, outputs = golden
+    observations, preferences, states, outputs = golden
     space, action = scenario.single_observation_space, scenario.single_action_space
     manifest = BundleManifest(
         scenario=scenario.name,
         algorithm=algorithm,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         observation=ObservationSpec(names=scenario.observation_names, low=_bounds(space.low), high=_bounds(space.high)),
-        action=(
-            DiscreteAction(n=int(action.n))
-            if isinstance(action, spaces.Discrete)
-            else BoxAction(low=tuple(map(float, action.low)), high=tuple(map(float, action.high)))
-        ),
+        action=_action(action),
         objectives=tuple(o.to_dict() for o in scenario.objectives),
         measures=scenario.measures,
         modes={name: mode.preference.to_dict() for name, mode in scenario.modes.items()},
         preference_conditioned=preferences is not None,
+        n_state=0 if states is None else states.shape[1],
         deterministic=deterministic,
         golden=GoldenBatch(
             observations=_rows(observations),
             preferences=None if preferences is None else _rows(preferences),
+            states=None if states is None else _rows(states),
             outputs={name: _rows(value) for name, value in outputs.items()},
         ),
         files={name: sha256_of(folder / name) for name in (MODEL, WEIGHTS)},
@@ -255,6 +314,15 @@ def _write(
     write_manifest(folder, manifest)
     load_bundle(folder)
     return folder
+
+
+def _action(space: spaces.Space[Any]) -> BoxAction | DiscreteAction | ChoicesAction:
+    if isinstance(space, spaces.Discrete):
+        return DiscreteAction(n=int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return ChoicesAction(sizes=ActionSpec.of(space).sizes)
+    assert isinstance(space, spaces.Box)
+    return BoxAction(low=tuple(map(float, space.low)), high=tuple(map(float, space.high)))
 
 
 def _bounds(values: NDArray[Any]) -> tuple[float | None, ...]:

@@ -1,4 +1,4 @@
-"""The networks: policy with its normaliser, stacked twin critic, and the distributions' formulas. Plain torch."""
+"""The networks: policy with its normaliser, and the stacked twin critic. Plain torch."""
 
 from __future__ import annotations
 
@@ -13,24 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rlaas.training.distributions import LOG_STD_RANGE, forbid, log_std_of
+from rlaas.training.recurrence import Memory
+
 __all__ = [
-    "LOG_STD_RANGE",
     "NORMALISED_LIMIT",
     "GatedMLP",
     "Normaliser",
     "PolicyNetwork",
     "TwinCritic",
-    "log_std_of",
-    "log_std_slope",
     "mlp",
-    "normal_entropy",
-    "normal_log_density",
-    "squashed_log_prob",
-    "squashed_sample",
 ]
 
 NORMALISED_LIMIT = 5.0
-LOG_STD_RANGE = (-5.0, 2.0)
 FIRST_LOG_STD = -0.5
 # At the very ends of the box the tanh passes no gradient.
 FIRST_ACTION_LIMIT = 0.9
@@ -123,12 +118,15 @@ class PolicyNetwork(nn.Module):
     """Observation and preference in, distribution parameters out.
 
     Args:
-        n_features: length of an observation.
+        n_features: length of an observation, the mask included.
         n_objectives: length of a preference; 0 for a policy without one.
-        n_actions: components of a box action, or number of choices.
+        n_actions: components of a box action, or choices of all components together.
         hidden: widths of the hidden layers.
-        discrete: whether the action is one of ``n_actions`` choices.
+        discrete: whether actions are choices.
         activation: ``relu`` or ``tanh``.
+        sizes: choices of each component of a discrete action; None for a single one of ``n_actions``.
+        masked: whether the last ``n_actions`` features say which choices are allowed (1) and which are not (0).
+        memory: width of the LSTM between observation and hidden layers; 0 for none.
     """
 
     def __init__(
@@ -140,13 +138,19 @@ class PolicyNetwork(nn.Module):
         *,
         discrete: bool,
         activation: Activation,
+        sizes: Sequence[int] | None = None,
+        masked: bool = False,
+        memory: int = 0,
     ) -> None:
         super().__init__()
         self.n_features, self.n_objectives, self.n_actions = n_features, n_objectives, n_actions
-        self.discrete, self.activation = discrete, activation
-        self.normaliser = Normaliser(n_features)
+        self.discrete, self.activation, self.masked = discrete, activation, masked
+        self.sizes = (tuple(sizes) if sizes else (n_actions,)) if discrete else ()
+        self.n_seen = n_features - n_actions if masked else n_features
+        self.normaliser = Normaliser(self.n_seen)
+        self.memory = Memory(self.n_seen + n_objectives, memory) if memory else None
         self.body = GatedMLP(
-            n_features,
+            memory or self.n_seen,
             n_objectives,
             hidden,
             n_actions if discrete else 2 * n_actions,
@@ -169,60 +173,53 @@ class PolicyNetwork(nn.Module):
             head.bias[: self.n_actions] = before
 
     def features(self, observation: Tensor, preference: Tensor | None) -> Tensor:
-        """What body and critics see [n, n_features + n_objectives]."""
-        normalised: Tensor = self.normaliser(observation)
+        """What networks see [..., n_seen + n_objectives]: normalised, the mask left out, the preference behind."""
+        normalised: Tensor = self.normaliser(observation[..., : self.n_seen] if self.masked else observation)
         if self.n_objectives == 0 or preference is None:
             return normalised
         return torch.cat((normalised, preference), dim=-1)
 
-    def heads(self, features: Tensor) -> dict[str, Tensor]:
-        """Distribution parameters for :meth:`features`, under the names of the bundle's outputs."""
+    def mask(self, observation: Tensor) -> Tensor | None:
+        """Which choices are allowed [..., n_actions], 1 or 0; None where all of them always are."""
+        return observation[..., self.n_seen :] if self.masked else None
+
+    def heads(self, features: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Distribution parameters for :meth:`features`, under the names of the bundle's outputs.
+
+        Args:
+            features: [n, n_seen + n_objectives], or those of :meth:`remember`.
+            mask: see :meth:`mask`.
+        """
         out = self.body(features)
         if self.discrete:
-            return {"logits": out}
+            return {"logits": forbid(out, mask)}
         mean, raw = out.split(self.n_actions, dim=-1)
         return {"mean": mean, "log_std": log_std_of(torch.tanh(raw))}
 
-    def forward(self, observation: Tensor, preference: Tensor | None = None) -> dict[str, Tensor]:
-        """``logits`` [n, n_actions], or ``mean`` and ``log_std`` [n, n_actions] before the tanh."""
-        return self.heads(self.features(observation, preference))
+    def remember(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the memory: what the body sees [n, memory + n_objectives], and the next state [n, 2 * memory]."""
+        assert self.memory is not None
+        state = self.memory.step(features, state)
+        return self.beside_preference(self.memory.output(state), features), state
 
+    def beside_preference(self, remembered: Tensor, features: Tensor) -> Tensor:
+        """The memory's outputs [..., memory] with the preference behind them, as the body wants it."""
+        return torch.cat((remembered, features[..., self.n_seen :]), dim=-1) if self.n_objectives else remembered
 
-def log_std_of(squashed: Tensor) -> Tensor:
-    """Logarithm of the deviation for the tanh of a head; a clamp's gradient would die at the ends."""
-    low, high = LOG_STD_RANGE
-    return low + 0.5 * (high - low) * (squashed + 1.0)
+    def forward(
+        self, observation: Tensor, preference: Tensor | None = None, state: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """``logits`` [n, n_actions], or ``mean`` and ``log_std`` [n, n_actions] before the tanh.
 
-
-def log_std_slope(squashed: Tensor) -> Tensor:
-    """Derivative of :func:`log_std_of` with respect to the head before its tanh."""
-    low, high = LOG_STD_RANGE
-    return 0.5 * (high - low) * (1.0 - squashed.square())
-
-
-def normal_log_density(noise: Tensor, log_std: Tensor) -> Tensor:
-    """Log-density [n] at ``mean + exp(log_std) * noise`` of independent normals [n, n_actions]."""
-    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
-
-
-def normal_entropy(log_std: Tensor) -> Tensor:
-    """Entropy in nats [n] of independent normals [n, n_actions]."""
-    return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=-1)
-
-
-def squashed_log_prob(before: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
-    """Log-density [n] of ``tanh(before)`` where ``before = mean + exp(log_std) * noise``.
-
-    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), stable for large |u| (Haarnoja et al. 2018, appendix C).
-    """
-    jacobian = 2.0 * (math.log(2.0) - before - functional.softplus(-2.0 * before))
-    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi) - jacobian).sum(dim=-1)
-
-
-def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Reparametrised actions in (-1, 1) [n, n_actions] and their log-densities [n]."""
-    before = mean + log_std.exp() * noise
-    return torch.tanh(before), squashed_log_prob(before, noise, log_std)
+        With a memory also ``next_state`` [n, 2 * memory]; ``state`` is that of the step before, zeros at first.
+        """
+        features, mask = self.features(observation, preference), self.mask(observation)
+        if self.memory is None:
+            return self.heads(features, mask)
+        if state is None:
+            state = features.new_zeros(len(features), self.memory.width)
+        seen, following = self.remember(features, state)
+        return {**self.heads(seen, mask), "next_state": following}
 
 
 class TwinCritic(nn.Module):

@@ -2,22 +2,23 @@
 
 RLlib's stock runner builds an episode object per environment and its learner takes them apart again, timestep by
 timestep; that is where its time goes. This one steps the vector environment and writes straight into arrays. It is
-an RLlib ``EnvRunner``, so groups, checkpoints and metrics work as usual.
+an RLlib ``EnvRunner``, so groups, checkpoints and metrics work as usual, in the trainer's process or in actors.
 
-Autoreset is NEXT_STEP: in the step after an end the action is ignored and the observation is the new episode's
-first. Such a step carries no experience and is marked invalid; the observation *before* it is the true last one of
-the old episode, which is what a truncated episode bootstraps from.
+Autoreset is NEXT_STEP or SAME_STEP. With NEXT_STEP the action after an end is ignored and the observation is the new
+episode's first: such a step carries no experience and is marked invalid, and the observation *before* it is the true
+last one of the old episode, which is what a truncated episode bootstraps from. With SAME_STEP every step is
+experience, and the true last observations come beside the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
@@ -26,102 +27,89 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
-from rlaas.training.conditioning import RunningMoments, anchors_of, sample_preferences
+from rlaas.training.actions import ActionSpec
+from rlaas.training.conditioning import Focus, anchors_of, sample_preferences
 from rlaas.training.config import TrainingConfig
 from rlaas.training.problems import problem_of
+from rlaas.training.rollouts import Rollout, SampledRewards
 
-__all__ = ["PackedRunner", "Rollout", "SampledRewards"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """What ``steps`` steps of ``rows`` decision makers gave.
-
-    Attributes:
-        observation: [steps + 1, rows, n_features]; the last is where the next rollout starts.
-        preference: [steps, rows, n_objectives].
-        action: [steps, rows, n_actions] in [-1, 1], or [steps, rows] int64.
-        extras: what the module added, see its ``complete``.
-        reward: [steps, rows, n_objectives], clipped if so configured.
-        terminated, truncated, valid: [steps, rows] bool; only valid steps are experience.
-    """
-
-    observation: Tensor
-    preference: Tensor
-    action: Tensor
-    extras: dict[str, Tensor]
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    valid: Tensor
-
-
-@dataclass
-class SampledRewards:
-    """Running sums since the last report."""
-
-    rows: int
-    scalar: float
-    vector: NDArray[np.float64]
-    returns: list[float]
+__all__ = ["PackedRunner"]
 
 
 class PackedRunner(EnvRunner, Checkpointable):
     """Steps the vector environment of a :class:`TrainingConfig`; see the module's docstring.
 
-    ``module`` is the learner's own RLModule, set by the algorithm: with a local learner a copy would only have to be
-    kept in step.
+    In the trainer's process ``module`` is the learner's own RLModule, set by the algorithm: a copy would only have to
+    be kept in step. In an actor it is a copy whose policy :meth:`receive` brings up to date. Where actors do the
+    stepping, the runner in the trainer's process holds a single environment, which it never steps.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.training = TrainingConfig(**config.env_config["training"])
         self.scenario = problem_of(self.training)
-        self.module: Any = None
-        self.env = self.scenario.vector_env(self.training.num_envs, seed=self.training.seed)
+        index, remote = int(self.worker_index or 0), int(config.num_env_runners)
+        self.module: Any = config.build_module() if index else None
+        seed: int | list[int] = self.training.seed
+        environments = self.training.num_envs
+        if remote:
+            environments = environments // remote if index else 1
+        if index:
+            drawn = np.random.SeedSequence([self.training.seed, 3, index]).generate_state(environments)
+            seed = [int(value) >> 1 for value in drawn]
+        self.env = self.scenario.vector_env(environments, seed=seed)
         self.rows = self.env.num_envs
         self.rows_per_env = self.env.rows_per_env
+        self._same_step = self.env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
         self._anchors = anchors_of(self.scenario)
-        self._rng = np.random.default_rng(np.random.SeedSequence([self.training.seed, 1]))
-        self._generator = torch.Generator().manual_seed(self.training.seed)
-        self.moments = RunningMoments(len(self.scenario.observation_names))
+        self._focus: Focus | None = None
+        self._rng = np.random.default_rng(np.random.SeedSequence([self.training.seed, 1, *([index] if index else [])]))
+        self._generator = torch.Generator().manual_seed(self.training.seed + 1_000_003 * index)
         action = self.scenario.single_action_space
+        self._action = ActionSpec.of(action)
         self._low = self._span = None
         if isinstance(action, spaces.Box):
             self._low = action.low.astype(np.float64)
             self._span = action.high.astype(np.float64) - self._low
-        observation, _ = self.env.reset(seed=self.training.seed)
-        self._observation = np.asarray(observation, dtype=np.float32)
+        parts = list(self.scenario.part_names)
+        self._constraints = [(parts.index(c.part), c.sign, c.bound) for c in self.training.constraints]
+        observation, _ = self.env.reset(seed=seed)
+        self._observation = np.array(observation, dtype=np.float32)
         self._ended = np.zeros(self.rows, dtype=bool)
         self._preference = self._fresh_preferences(self.rows // self.rows_per_env)
         self._held: NDArray[np.int64] = np.zeros(self.rows // self.rows_per_env, dtype=np.int64)
-        self._returns = np.zeros(self.rows)
+        self._returns, self._lengths = np.zeros(self.rows), np.zeros(self.rows)
         self._rewards = self._no_rewards()
         self._clip = self.training.resolved_reward_clip()
-        self._not_taken_in = [self._observation]
+        self._memory: Tensor | None = None
 
-    def sample(
-        self, *, num_timesteps: int = 1, random_actions: bool = False, renormalise: bool = True, **_: Any
-    ) -> Rollout:
+    def receive(self, policy: dict[str, NDArray[Any]], focus: Focus | None) -> None:
+        """Act by these parameters of the policy from now on, and draw preferences with this focus."""
+        self.module.policy.load_state_dict({name: torch.from_numpy(value) for name, value in policy.items()})
+        self._focus = focus
+
+    def draw_preferences_by(self, focus: Focus | None) -> None:
+        """Draw half of the preferences from ``focus`` from now on."""
+        self._focus = focus
+
+    def sample(self, *, num_timesteps: int = 1, random_actions: bool = False, **_: Any) -> Rollout:
         """Take ``num_timesteps`` steps of every row.
 
         Args:
             num_timesteps: steps of the vector environment.
             random_actions: draw actions uniformly instead of asking the module.
-            renormalise: first let the policy normalise by all observations so far.
         """
-        overdue = self._held >= self.training.preference_hold
-        self._renew_preferences(overdue)
+        self._renew_preferences(self._held >= self.training.preference_hold)
         module, steps, rows = self.module, num_timesteps, self.rows
-        if renormalise:
-            self._take_in()
-            module.policy.normaliser.freeze(self.moments.mean, self.moments.deviation())
-        observation = torch.empty(steps + 1, rows, self._observation.shape[1])
-        preference = torch.empty(steps, rows, self._preference.shape[1])
-        reward = np.empty((steps, rows, self._preference.shape[1]))
+        n_features, n_objectives = self._observation.shape[1], self._preference.shape[1]
+        observation = torch.empty(steps + 1, rows, n_features)
+        preference = torch.empty(steps + 1, rows, n_objectives)
+        reward = np.empty((steps, rows, n_objectives + len(self._constraints)))
         terminated, truncated, valid = (np.empty((steps, rows), dtype=bool) for _ in range(3))
         actions: list[Tensor] = []
         extras: list[dict[str, Tensor]] = []
+        finals: dict[int, NDArray[np.float32]] = {}
+        memory = first_memory = self._remembered()
         seen, asked = observation.numpy(), preference.numpy()
         seen[0] = self._observation
         with torch.no_grad():
@@ -131,35 +119,39 @@ class PackedRunner(EnvRunner, Checkpointable):
                 if noise is None:
                     action, extra = module.explore_at_random(rows, self._generator), {}
                 else:
-                    action, extra = module.explore(observation[t], preference[t], noise[t])
+                    action, extra, memory = module.explore(observation[t], preference[t], noise[t], memory)
                 # An environment may reuse its output arrays: all of them are copied.
-                seen[t + 1], reward[t], terminated[t], truncated[t], _ = self.env.step(self._to_environment(action))
+                seen[t + 1], earned, terminated[t], truncated[t], infos = self.env.step(self._to_environment(action))
+                reward[t, :, :n_objectives] = earned
+                if self._constraints:
+                    reward[t, :, n_objectives:] = self._margins(infos)
+                if "final_obs" in infos:
+                    finals[t] = np.array(infos["final_obs"], dtype=np.float32)
                 actions.append(action)
                 extras.append(extra)
                 self._finish_step(terminated[t] | truncated[t])
-            stacked = {name: torch.stack([extra[name] for extra in extras]) for name in extras[0]}
-            if noise is not None:
-                stacked = module.complete(observation, preference, torch.from_numpy(self._preference), stacked)
-        self._observation = seen[steps]
-        self._not_taken_in.append(seen[1:].reshape(steps * rows, -1))
-        self._account(reward, asked, terminated | truncated, valid)
+                if memory.shape[1]:
+                    forget = terminated[t] | truncated[t] if self._same_step else ~valid[t]
+                    memory = memory * torch.from_numpy(~forget)[:, None]
+        asked[steps] = self._preference
+        self._observation, self._memory = seen[steps], memory
+        self._account(reward, asked[:-1], terminated | truncated, valid)
+        if self._clip is not None:
+            reward[:, :, :n_objectives] = np.clip(reward[:, :, :n_objectives], -self._clip, self._clip)
         self.num_env_steps_sampled_lifetime += steps * rows
         return Rollout(
             observation=observation,
             preference=preference,
             action=torch.stack(actions),
-            extras=stacked,
-            reward=torch.from_numpy(reward if self._clip is None else np.clip(reward, -self._clip, self._clip)),
+            extras={name: torch.stack([extra[name] for extra in extras]) for name in extras[0]},
+            reward=torch.from_numpy(reward),
             terminated=torch.from_numpy(terminated),
             truncated=torch.from_numpy(truncated),
             valid=torch.from_numpy(valid),
+            memory=first_memory,
+            final=_final_observations(finals, observation) if self._same_step else None,
+            rows_per_env=self.rows_per_env,
         )
-
-    def _take_in(self) -> None:
-        """Bring the moments up to date with what was observed."""
-        if self._not_taken_in:
-            self.moments.update(np.concatenate(self._not_taken_in))
-            self._not_taken_in = []
 
     def pop_rewards(self) -> SampledRewards:
         """Reward sums and finished episodes' returns since the last call."""
@@ -167,12 +159,31 @@ class PackedRunner(EnvRunner, Checkpointable):
         return taken
 
     def _no_rewards(self) -> SampledRewards:
-        return SampledRewards(rows=0, scalar=0.0, vector=np.zeros(len(self.scenario.objectives)), returns=[])
+        return SampledRewards.none(len(self.scenario.objectives), len(self._constraints))
+
+    def _remembered(self) -> Tensor:
+        """The module's memory [rows, memory_width] where the last rollout left it; at first there is none."""
+        width = self.module.memory_width
+        if self._memory is None or self._memory.shape[1] != width:
+            return torch.zeros(self.rows, width)
+        return self._memory
 
     def _to_environment(self, action: Tensor) -> NDArray[Any]:
         if self._low is None or self._span is None:
-            return np.asarray(action.numpy())
+            return action.numpy().reshape(self.rows, *self._action.shape)
         return np.asarray(self._low + (action.numpy().astype(np.float64) + 1.0) * 0.5 * self._span)
+
+    def _margins(self, infos: dict[str, Any]) -> NDArray[np.float64]:
+        """By how much a step keeps each constraint [rows, n_constraints]: sign * (numerator - bound * denominator).
+
+        It adds up over steps, and its sum is positive exactly where the ratio of the sums keeps the bound.
+        """
+        top, bottom = infos["numerators"], infos["denominators"]
+        columns = []
+        for number, (part, sign, bound) in enumerate(self._constraints):
+            columns.append(sign * (top[:, part] - bound * bottom[:, part]))
+            self._rewards.parts[number] += (top[:, part].sum(), bottom[:, part].sum())
+        return np.stack(columns, axis=1)
 
     def _account(
         self,
@@ -182,26 +193,32 @@ class PackedRunner(EnvRunner, Checkpointable):
         valid: NDArray[np.bool_],
     ) -> None:
         """Enter a rollout [steps, rows, ...] into the sums and returns."""
-        scalar = (reward * preference).sum(axis=2)
+        earned_by_objective = reward[:, :, : preference.shape[2]]
+        scalar = (earned_by_objective * preference).sum(axis=2)
         self._rewards.rows += int(valid.sum())
         self._rewards.scalar += float(scalar[valid].sum())
-        self._rewards.vector += reward[valid].sum(axis=0)
+        self._rewards.vector += earned_by_objective[valid].sum(axis=0)
         finished = done & valid
         for earned, counts, over in zip(scalar, valid, finished, strict=True):
             self._returns[counts] += earned[counts]
+            self._lengths[counts] += 1
             if over.any():
                 self._rewards.returns += self._returns[over].tolist()
-                self._returns[over] = 0.0
+                self._rewards.lengths += self._lengths[over].tolist()
+                self._returns[over], self._lengths[over] = 0.0, 0.0
 
     def _finish_step(self, done: NDArray[np.bool_]) -> None:
         """Advance the clocks; give environments that have just been reset a fresh preference.
 
-        The step of the reset itself still runs under the old preference: its value is the old episode's bootstrap.
+        The step of a next-step reset itself still runs under the old preference: its value is the old episode's
+        bootstrap.
         """
         self._held += 1
-        if self._ended.any():
-            self._renew_preferences(np.logical_or.reduce(self._ended.reshape(-1, self.rows_per_env), axis=1))
-        self._ended = done
+        fresh = done if self._same_step else self._ended
+        if fresh.any():
+            self._renew_preferences(np.logical_or.reduce(fresh.reshape(-1, self.rows_per_env), axis=1))
+        if not self._same_step:
+            self._ended = done
 
     def _renew_preferences(self, environments: NDArray[np.bool_]) -> None:
         count = int(environments.sum())
@@ -212,7 +229,7 @@ class PackedRunner(EnvRunner, Checkpointable):
 
     def _fresh_preferences(self, environments: int) -> NDArray[np.float32]:
         """One preference per environment, shared by its rows [environments * rows_per_env, n_objectives]."""
-        drawn = sample_preferences(environments, self._anchors, self._rng)
+        drawn = sample_preferences(environments, self._anchors, self._rng, self._focus)
         return np.repeat(drawn, self.rows_per_env, axis=0).astype(np.float32)
 
     # RLlib's EnvRunner and Checkpointable interfaces.
@@ -249,20 +266,21 @@ class PackedRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Environment, generators, statistics and clocks: training continues bit for bit. No module: the learner's."""
-        self._take_in()
+        """Environment, generators and clocks: training continues bit for bit. No module: it is the learner's."""
         return {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             "env": self.env.get_state(),
             "rng": self._rng.bit_generator.state,
             "generator": self._generator.get_state().numpy().copy(),
-            "moments": self.moments.get_state(),
+            "focus": self._focus,
             "rows": {
                 "observation": self._observation.copy(),
                 "ended": self._ended.copy(),
                 "preference": self._preference.copy(),
                 "held": self._held.copy(),
                 "returns": self._returns.copy(),
+                "lengths": self._lengths.copy(),
+                "memory": None if self._memory is None else self._memory.numpy().copy(),
             },
         }
 
@@ -278,9 +296,18 @@ class PackedRunner(EnvRunner, Checkpointable):
         self.env.set_state(state["env"])
         self._rng.bit_generator.state = state["rng"]
         self._generator.set_state(torch.from_numpy(state["generator"]))
-        self.moments.set_state(state["moments"])
-        self._not_taken_in = []
+        self._focus = state["focus"]
         rows = state["rows"]
         self._observation, self._ended = rows["observation"].copy(), rows["ended"].copy()
         self._preference, self._held = rows["preference"].copy(), rows["held"].copy()
-        self._returns = rows["returns"].copy()
+        self._returns, self._lengths = rows["returns"].copy(), rows["lengths"].copy()
+        self._memory = None if rows["memory"] is None else torch.from_numpy(rows["memory"].copy())
+
+
+def _final_observations(finals: dict[int, NDArray[np.float32]], observation: Tensor) -> Tensor:
+    """What each step led to before any reset [steps, rows, n_features]."""
+    following = observation[1:].clone()
+    for t, final in finals.items():
+        # Rows that did not end hold the same observation in both.
+        following[t] = torch.from_numpy(final)
+    return following

@@ -1,47 +1,72 @@
 """Proximal policy optimisation on packed rollouts (Schulman et al. 2017, arXiv 1707.06347).
 
-Advantages come from one backward sweep over [steps, rows] arrays. Values of every observation are known from
-sampling, so nothing is evaluated twice; the update shuffles all valid decisions of all environments together.
+Advantages come from one backward sweep over [steps, rows, objectives] arrays. The critic has a head for each objective:
+advantages are estimated for each, then weighed by the preference, then standardised, so that what one objective's
+value is does not depend on what the others are worth. The update shuffles all valid decisions of all environments
+together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import ray
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from rlaas.errors import ConfigurationError
-from rlaas.training.algorithm import PackedAlgorithm, PackedConfig, PackedLearner, PackedModule
+from rlaas.training.algorithm import PackedAlgorithm, PackedConfig
 from rlaas.training.backprop import Pass
-from rlaas.training.conditioning import reward_scale
-from rlaas.training.networks import GatedMLP, log_std_of, log_std_slope, normal_entropy, normal_log_density
-from rlaas.training.packed_runner import Rollout
+from rlaas.training.distributions import (
+    choice_entropies,
+    choice_log_prob,
+    choice_log_probs,
+    draw_choices,
+    forbid,
+    log_std_of,
+    log_std_slope,
+    normal_entropy,
+    normal_log_density,
+    places,
+)
+from rlaas.training.networks import GatedMLP
+from rlaas.training.packed_learner import PackedLearner
+from rlaas.training.packed_module import PackedModule
+from rlaas.training.rollouts import Rollout
 
 __all__ = ["PPOAlgorithm", "PPOConfig", "PPOLearner", "PPOModule", "generalised_advantages"]
 
 
 def generalised_advantages(
-    reward: Tensor, value: Tensor, terminated: Tensor, truncated: Tensor, *, gamma: float, lam: float
+    reward: Tensor,
+    value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    following: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2015, arXiv 1506.02438).
 
     Args:
-        reward: [steps, rows].
-        value: [steps + 1, rows]. Autoreset is NEXT_STEP, so the value after an episode's last step is that of its
-            true last observation: a truncated episode bootstraps from it, a terminated one from nothing.
+        reward: [steps, rows], or [steps, rows, n] for several rewards at once.
+        value: [steps + 1, rows] or [steps + 1, rows, n].
         terminated: [steps, rows] bool, the episode ended for good.
         truncated: [steps, rows] bool, it was cut off.
         gamma: discount factor.
         lam: the estimator's lambda: 0 trusts the values, 1 the rewards.
+        following: value of what each step led to, shaped as ``reward``: a truncated episode bootstraps from it, a
+            terminated one from nothing. None for ``value[1:]``, which with next-step autoreset is just that.
 
     Returns:
-        Advantages [steps, rows]; those of automatic-reset steps are meaningless and to be masked.
+        Advantages, shaped as ``reward``; those of automatic-reset steps are meaningless and to be masked.
     """
     alive = 1.0 - terminated.float()
     going_on = 1.0 - (terminated | truncated).float()
-    delta = reward + gamma * alive * value[1:] - value[:-1]
+    if reward.dim() == 3:
+        alive, going_on = alive[..., None], going_on[..., None]
+    delta = reward + gamma * alive * (value[1:] if following is None else following) - value[:-1]
     carry = gamma * lam * going_on
     advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
@@ -54,59 +79,53 @@ def generalised_advantages(
 class PPOModule(PackedModule):
     """Policy and value network, apart from each other."""
 
-    reward_scale: Tensor
-
     def setup(self) -> None:
         """Build the networks."""
         super().setup()
         shape = dict(self.model_config)
         self.critic = GatedMLP(
-            shape["n_features"], shape["n_objectives"], shape["hidden"], 1, activation="tanh", last_gain=1.0
+            (shape["memory"] or self.policy.n_seen) + self.n_context,
+            shape["n_preferences"],
+            shape["hidden"],
+            self.n_rewards,
+            activation="tanh",
+            last_gain=1.0,
         )
-        self.register_buffer("reward_scale", torch.tensor(0.0))
 
-    def noise(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
-        """Normal numbers for a box, and for choices Gumbel's: the largest sum with the logits samples the softmax."""
-        if not self.policy.discrete:
-            return super().noise(steps, rows, generator)
-        uniform = torch.rand(steps, rows, self.policy.n_actions, generator=generator).clamp_(min=1e-20)
-        return uniform.log_().neg_().log_().neg_()
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the value loss moves."""
+        return list(self.critic.parameters())
 
-    def explore(self, observation: Tensor, preference: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def explore(
+        self, observation: Tensor, preference: Tensor, noise: Tensor, memory: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Sampled actions, with the distribution's parameters."""
-        heads = self.policy.heads(self.policy.features(observation, preference))
+        heads = self.policy.heads(self.policy.features(observation, preference), self.policy.mask(observation))
+        return *self.draw(heads, noise), memory
+
+    def draw(self, heads: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Actions, and beside the parameters what was ``taken``: choices, or numbers before the tanh."""
         if self.policy.discrete:
-            action = (heads["logits"] + noise).argmax(dim=-1)
+            action = draw_choices(heads["logits"], noise, self.policy.sizes)
             return action, {**heads, "taken": action}
         before = heads["mean"] + heads["log_std"].exp() * noise
         return torch.tanh(before), {**heads, "taken": before}
 
-    def complete(
-        self, observation: Tensor, preference: Tensor, later: Tensor, extras: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """``log_prob`` [steps, rows], ``value`` [steps + 1, rows], ``taken``: choices, or actions before the tanh."""
-        asked = torch.cat((preference, later[None]))
-        features = self.policy.features(observation.flatten(0, 1), asked.flatten(0, 1))
-        return {
-            "log_prob": self.log_prob(extras, extras["taken"]),
-            "value": self.critic(features).view(observation.shape[:2]),
-            "taken": extras["taken"],
-        }
-
-    def log_prob(self, heads: dict[str, Tensor], action: Tensor) -> Tensor:
-        """Log-probability of choices [n], or log-density of box actions *before* the tanh [n, n_actions].
+    def log_prob(self, heads: Mapping[str, Tensor], action: Tensor) -> Tensor:
+        """Log-probability of choices [..., n_components], or log-density of numbers *before* the tanh [..., n_actions].
 
         The tanh's Jacobian depends on the action only, so it cancels in PPO's ratio.
         """
         if self.policy.discrete:
-            return functional.log_softmax(heads["logits"], dim=-1).gather(-1, action[..., None]).squeeze(-1)
+            log_probs = choice_log_probs(heads["logits"], self.policy.sizes)
+            return choice_log_prob(log_probs, action.long(), self.policy.sizes)
         noise = (action - heads["mean"]) / heads["log_std"].exp()
         return normal_log_density(noise, heads["log_std"])
 
-    def entropy(self, heads: dict[str, Tensor]) -> Tensor:
-        """Entropy in nats [n]; for a box that of the Gaussian before the tanh."""
+    def entropy(self, heads: Mapping[str, Tensor]) -> Tensor:
+        """Entropy in nats [...] of all components; for a box that of the Gaussian before the tanh."""
         if self.policy.discrete:
-            log_p = functional.log_softmax(heads["logits"], dim=-1)
+            log_p = choice_log_probs(heads["logits"], self.policy.sizes)
             return -(log_p.exp() * log_p).sum(dim=-1)
         return normal_entropy(heads["log_std"])
 
@@ -118,12 +137,18 @@ class PPOLearner(PackedLearner):
         """Build RLlib's parts, and the passes through both networks."""
         super().build()
         self._actor, self._critic = Pass(self.net.policy.body), Pass(self.net.critic)
+        self._policy_size = sum(parameter.numel() for parameter in self.net.policy.parameters())
 
-    def update_from_rollout(self, rollout: Rollout, progress: float) -> dict[str, float]:
+    def trained_parameters(self, module: PackedModule) -> list[nn.Parameter]:
+        """Policy, then critic."""
+        assert isinstance(module, PPOModule)
+        return [*module.policy.parameters(), *module.critic_parameters()]
+
+    def update_from_rollout(self, rollout: Rollout | dict[str, Any], progress: float) -> dict[str, float]:
         """Learn from ``rollout``.
 
         Args:
-            rollout: with the extras of :meth:`PPOModule.complete`.
+            rollout: packed experience, or its arrays.
             progress: share of the training behind us; the learning rate falls linearly to a tenth with it.
 
         Returns:
@@ -132,135 +157,206 @@ class PPOLearner(PackedLearner):
         Raises:
             TrainingError: a loss is not finite.
         """
-        settings, optimizer = self.training.ppo, self.optimizer
-        for group in optimizer.param_groups:
+        if isinstance(rollout, dict):
+            rollout = Rollout.of_arrays(rollout)
+        for group in self.optimizer.param_groups:
             group["lr"] = float(self.config.lr) * (1.0 - 0.9 * min(max(progress, 0.0), 1.0))
-        rows = self._rows(rollout)
-        n = len(rows["advantage"])
-        minibatch = min(settings.minibatch, n)
-        # One gather an epoch brings all of a decision into its new place.
-        joined = torch.cat([value.reshape(n, -1).float() for value in rows.values()], dim=1)
-        widths = [value[0].numel() for value in rows.values()]
-        totals, count = torch.zeros(3), 0
         with torch.no_grad():
-            for _ in range(settings.epochs):
-                shuffled = joined.index_select(0, torch.randperm(n, generator=self.generator))
-                # The rest that does not fill a minibatch is dropped: another order brings it back in the next epoch.
-                for start in range(0, n - minibatch + 1, minibatch):
-                    parts = self._step(*torch.split(shuffled[start : start + minibatch], widths, dim=1))
-                    self.flat.clip(settings.max_grad_norm)
-                    optimizer.advance()
-                    totals += parts
-                    count += 1
+            totals, count = self._epochs(rollout.to(self.device))
         self.updates += count
         names = ("policy_loss", "value_loss", "entropy")
         return self.check_losses(dict(zip(names, (totals / count).tolist(), strict=True)))
 
-    def _step(self, features: Tensor, action: Tensor, log_prob: Tensor, advantage: Tensor, wanted: Tensor) -> Tensor:
+    def _epochs(self, rollout: Rollout) -> tuple[Tensor, int]:
+        """Sums of the minibatches' losses [3], and their number."""
+        settings = self.training.ppo
+        rows = self._rows(rollout)
+        n = len(rows["advantage"])
+        minibatch = min(settings.minibatch, n - n % self.world)
+        # One gather an epoch brings all of a decision into its new place.
+        joined = torch.cat([value.reshape(n, -1).float() for value in rows.values()], dim=1)
+        widths = [value[0].numel() for value in rows.values()]
+        totals, count = torch.zeros(3), 0
+        for _ in range(settings.epochs):
+            order = torch.randperm(n, generator=self.generator).to(joined.device)
+            shuffled = joined.index_select(0, order)
+            # The rest that does not fill a minibatch is dropped: another order brings it back in the next epoch.
+            for start in range(0, n - minibatch + 1, minibatch):
+                own = self.own(shuffled[start : start + minibatch])
+                totals += self._step(dict(zip(rows, torch.split(own, widths, dim=1), strict=True)))
+                self._advance()
+                count += 1
+        return totals, count
+
+    def _advance(self) -> None:
+        """Take the step that the gradients ask for."""
+        self.share(self.flat)
+        # Each by itself: a critic that is far off would otherwise shorten the policy's steps.
+        self.flat.clip(self.training.ppo.max_grad_norm, first=self._policy_size)
+        self.optimizer.advance()
+
+    def _step(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Losses of a minibatch [3] as :meth:`losses` gives them, and the gradients of their sum in the parameters.
 
         Args:
-            features: [n, n_features + n_objectives].
-            action: choices [n, 1], or box actions before the tanh [n, n_actions].
-            log_prob, advantage, wanted: [n, 1].
+            batch: ``features`` [n, n_seen + n_preferences], ``action`` (choices [n, n_components], or numbers before
+                the tanh [n, n_actions]), ``log_prob`` and ``advantage`` [n, 1], ``wanted`` [n, n_rewards]; where there
+                is one, ``mask`` [n, n_actions] and what the critic sees, ``inside``.
         """
-        settings, n = self.training.ppo, len(features)
+        settings, policy, features = self.training.ppo, self.net.policy, batch["features"]
+        n, action, advantage, mask = len(features), batch["action"], batch["advantage"], batch.get("mask")
         out = self._actor.forward(features)
-        if self.net.policy.discrete:
-            choice = action.long()
-            log_p = functional.log_softmax(out, dim=1)
+        if policy.discrete:
+            choice = places(action.long(), policy.sizes)
+            log_p = choice_log_probs(forbid(out, mask), policy.sizes)
             p = log_p.exp()
-            now = log_p.gather(1, choice)
+            now = log_p.gather(1, choice).sum(dim=1, keepdim=True)
             entropy = -(p * log_p).sum(dim=1, keepdim=True)
         else:
-            mean, raw = torch.split(out, self.net.policy.n_actions, dim=1)
+            mean, raw = torch.split(out, policy.n_actions, dim=1)
             squashed = torch.tanh(raw)
             log_std = log_std_of(squashed)
             per_std = (-log_std).exp()
             noise = (action - mean) * per_std
             now = normal_log_density(noise, log_std).unsqueeze(1)
             entropy = normal_entropy(log_std).unsqueeze(1)
-        ratio = (now - log_prob).exp_()
+        ratio = (now - batch["log_prob"]).exp_()
         clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
         free, bound = ratio * advantage, clipped * advantage
         # Where the bound is the smaller one, and differs, the loss does not depend on the policy.
         toward = torch.where(free <= bound, free, 0.0).mul_(-1.0 / n)
         bonus = settings.entropy / n
-        if self.net.policy.discrete:
-            gradient = p * (bonus * (log_p + entropy) - toward)
-            gradient.scatter_add_(1, choice, toward)
+        if policy.discrete:
+            gradient = p * (bonus * (log_p + choice_entropies(log_p, policy.sizes)) - toward)
+            gradient.scatter_add_(1, choice, toward.expand_as(choice))
+            if mask is not None:
+                gradient *= mask
         else:
             spread = toward * (noise.square() - 1.0) - bonus
             gradient = torch.cat((toward * noise * per_std, spread * log_std_slope(squashed)), dim=1)
         self._actor.backward(gradient)
-        missing = self._critic.forward(features).sub_(wanted)
+        missing = self._critic.forward(batch.get("inside", features)).sub_(batch["wanted"])
         self._critic.backward(missing * (settings.value_coefficient / n))
-        return torch.stack((-torch.minimum(free, bound).mean(), 0.5 * missing.square().mean(), entropy.mean()))
+        return torch.stack((-torch.minimum(free, bound).mean(), 0.5 * missing.square().sum() / n, entropy.mean()))
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        """Policy loss, value loss and entropy of a minibatch [3]."""
+    def losses(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Policy loss, value loss and entropy of a minibatch [3]; see :meth:`_step`."""
         net, features = self.net, batch["features"]
-        heads = net.policy.heads(features)
-        ratio = (net.log_prob(heads, batch["action"]) - batch["log_prob"]).exp()
-        advantage = batch["advantage"]
-        clip = self.training.ppo.clip
+        heads = net.policy.heads(features, batch.get("mask"))
+        value = net.critic(batch.get("inside", features))
+        return self.losses_of(heads, value, batch)
+
+    def losses_of(self, heads: Mapping[str, Tensor], value: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Policy loss, value loss and entropy [3] of what the networks say about a minibatch."""
+        ratio = (self.net.log_prob(heads, batch["action"])[..., None] - batch["log_prob"]).exp()
+        advantage, clip = batch["advantage"], self.training.ppo.clip
         policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
-        value_loss = 0.5 * (net.critic(features).squeeze(-1) - batch["wanted"]).square().mean()
-        return torch.stack((policy_loss, value_loss, net.entropy(heads).mean()))
+        value_loss = 0.5 * (value - batch["wanted"]).square().sum(dim=-1).mean()
+        return torch.stack((policy_loss, value_loss, self.net.entropy(heads).mean()))
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
         """RLlib's hook: the weighted loss of a minibatch as :meth:`losses` takes it."""
-        return self._total(self.losses(batch))
+        return self.total(self.losses(batch))
 
-    def _total(self, parts: Tensor) -> Tensor:
+    def total(self, parts: Tensor) -> Tensor:
+        """The weighted sum of :meth:`losses` that is minimised."""
         settings = self.training.ppo
         return parts[0] + settings.value_coefficient * parts[1] - settings.entropy * parts[2]
 
     def _rows(self, rollout: Rollout) -> dict[str, Tensor]:
         """Advantages and wanted values of all valid decisions, flattened to [n, ...]."""
-        keep = rollout.valid
-        scalar = (rollout.reward * rollout.preference).sum(dim=-1).float()
-        if float(self.net.reward_scale) == 0.0:
-            # Fixed after the first rollout: a scale that moved would move the values' meaning with it.
-            self.net.reward_scale.fill_(self._scale(scalar, rollout))
-        value = rollout.extras["value"]
-        advantage = generalised_advantages(
-            scalar * self.net.reward_scale,
+        net, keep = self.net, rollout.valid
+        everything = bool(keep.all())
+
+        def rows(value: Tensor) -> Tensor:
+            return value.flatten(0, 1) if everything else value[keep]
+
+        features = net.policy.features(rollout.observation, rollout.preference)
+        context = rollout.context() if net.n_context else None
+        inside = features
+        if context is not None:
+            inside = net.inside(features.flatten(0, 1), context.flatten(0, 1)).view(*features.shape[:2], -1)
+        value = net.critic(inside.flatten(0, 1)).view(*features.shape[:2], -1)
+        following = None if rollout.final is None else self._values_after(rollout)
+        advantage, wanted = self.advantages(rollout, value, following)
+        found = {
+            "features": rows(features[:-1]),
+            "action": rows(rollout.extras["taken"]),
+            "log_prob": rows(net.log_prob(rollout.extras, rollout.extras["taken"]))[:, None],
+            "advantage": advantage[:, None],
+            "wanted": rows(wanted),
+        }
+        if net.policy.masked:
+            found["mask"] = rows(rollout.observation[:-1, :, net.policy.n_seen :])
+        if context is not None:
+            found["inside"] = rows(inside[:-1])
+        return found
+
+    def advantages(self, rollout: Rollout, value: Tensor, following: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Standardised advantages of valid decisions [n], and the values wanted everywhere [steps, rows, n_rewards].
+
+        Args:
+            rollout: packed experience.
+            value: of every observation, in scaled units [steps + 1, rows, n_rewards].
+            following: of what each step led to, where that is not ``value[1:]``.
+        """
+        net, keep = self.net, rollout.valid
+        reward = rollout.reward.float()
+        if float(net.reward_scale[0]) == 0.0:
+            self._calibrate(rollout, reward)
+        each = generalised_advantages(
+            reward * net.reward_scale,
             value,
             rollout.terminated,
             rollout.truncated,
             gamma=self.config.gamma,
             lam=self.training.ppo.gae_lambda,
+            following=following,
         )
-        wanted = (advantage + value[:-1])[keep]
-        flat = advantage[keep]
-        return {
-            "features": self.net.policy.features(rollout.observation[:-1][keep], rollout.preference[keep]),
-            "action": rollout.extras["taken"][keep],
-            "log_prob": rollout.extras["log_prob"][keep],
-            "advantage": (flat - flat.mean()) / (flat.std() + 1e-8),
-            "wanted": wanted,
-        }
+        wanted = each + value[:-1]
+        preference = rollout.preference[:-1][keep]
+        self.observe_returns(preference, wanted[keep])
+        scalar = (each[keep] * net.weights(preference)).sum(dim=1)
+        return (scalar - scalar.mean()) / (scalar.std() + 1e-8), wanted
 
-    def _scale(self, scalar: Tensor, rollout: Rollout) -> float:
-        """Scale of the rewards [steps, rows] by the deviation of the returns they discount to."""
-        nothing = torch.zeros(len(scalar) + 1, scalar.shape[1])
+    def _values_after(self, rollout: Rollout) -> Tensor:
+        """Values of what each step led to [steps, rows, n_rewards]: true last observations, not what follows resets."""
+        net, final = self.net, rollout.following.flatten(0, 1)
+        features = net.policy.features(final, rollout.preference[:-1].flatten(0, 1))
+        context = rollout.following_context().flatten(0, 1) if net.n_context else None
+        value: Tensor = net.critic(net.inside(features, context))
+        return value.view(*rollout.reward.shape)
+
+    def _calibrate(self, rollout: Rollout, reward: Tensor) -> None:
+        """Scale rewards [steps, rows, n_rewards] by the deviations of the returns they discount to."""
+        nothing = torch.zeros(len(reward) + 1, *reward.shape[1:], device=reward.device)
         returns = generalised_advantages(
-            scalar, nothing, rollout.terminated, rollout.truncated, gamma=self.config.gamma, lam=1.0
+            reward, nothing, rollout.terminated, rollout.truncated, gamma=self.config.gamma, lam=1.0
         )
-        kept = returns[rollout.valid]
-        return reward_scale(float(kept.std()), float(kept.mean()))
+        keep = rollout.valid
+        self.set_scales(returns[keep], rollout.preference[:-1][keep])
 
 
 class PPOConfig(PackedConfig):
     """RLlib configuration of :class:`PPOAlgorithm`."""
 
-    module_class = PPOModule
-    learner_type = PPOLearner
+    algorithm_name = "ppo"
     activation = "tanh"
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPOAlgorithm)
+
+    def module_class(self) -> type[PackedModule]:
+        """With or without a memory."""
+        from rlaas.training.ppo_recurrent import RecurrentPPOModule
+
+        return RecurrentPPOModule if self.training_config.ppo.memory else PPOModule
+
+    def get_default_learner_class(self) -> type[PackedLearner]:
+        """With or without a memory."""
+        from rlaas.training.ppo_recurrent import RecurrentPPOLearner
+
+        return RecurrentPPOLearner if self.training_config.ppo.memory else PPOLearner
 
 
 class PPOAlgorithm(PackedAlgorithm):
@@ -268,25 +364,10 @@ class PPOAlgorithm(PackedAlgorithm):
 
     config_class = PPOConfig
 
-    def setup(self, config: Any) -> None:
-        """Build everything.
-
-        Raises:
-            ConfigurationError: a rollout does not fill a minibatch.
-        """
-        super().setup(config)
-        ppo = self.training.ppo
-        rows = ppo.rollout_length * self.runner.rows
-        if rows < ppo.minibatch:
-            raise ConfigurationError(
-                f"ppo.minibatch {ppo.minibatch} exceeds a rollout of {rows} decisions "
-                "(ppo.rollout_length times the rows); lower it or raise num_envs",
-                field="ppo.minibatch",
-            )
-
-    def training_step(self) -> None:
+    def iterate(self) -> dict[str, float]:
         """One rollout and the epochs over it."""
-        before = self.steps_done
-        rollout = self.runner.sample(num_timesteps=self.training.ppo.rollout_length)
-        losses = self.learner.update_from_rollout(rollout, before / self.training.steps)
-        self.log_progress(self.steps_done - before, losses)
+        progress = self.steps_done / self.training.steps
+        self.renormalise()
+        rollout = self.sample(self.training.ppo.rollout_length)
+        given: Any = rollout if self.learner_group.is_local else ray.put(rollout.arrays())
+        return self.learn("update_from_rollout", rollout=given, progress=progress)

@@ -10,14 +10,16 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
-from rlaas.errors import ConfigurationError
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.objectives import Objective
 from rlaas.scenarios import Scenario, VectorScenarioEnv, load
+from rlaas.training.actions import ActionSpec
 from rlaas.training.config import Algorithm, TrainingConfig
 
-__all__ = ["GymnasiumScenario", "algorithm_of", "problem_of"]
+__all__ = ["GymnasiumScenario", "algorithm_of", "check_training", "problem_of"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -39,40 +41,82 @@ def algorithm_of(config: TrainingConfig, scenario: Scenario) -> Algorithm:
     Raises:
         ConfigurationError: naming the field and what to change.
     """
-    discrete = isinstance(scenario.single_action_space, spaces.Discrete)
     name = config.algorithm or scenario.algorithm
     if name not in ("sac", "ppo"):
         raise ConfigurationError(f"unknown algorithm {name!r}; allowed: ppo, sac", field="algorithm")
-    if name == "sac" and discrete:
+    check_training(config, name, scenario)  # type: ignore[arg-type]
+    return "sac" if name == "sac" else "ppo"
+
+
+def check_training(config: TrainingConfig, algorithm: Algorithm, scenario: Scenario) -> None:
+    """Refuse what cannot work before anything starts.
+
+    Raises:
+        ConfigurationError: naming the field and what to change.
+    """
+    try:
+        actions = ActionSpec.of(scenario.single_action_space)
+    except InvalidInputError as problem:
+        field = "environment" if config.environment else "scenario"
+        raise ConfigurationError(f"{scenario.name!r}: {problem.message}", field=field) from None
+    if algorithm == "sac" and len(actions.sizes) > 1:
         raise ConfigurationError(
-            f"algorithm sac needs box actions, but those of {scenario.name!r} are discrete; use algorithm ppo",
+            f"algorithm sac acts in a box or makes one choice, but the actions of {scenario.name!r} are "
+            f"{scenario.single_action_space}; use algorithm ppo",
             field="algorithm",
         )
-    if not discrete:
-        space = scenario.single_action_space
-        if not (isinstance(space, spaces.Box) and space.is_bounded() and len(space.shape) == 1):
-            raise ConfigurationError(
-                f"the actions of {scenario.name!r} must be discrete or a flat, bounded box, not {space}",
-                field="environment" if config.environment else "scenario",
-            )
-    if name == "sac" and config.resolved_learning_starts() >= config.steps:
+    if algorithm == "sac" and config.resolved_learning_starts() >= config.steps:
         raise ConfigurationError(
             f"sac.learning_starts {config.resolved_learning_starts()} leaves nothing to learn of {config.steps} steps; "
             "lower it or raise steps",
             field="sac.learning_starts",
         )
-    return "sac" if name == "sac" else "ppo"
+    for index, constraint in enumerate(config.constraints):
+        check_choice(constraint.part, scenario.part_names, field=f"constraints.{index}.part")
+    if algorithm == "ppo":
+        _check_rollout(config, scenario)
+
+
+def _check_rollout(config: TrainingConfig, scenario: Scenario) -> None:
+    """Refuse a PPO rollout that does not fill a minibatch, and memories that have nowhere to stand."""
+    ppo = config.ppo
+    env = scenario.vector_env(1, seed=0)
+    rows = config.num_envs * env.rows_per_env
+    env.close()
+    if ppo.rollout_length * rows < ppo.minibatch:
+        raise ConfigurationError(
+            f"ppo.minibatch {ppo.minibatch} exceeds a rollout of {ppo.rollout_length * rows} decisions "
+            "(ppo.rollout_length times num_envs); lower it or raise num_envs",
+            field="ppo.minibatch",
+        )
+    if not ppo.memory:
+        return
+    if config.centralised_critic:
+        raise ConfigurationError(
+            "ppo.memory and centralised_critic cannot be combined; leave one of them out", field="centralised_critic"
+        )
+    if ppo.minibatch % (ppo.rollout_length * max(1, config.num_learners)):
+        raise ConfigurationError(
+            f"with ppo.memory a minibatch holds whole rollouts: ppo.minibatch {ppo.minibatch} must be a multiple of "
+            f"ppo.rollout_length {ppo.rollout_length} for each learner",
+            field="ppo.minibatch",
+        )
 
 
 class GymnasiumScenario(Scenario):
-    """A Gymnasium environment with the single objective ``return``: the mean return of the episodes that ended.
+    """A Gymnasium environment as a scenario: any vector environment, one objective or several.
+
+    Objectives are the mean returns of the episodes that ended: ``return``, or ``return_0``, ``return_1``, ... where
+    rewards are vectors (an environment with a ``reward_space``, as MO-Gymnasium's). Observations are flattened.
+    Choices that are forbidden at times are known by their mask, in the observation (a dictionary with
+    ``action_mask``) or in the info; it then stands behind the other features.
 
     Args:
-        environment: Gymnasium id.
+        environment: Gymnasium id; ``module:id`` imports the module that registers it.
         options: keyword arguments of ``gymnasium.make``.
 
     Raises:
-        ConfigurationError: unknown id or option, or an observation that is not a flat box.
+        ConfigurationError: unknown id or option, or spaces that cannot be trained on.
     """
 
     name = "gymnasium"
@@ -80,38 +124,35 @@ class GymnasiumScenario(Scenario):
     experiment_design = "user"
 
     def __init__(self, environment: str, **options: Any) -> None:
+        self.environment = environment
+        self.options: Mapping[str, Any] = dict(options)
         try:
-            probe = gymnasium.make(environment, **options)
+            probe = _GymnasiumVectorEnv(self, 1, 0)
+            probe.reset()
         except (gymnasium.error.Error, TypeError, ValueError, ImportError) as problem:
-            first = str(problem).splitlines()[0]
+            first = (str(problem).splitlines() or [type(problem).__name__])[0]
             raise ConfigurationError(f"environment {environment!r} cannot be made: {first}", field="environment") from (
                 problem
             )
-        observation, action = probe.observation_space, probe.action_space
-        probe.close()  # type: ignore[no-untyped-call]
-        if not (isinstance(observation, spaces.Box) and len(observation.shape) == 1):
-            raise ConfigurationError(
-                f"environment {environment!r} observes {observation}; only a flat box can be trained on",
-                field="environment",
-            )
-        if not isinstance(action, spaces.Box | spaces.Discrete):
-            raise ConfigurationError(
-                f"environment {environment!r} acts in {action}; only Box and Discrete can be trained on",
-                field="environment",
-            )
-        self.environment = environment
-        self.options: Mapping[str, Any] = dict(options)
+        action: Any = probe.single_action_space
+        try:
+            actions = ActionSpec.of(action)
+        except InvalidInputError as problem:
+            raise ConfigurationError(f"environment {environment!r}: {problem.message}", field="environment") from None
         self.name = environment  # type: ignore[misc]  # one class serves every id
-        self.algorithm = "ppo" if isinstance(action, spaces.Discrete) else "sac"  # type: ignore[misc]
-        self.objectives = (
+        self.algorithm = "ppo" if actions.sizes else "sac"  # type: ignore[misc]
+        self.masked_actions = probe.masked
+        names = ["return"] if probe.n_rewards == 1 else [f"return_{i}" for i in range(probe.n_rewards)]
+        self.objectives = tuple(
             Objective(
-                name="return",
+                name=name,
                 unit="",
                 direction="maximize",
                 low=0.0,
                 high=1.0,
                 description="sum of an episode's rewards",
-            ),
+            )
+            for name in names
         )
         self.modes = {}
         self.baselines = {}
@@ -119,43 +160,70 @@ class GymnasiumScenario(Scenario):
         self.targets = {}
         self.default_baseline = ""
         self.primary_mode = ""
-        self.part_names = ("return",)
-        self.observation_names = tuple(f"x{i}" for i in range(observation.shape[0]))
-        self.single_observation_space = observation
+        self.part_names = tuple(names)
+        features = probe.features
+        masks = sum(actions.sizes) if probe.masked else 0
+        self.observation_names = (
+            *(f"x{i}" for i in range(features.shape[0] - masks)),
+            *(f"allowed_{i}" for i in range(masks)),
+        )
+        self.single_observation_space = features
         self.single_action_space = action
         self.reference_hash = ""
+        probe.close()
 
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
-        """``num_envs`` copies of the environment, stepped in this process."""
+        """``num_envs`` copies of the environment, stepped in this process: its own vector form where it has one."""
         return _GymnasiumVectorEnv(self, num_envs, seed)
 
     def objective_values(self, numerators: FloatArray, denominators: FloatArray) -> FloatArray:
-        """Mean return of the episodes that ended [..., 1]; NaN where none did."""
+        """Mean returns of the episodes that ended [..., n_objectives]; NaN where none did."""
         none = denominators == 0
         return np.where(none, np.nan, numerators / np.where(none, 1.0, denominators))
 
 
 class _GymnasiumVectorEnv(VectorScenarioEnv):
-    """Gymnasium's own vector environment with a reward column and the parts of the objective."""
+    """Gymnasium's own vector environment with reward columns and the parts of the objectives."""
 
     rows_per_env = 1
 
     def __init__(self, scenario: GymnasiumScenario, num_envs: int, seed: int | Sequence[int]) -> None:
-        def make() -> gymnasium.Env[Any, Any]:
-            return gymnasium.make(scenario.environment, **scenario.options)
-
-        self._env: Any = SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+        self._env: Any = _make_vector(scenario.environment, num_envs, scenario.options)
+        mode = self._env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise ConfigurationError(
+                f"environment {scenario.environment!r} resets by {mode}; only next-step and same-step autoreset can be "
+                "trained on",
+                field="environment",
+            )
+        self._same_step = mode == AutoresetMode.SAME_STEP
+        # A copied environment draws on from its copied generator, so that a state can be continued.
         self._seed: int | list[int] | None = seed if isinstance(seed, int) else list(seed)
-        self._returns = np.zeros(num_envs)
-        self._start = int(getattr(scenario.single_action_space, "start", 0))
+        space, self._actions = self._env.single_observation_space, self._env.single_action_space
+        self._inner, self._mask_in = _mask_of(self._env)
+        self.masked = self._mask_in != ""
+        if self._mask_in == "observation":
+            space = space.spaces[self._inner]
+        self._features = space
+        self._start = np.asarray(getattr(self._actions, "start", 0))
+        self.n_rewards = int(np.prod(getattr(_reward_space(self._env), "shape", None) or (1,)))
+        self._returns = np.zeros((num_envs, self.n_rewards))
         self.num_envs = num_envs
-        self.single_observation_space, self.single_action_space = (
-            self._env.single_observation_space,
-            self._env.single_action_space,
-        )
-        self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
-        self.metadata = {**self._env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.reward_space = spaces.Box(-np.inf, np.inf, (1,), dtype=np.float64)
+        flat = spaces.flatten_space(space)
+        if not isinstance(flat, spaces.Box):
+            raise ConfigurationError(
+                f"environment {scenario.environment!r} observes {space}, which cannot be flattened into numbers",
+                field="environment",
+            )
+        masks = spaces.flatdim(self._actions) if self.masked else 0
+        low, high = np.append(flat.low, np.zeros(masks)), np.append(flat.high, np.ones(masks))
+        self.features = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        self.single_observation_space = self.features
+        self.single_action_space = self._actions
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = self._env.action_space
+        self.metadata = {**self._env.metadata, "autoreset_mode": mode}
+        self.reward_space = spaces.Box(-np.inf, np.inf, (self.n_rewards,), dtype=np.float64)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -163,25 +231,59 @@ class _GymnasiumVectorEnv(VectorScenarioEnv):
         """Start every environment anew; without a seed, with the one given at construction the first time."""
         chosen: Any = seed if seed is not None else self._seed
         self._seed = None
-        observation, _ = self._env.reset(seed=chosen, options=options)
+        if chosen is not None and not isinstance(chosen, int) and not isinstance(self._env.unwrapped, SyncVectorEnv):
+            # Vector environments of their own kind know one seed for all.
+            chosen = int(np.random.SeedSequence([int(one or 0) for one in chosen]).generate_state(1)[0])
+        observation, infos = self._env.reset(seed=chosen, options=options)
         self._returns[:] = 0.0
-        return np.asarray(observation, dtype=np.float32), {}
+        return self._flat(observation, infos), {}
 
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """One step; an episode's return is counted in the step that ends it."""
-        if self._start:
+        if self._start.any():
             actions = actions + self._start
-        elif isinstance(self.single_action_space, spaces.Box):
-            actions = np.asarray(actions, dtype=self.single_action_space.dtype)
-        observation, reward, terminated, truncated, _ = self._env.step(actions)
+        elif isinstance(self._actions, spaces.Box):
+            actions = np.asarray(actions, dtype=self._actions.dtype).reshape(self.num_envs, *self._actions.shape)
+        observation, reward, terminated, truncated, infos = self._env.step(actions)
+        reward = np.asarray(reward, dtype=np.float64).reshape(self.num_envs, self.n_rewards)
         self._returns += reward
         done = terminated | truncated
-        numerators = np.where(done, self._returns, 0.0)[:, None]
+        numerators = np.where(done[:, None], self._returns, 0.0)
         self._returns[done] = 0.0
-        infos = {"numerators": numerators, "denominators": done.astype(np.float64)[:, None]}
-        return np.asarray(observation, dtype=np.float32), np.asarray(reward)[:, None], terminated, truncated, infos
+        parts = {"numerators": numerators, "denominators": np.repeat(done[:, None] * 1.0, self.n_rewards, axis=1)}
+        flat = self._flat(observation, infos)
+        if self._same_step and done.any():
+            parts["final_obs"] = self._final(flat, infos, np.flatnonzero(done))
+        return flat, reward, np.asarray(terminated), np.asarray(truncated), parts
+
+    def _flat(self, observation: Any, infos: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Features [num_envs, n_features], the mask behind the others."""
+        features = observation[self._inner] if self._mask_in == "observation" else observation
+        if isinstance(self._features, spaces.Box):
+            flat = np.asarray(features, dtype=np.float32).reshape(self.num_envs, -1)
+        else:
+            rows = iterate(batch_space(self._features, self.num_envs), features)
+            flat = np.stack([np.asarray(spaces.flatten(self._features, row), dtype=np.float32) for row in rows])
+        if not self.masked:
+            return flat
+        mask = observation["action_mask"] if self._mask_in == "observation" else infos["action_mask"]
+        allowed = np.stack([np.asarray(row, dtype=np.float32).reshape(-1) for row in mask])
+        return np.concatenate((flat, allowed), axis=1)
+
+    def _final(self, flat: NDArray[np.float32], infos: Mapping[str, Any], ended: NDArray[np.int64]) -> FloatArray:
+        """Last observations of the episodes that ended; other rows as they are [num_envs, n_features]."""
+        final = flat.copy()
+        for row in ended.tolist():
+            last = infos["final_obs"][row]
+            features = last[self._inner] if self._mask_in == "observation" else last
+            values = np.asarray(spaces.flatten(self._features, features), dtype=np.float32)
+            if self._mask_in == "observation":
+                values = np.append(values, np.asarray(last["action_mask"]).reshape(-1))
+            # Nothing is chosen in a last observation: any mask will do.
+            final[row, : len(values)] = values
+        return final
 
     def get_state(self) -> dict[str, Any]:
         """A deep copy of the environments."""
@@ -194,4 +296,49 @@ class _GymnasiumVectorEnv(VectorScenarioEnv):
 
     def close(self, **kwargs: Any) -> None:
         """Close the environments."""
-        self._env.close(**kwargs)
+        # Also called for an environment that could not be made.
+        if "_env" in vars(self):
+            self._env.close(**kwargs)
+
+
+def _make_vector(environment: str, num_envs: int, options: Mapping[str, Any]) -> Any:
+    """The environment's own vector form, or its copies side by side."""
+    # An id may name the module that registers it; only make() imports that.
+    probe = gymnasium.make(environment, disable_env_checker=True, **options)
+    try:
+        several = int(np.prod(getattr(_reward_space(probe), "shape", None) or (1,))) > 1
+        compiled = probe.spec is not None and probe.spec.vector_entry_point is not None
+    finally:
+        probe.close()  # type: ignore[no-untyped-call]
+
+    def make() -> gymnasium.Env[Any, Any]:
+        # Gymnasium's checker complains about rewards that are vectors.
+        return gymnasium.make(environment, disable_env_checker=True if several else None, **options)
+
+    if several:
+        # Whoever has such an environment has the library that defines them.
+        from mo_gymnasium.wrappers.vector import MOSyncVectorEnv
+
+        return MOSyncVectorEnv([make] * num_envs)
+    if compiled:
+        mode = gymnasium.VectorizeMode.VECTOR_ENTRY_POINT
+        return gymnasium.make_vec(environment, num_envs=num_envs, vectorization_mode=mode, **options)
+    return SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def _reward_space(env: Any) -> Any:
+    """The space of an environment's rewards, or None where it says nothing about them."""
+    return getattr(env.unwrapped, "reward_space", None) or getattr(env, "reward_space", None)
+
+
+def _mask_of(env: Any) -> tuple[str, str]:
+    """Key of the features beside the mask, and where the mask is: ``observation``, ``info`` or nowhere."""
+    space = env.single_observation_space
+    if isinstance(space, spaces.Dict) and "action_mask" in space.spaces:
+        others = [key for key in space.spaces if key != "action_mask"]
+        if len(others) == 1:
+            return others[0], "observation"
+        raise ValueError(f"beside action_mask the observation must have one entry, not {', '.join(others) or 'none'}")
+    # Reset with a seed, so that looking does not move the stream that training will see.
+    _, infos = env.reset(seed=0)
+    return "", "info" if "action_mask" in infos else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,11 @@ class Transitions:
 
     Attributes:
         observation, next_observation: [n, n_features], as the environment gave them.
-        action: [n, n_actions] in the normalised box [-1, 1].
-        reward: [n, n_objectives], one column per objective: preferences are applied when it is read.
+        action: [n, n_actions] in the normalised box [-1, 1], or the number of a choice [n, 1].
+        reward: [n, n_rewards], a column per objective and constraint: preferences are applied when it is read.
         preference: [n, n_objectives] under which the action was taken.
         terminated: [n, 1], 1 where the episode ended for good (a truncated one still bootstraps).
+        context, next_context: mean observation of the environment's decision makers [n, n_features], or [n, 0].
     """
 
     observation: Tensor
@@ -29,17 +31,39 @@ class Transitions:
     preference: Tensor
     terminated: Tensor
     next_observation: Tensor
+    context: Tensor
+    next_context: Tensor
+
+    def joined(self) -> Tensor:
+        """All fields side by side [n, width]."""
+        return torch.cat(
+            (
+                self.observation,
+                self.action,
+                self.reward,
+                self.preference,
+                self.terminated,
+                self.next_observation,
+                self.context,
+                self.next_context,
+            ),
+            dim=1,
+        )
 
 
 class ReplayBuffer:
     """A ring of the last ``capacity`` transitions.
 
-    One row holds a whole transition, so that a batch is a single ``index_select`` instead of six.
+    One row holds a whole transition, so that a batch is a single ``index_select`` instead of one for each field.
+
+    Args:
+        capacity: transitions kept.
+        widths: columns of each field of :class:`Transitions`, in their order.
     """
 
-    def __init__(self, capacity: int, n_features: int, n_actions: int, n_objectives: int) -> None:
+    def __init__(self, capacity: int, widths: Sequence[int]) -> None:
         self.capacity = capacity
-        self._widths = [n_features, n_actions, n_objectives, n_objectives, 1, n_features]
+        self._widths = list(widths)
         self._rows = torch.zeros(capacity, sum(self._widths))
         self._next = 0
         self._size = 0
@@ -49,9 +73,7 @@ class ReplayBuffer:
 
     def add(self, new: Transitions) -> None:
         """Store rows, over the oldest ones when full."""
-        rows = torch.cat(
-            (new.observation, new.action, new.reward, new.preference, new.terminated, new.next_observation), dim=1
-        )[-self.capacity :]
+        rows = new.joined()[-self.capacity :]
         first = min(len(rows), self.capacity - self._next)
         self._rows[self._next : self._next + first] = rows[:first]
         self._rows[: len(rows) - first] = rows[first:]
@@ -60,8 +82,12 @@ class ReplayBuffer:
 
     def sample(self, n: int, generator: torch.Generator) -> Transitions:
         """``n`` rows drawn uniformly with replacement."""
+        return Transitions(*torch.split(self.rows(n, generator), self._widths, dim=1))
+
+    def rows(self, n: int, generator: torch.Generator) -> Tensor:
+        """The same, with the fields side by side [n, width]."""
         index = torch.randint(self._size, (n,), generator=generator)
-        return Transitions(*torch.split(self._rows.index_select(0, index), self._widths, dim=1))
+        return self._rows.index_select(0, index)
 
     def stored(self) -> Transitions:
         """All rows, in storage order (views)."""

@@ -45,7 +45,6 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
     """
     scenario = problem_of(config)
     algorithm = algorithm_of(config, scenario)
-    _check_rows(config, algorithm, scenario)
     output = Path(output).absolute()
     output.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -56,7 +55,7 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
             seconds = time.perf_counter() - started
             checkpoint = Path(algo.save_to_path(str(output / "checkpoint")))
             bundle = _export(algo, config, scenario, algorithm, output / "bundle")
-            metrics = _final(curve, int(algo.steps_done), int(algo.learner.updates), seconds)
+            metrics = _final(curve, int(algo.steps_done), int(algo.updates), seconds)
         finally:
             algo.stop()
     front = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
@@ -81,7 +80,7 @@ def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
         from rlaas.training.ppo import PPOConfig as kind  # noqa: N813
     # RLlib warns about its own defaults and deprecations on every build; its errors still show.
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    rllib = kind.of(config, algorithm)
+    rllib = kind.of(config)
     return rllib.algo_class(config=rllib)
 
 
@@ -105,25 +104,8 @@ def evaluate_front(scenario: Scenario, bundle: Path, config: TrainingConfig) -> 
     return Front.of(scenario.name, scenario.objectives, candidates, scenario.reference_hash)
 
 
-def _check_rows(config: TrainingConfig, algorithm: Algorithm, scenario: Scenario) -> None:
-    """Refuse a PPO rollout that does not fill a minibatch before anything is built."""
-    if algorithm != "ppo":
-        return
-    from rlaas.errors import ConfigurationError
-
-    env = scenario.vector_env(1, seed=0)
-    rows = config.num_envs * env.rows_per_env
-    env.close()
-    if config.ppo.rollout_length * rows < config.ppo.minibatch:
-        raise ConfigurationError(
-            f"ppo.minibatch {config.ppo.minibatch} exceeds a rollout of {config.ppo.rollout_length * rows} decisions "
-            "(ppo.rollout_length times num_envs); lower it or raise num_envs",
-            field="ppo.minibatch",
-        )
-
-
 def _run(algo: Any, config: TrainingConfig, progress: Progress | None) -> list[dict[str, float]]:
-    names = [o.name for o in algo.runner.scenario.objectives]
+    names = [o.name for o in algo.scenario.objectives]
     curve: list[dict[str, float]] = []
     while algo.steps_done < config.steps:
         algo.train()

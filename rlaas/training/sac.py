@@ -2,8 +2,8 @@
 
 What differs from the textbook, and why:
 
-- The replay buffer keeps one reward per objective, and a share of each batch is given fresh preferences: every
-  transition teaches every trade-off.
+- The replay buffer keeps one reward per objective (and constraint), and a share of each batch is given fresh
+  preferences: every transition teaches every trade-off.
 - The critics are vectors: one head per objective and one for the entropy bonus. Their preference-weighted sum is what
   the actor climbs; the twin with the smaller sum gives its whole vector as target. A single head would have to build
   the products of weights and values by itself.
@@ -21,16 +21,22 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rlaas.training.algorithm import PackedAlgorithm, PackedConfig, PackedLearner, PackedModule
+from rlaas.training.actions import ActionSpec
+from rlaas.training.algorithm import PackedAlgorithm, PackedConfig
 from rlaas.training.backprop import FlatAdam, FlatParameters, Pass, TwinPass
-from rlaas.training.conditioning import anchors_of, reward_scale, sample_preferences
-from rlaas.training.networks import TwinCritic, log_std_of, log_std_slope, squashed_log_prob, squashed_sample
-from rlaas.training.packed_runner import Rollout
+from rlaas.training.conditioning import Focus, anchors_of, sample_preferences
+from rlaas.training.distributions import log_std_of, log_std_slope, squashed_log_prob, squashed_sample
+from rlaas.training.networks import TwinCritic
+from rlaas.training.packed_learner import PackedLearner
+from rlaas.training.packed_module import PackedModule
+from rlaas.training.problems import problem_of
 from rlaas.training.replay import ReplayBuffer, Transitions
+from rlaas.training.rollouts import Rollout
 
 __all__ = ["SACAlgorithm", "SACConfig", "SACLearner", "SACModule", "transitions_of", "utility"]
 
@@ -39,9 +45,10 @@ __all__ = ["SACAlgorithm", "SACConfig", "SACLearner", "SACModule", "transitions_
 HUBER_DELTA = 10.0
 FIRST_TEMPERATURE = 0.1
 ROWS_PER_ITERATION = 1_024
+REMOTE_ORDERS = 4
 
 
-def transitions_of(rollout: Rollout) -> Transitions:
+def transitions_of(rollout: Rollout, *, with_context: bool = False) -> Transitions:
     """The valid steps of a rollout as rows; the step of an automatic reset is no experience."""
     keep = rollout.valid
     everything = bool(keep.all())
@@ -49,42 +56,58 @@ def transitions_of(rollout: Rollout) -> Transitions:
     def rows(value: Tensor) -> Tensor:
         return value.flatten(0, 1) if everything else value[keep]
 
+    none = torch.empty(*rollout.valid.shape, 0)
     return Transitions(
         observation=rows(rollout.observation[:-1]),
-        action=rows(rollout.action),
+        action=rows(rollout.action).float(),
         reward=rows(rollout.reward).float(),
-        preference=rows(rollout.preference),
+        preference=rows(rollout.preference[:-1]),
         terminated=rows(rollout.terminated).float()[:, None],
-        next_observation=rows(rollout.observation[1:]),
+        next_observation=rows(rollout.following),
+        context=rows(rollout.context()[:-1] if with_context else none),
+        next_context=rows(rollout.following_context() if with_context else none),
     )
 
 
 def utility(values: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum and entropy bonus [..., n] of critic values [..., n, n_objectives + 1]."""
+    """Weighted sum and entropy bonus [..., n] of critic values [..., n, n_rewards + 1]."""
     return (values[..., :-1] * weights).sum(dim=-1) + values[..., -1]
 
 
 class SACModule(PackedModule):
     """Policy, twin critic, target critic and temperature."""
 
-    reward_scale: Tensor
-    utility_scale: Tensor
-
     def setup(self) -> None:
         """Build the networks."""
         super().setup()
         shape = dict(self.model_config)
-        rewards = int(shape["n_rewards"])
-        inputs = shape["n_features"] + shape["n_objectives"] + shape["n_actions"]
-        self.critic = TwinCritic(inputs, shape["hidden"], rewards + 1)
+        policy = self.policy
+        inputs = policy.n_seen + self.n_context + policy.n_objectives + self.action_inputs
+        self.critic = TwinCritic(inputs, shape["hidden"], self.critic_outputs)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(FIRST_TEMPERATURE)))
-        self.register_buffer("reward_scale", torch.ones(rewards))
-        self.register_buffer("utility_scale", torch.tensor(1.0))
 
-    def weights(self, preference: Tensor) -> Tensor:
-        """What a unit of each objective's value is worth [n, n_objectives]; a unit of the entropy bonus is worth 1."""
-        return preference * (self.utility_scale / self.reward_scale)
+    @property
+    def action_inputs(self) -> int:
+        """Numbers of an action that critics take in."""
+        return self.policy.n_actions
+
+    @property
+    def critic_outputs(self) -> int:
+        """Values that critics give: one for each reward and one for the entropy bonus."""
+        return self.n_rewards + 1
+
+    def bias_of_rewards(self, network: TwinCritic) -> Tensor:
+        """The biases behind the rewards' values (a view), ending in [n_rewards]."""
+        biases: Tensor = network.biases[-1]
+        return biases[..., : self.n_rewards]
+
+    def explore(
+        self, observation: Tensor, preference: Tensor, noise: Tensor, memory: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Sampled actions in (-1, 1)."""
+        heads = self.policy.heads(self.policy.features(observation, preference))
+        return torch.tanh(heads["mean"] + heads["log_std"].exp() * noise), {}, memory
 
 
 class SACLearner(PackedLearner):
@@ -94,14 +117,21 @@ class SACLearner(PackedLearner):
         super().__init__(**kwargs)
         self._rng = np.random.default_rng(np.random.SeedSequence([self.training.seed, 2]))
         self._head_start = self.training.resolved_head_start()
-        self.anchors: Any = None
+        scenario = problem_of(self.training)
+        self._anchors = anchors_of(scenario)
+        self._focus: Focus | None = None
+
+    def trained_parameters(self, module: PackedModule) -> list[nn.Parameter]:
+        """Policy, critics, temperature: two vectors, see :meth:`configure_optimizers_for_module`."""
+        assert isinstance(module, SACModule)
+        return [*module.policy.parameters(), *module.critic.parameters(), module.log_temperature]
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """One fused Adam with a slower group for the actor, whose target the critics first have to find."""
         net, rate = self.module[module_id], float(config.lr)
         actor_rate = self.training.sac.actor_learning_rate or rate / 3.0
-        self._flat_actor = FlatParameters(net.policy.parameters())
-        self._flat_others = FlatParameters([*net.critic.parameters(), net.log_temperature])
+        members, own = self.trained_parameters(net), len(list(net.policy.parameters()))
+        self._flat_actor, self._flat_others = FlatParameters(members[:own]), FlatParameters(members[own:])
         self._flat_target = FlatParameters(net.target.parameters())
         params = [self._flat_actor.value, self._flat_others.value]
         groups = [{"params": params[:1], "lr": actor_rate}, {"params": params[1:], "lr": rate}]
@@ -111,26 +141,23 @@ class SACLearner(PackedLearner):
     def build(self) -> None:
         """Build RLlib's parts, and the passes through the networks."""
         super().build()
+        self._widths = widths_of(self.net)
         self._actor = Pass(self.net.policy.body)
         self._critic, self._target = TwinPass(self.net.critic), TwinPass(self.net.target)
         # The temperature stands behind the critics.
         online = self._flat_others.value.detach()
         self._online = online[: self._flat_target.value.numel()]
 
-    def calibrate(self, replay: ReplayBuffer) -> None:
+    def calibrate(self, stored: Transitions) -> None:
         """Set the reward scales and the critics' first outputs from the warm-up's transitions."""
-        stored = replay.stored()
-        scalar = (stored.reward * self._fresh(len(stored.reward))).sum(dim=1)
-        self.net.utility_scale.fill_(reward_scale(float(scalar.std()), float(scalar.mean())))
-        mean, deviation = stored.reward.mean(dim=0), stored.reward.std(dim=0)
-        scales = [reward_scale(s, m) for s, m in zip(deviation.tolist(), mean.tolist(), strict=True)]
-        self.net.reward_scale.copy_(torch.tensor(scales))
+        net = self.net
+        self.set_scales(stored.reward, self._fresh(len(stored.reward)))
         # Where episodes end for good the value is smaller; as a starting point any constant is unbiased.
         if not bool(stored.terminated.any()):
-            offset = mean * self.net.reward_scale / (1.0 - self.config.gamma)
+            offset = stored.reward.mean(dim=0).to(self.device) * net.reward_scale / (1.0 - self.config.gamma)
             with torch.no_grad():
-                for network in (self.net.critic, self.net.target):
-                    network.biases[-1][..., :-1].add_(offset)
+                for network in (net.critic, net.target):
+                    net.bias_of_rewards(network).add_(offset)
 
     def update_from_replay(self, replay: ReplayBuffer, updates: int) -> dict[str, float]:
         """Take ``updates`` gradient steps.
@@ -141,14 +168,35 @@ class SACLearner(PackedLearner):
         Raises:
             TrainingError: a loss is not finite.
         """
-        optimizer, totals = self.optimizer, torch.zeros(4)
+        totals = torch.zeros(4)
         with torch.no_grad():
             for _ in range(updates):
-                batch = self._read(replay.sample(self.training.batch_size, self.generator))
-                totals += self._step(batch, self._noise(batch))
-                optimizer.advance()
-                self._flat_target.value.lerp_(self._online, self.training.sac.tau)
-                self.updates += 1
+                totals += self._update(replay.sample(self.training.batch_size, self.generator))
+        return self._losses(totals, updates)
+
+    def update_from_batches(self, rows: np.ndarray[Any, Any]) -> dict[str, float]:
+        """Take a gradient step for each batch of stored rows [updates, batch_size, width]; see :class:`Transitions`."""
+        widths, totals = self._widths, torch.zeros(4)
+        with torch.no_grad():
+            for batch in torch.from_numpy(np.array(rows)):
+                totals += self._update(Transitions(*torch.split(batch, widths, dim=1)))
+        return self._losses(totals, len(rows))
+
+    def _update(self, rows: Transitions) -> Tensor:
+        batch = self._read(rows)
+        noise = self._noise(batch)
+        # Every learner draws the same numbers for the whole batch, and works on its own rows.
+        parts = self._step(
+            {name: self.own(value).to(self.device) for name, value in batch.items()},
+            noise[:, self.rank :: self.world].to(self.device),
+        )
+        self.share(self._flat_actor, self._flat_others)
+        self.optimizer.advance()
+        self._flat_target.value.lerp_(self._online, self.training.sac.tau)
+        self.updates += 1
+        return parts.cpu()
+
+    def _losses(self, totals: Tensor, updates: int) -> dict[str, float]:
         names = ("critic_loss", "actor_loss", "temperature_loss", "entropy")
         losses = dict(zip(names, (totals / updates).tolist(), strict=True))
         losses["temperature"] = math.exp(self.net.log_temperature.item())
@@ -164,13 +212,14 @@ class SACLearner(PackedLearner):
         net = self.net
         temperature = net.log_temperature.exp().detach()
         now = net.policy.features(batch["observation"], batch["preference"])
-        predicted = net.critic(torch.cat((now, batch["action"]), dim=1))
+        inside = net.inside(now, batch.get("context"))
+        predicted = net.critic(torch.cat((inside, batch["action"]), dim=1))
         wanted = self._wanted(batch, noise[0]).expand_as(predicted)
         errors = functional.huber_loss(predicted, wanted, reduction="none", delta=HUBER_DELTA)
         critic_loss = errors.mean(dim=1).sum()
         heads = net.policy.heads(now)
         action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise[1])
-        twins = net.critic(torch.cat((now, action), dim=1), frozen=True)
+        twins = net.critic(torch.cat((inside, action), dim=1), frozen=True)
         best = utility(twins, net.weights(batch["preference"])).amin(dim=0)
         moves = self._moves()
         actor_loss = moves * (temperature * log_prob - best).mean()
@@ -186,16 +235,20 @@ class SACLearner(PackedLearner):
         first, second = slice(0, n), slice(n, 2 * n)
         states = torch.cat((batch["next_observation"], batch["observation"]))
         features = net.policy.features(states, batch["preference"].repeat(2, 1))
+        contexts = torch.cat((batch["next_context"], batch["context"])) if net.n_context else None
+        inside = net.inside(features, contexts)
         mean, raw = torch.split(self._actor.forward(features), net.policy.n_actions, dim=1)
         squashed, noise = torch.tanh(raw), noise.flatten(0, 1)
         log_std = log_std_of(squashed)
         spread = log_std.exp().mul_(noise)
         before = mean + spread
         action, log_prob = torch.tanh(before), squashed_log_prob(before, noise, log_std)
-        twins = self._target.forward(torch.cat((features[first], action[first]), dim=1))
+        twins = self._target.forward(torch.cat((inside[first], action[first]), dim=1))
         wanted = self._discounted(batch, weights, twins, temperature * log_prob[first])
 
-        now, action, log_prob = features[second], action[second], log_prob[second]
+        self.observe_returns(batch["preference"], twins.mean(dim=0))
+
+        now, action, log_prob = inside[second], action[second], log_prob[second]
         inputs = torch.cat((torch.cat((now, batch["action"]), dim=1), torch.cat((now, action), dim=1)))
         twins = self._critic.forward(inputs)
         error = twins[:, first] - wanted
@@ -222,13 +275,13 @@ class SACLearner(PackedLearner):
         return torch.stack((critic_loss, actor_loss, -moves * net.log_temperature * shortfall, entropy))
 
     def _wanted(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
-        """What the critics should say [n, n_objectives + 1], for the actions that the policy takes afterwards."""
+        """What the critics should say [n, n_rewards + 1], for the actions that the policy takes afterwards."""
         net, policy = self.net, self.net.policy
         with torch.no_grad():
             later = policy.features(batch["next_observation"], batch["preference"])
             heads = policy.heads(later)
             action, log_prob = squashed_sample(heads["mean"], heads["log_std"], noise)
-            twins = net.target(torch.cat((later, action), dim=1))
+            twins = net.target(torch.cat((net.inside(later, batch.get("next_context")), action), dim=1))
             weights = net.weights(batch["preference"])
             return self._discounted(batch, weights, twins, net.log_temperature.exp() * log_prob)
 
@@ -237,6 +290,10 @@ class SACLearner(PackedLearner):
         smaller = utility(twins, weights).argmin(dim=0)
         value = torch.where((smaller == 0)[:, None], twins[0], twins[1])
         value[:, -1] -= cost
+        return self._targets(batch, value)
+
+    def _targets(self, batch: dict[str, Tensor], value: Tensor) -> Tensor:
+        """Rewards, and the discounted values afterwards [n, n_rewards + 1]."""
         wanted: Tensor = self.config.gamma * (1.0 - batch["terminated"])[:, None] * value
         wanted[:, :-1] += batch["reward"]
         return wanted
@@ -248,7 +305,11 @@ class SACLearner(PackedLearner):
     def _shortfall(self, entropy: Tensor, n_actions: int) -> Tensor:
         """By how much the entropy falls short of what is wanted."""
         wanted = self.training.sac.target_entropy
-        return (-float(n_actions) if wanted is None else wanted) - entropy
+        return (self._usual_entropy(n_actions) if wanted is None else wanted) - entropy
+
+    def _usual_entropy(self, n_actions: int) -> float:
+        """Minus the dimensions of the box, as Haarnoja et al. have it."""
+        return -float(n_actions)
 
     def _noise(self, batch: dict[str, Tensor]) -> Tensor:
         return torch.randn(2, *batch["action"].shape, generator=self.generator)
@@ -263,40 +324,70 @@ class SACLearner(PackedLearner):
         fresh = int(len(preference) * self.training.sac.relabel)
         if fresh and preference.shape[1] > 1:
             preference = torch.cat((self._fresh(fresh), preference[fresh:]))
-        return {
+        found = {
             "observation": rows.observation,
             "action": rows.action,
             "preference": preference,
-            "reward": rows.reward * self.net.reward_scale,
+            "reward": rows.reward * self.net.reward_scale.cpu(),
             "terminated": rows.terminated.squeeze(1),
             "next_observation": rows.next_observation,
         }
+        if self.net.n_context:
+            found |= {"context": rows.context, "next_context": rows.next_context}
+        return found
 
     def _fresh(self, n: int) -> Tensor:
-        return torch.from_numpy(sample_preferences(n, self.anchors, self._rng)).float()
+        return torch.from_numpy(sample_preferences(n, self._anchors, self._rng, self._focus)).float()
+
+    def focus(self) -> Focus | None:
+        """Preferences of the base's :meth:`focus`, which relabelling then draws too."""
+        self._focus = super().focus()
+        return self._focus
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The base's state with the preference generator."""
         state = super().get_state(*args, **kwargs)
-        state["packed"]["rng"] = self._rng.bit_generator.state
+        state["packed"] |= {"rng": self._rng.bit_generator.state, "focus": self._focus}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
         super().set_state(state)
         if "packed" in state:
-            self._rng.bit_generator.state = state["packed"]["rng"]
+            self._rng.bit_generator.state, self._focus = state["packed"]["rng"], state["packed"]["focus"]
+
+
+def widths_of(net: SACModule) -> list[int]:
+    """Columns of each field of :class:`Transitions`."""
+    policy = net.policy
+    n, context = policy.n_features, policy.n_features if net.n_context else 0
+    action = len(policy.sizes) if policy.discrete else policy.n_actions
+    return [n, action, net.n_rewards, net.n_objectives, 1, n, context, context]
 
 
 class SACConfig(PackedConfig):
     """RLlib configuration of :class:`SACAlgorithm`."""
 
-    module_class = SACModule
-    learner_type = SACLearner
+    algorithm_name = "sac"
     activation = "relu"
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or SACAlgorithm)
+
+    def module_class(self) -> type[PackedModule]:
+        """For a box, or for one choice."""
+        from rlaas.training.sac_discrete import DiscreteSACModule
+
+        return DiscreteSACModule if self._makes_choices() else SACModule
+
+    def get_default_learner_class(self) -> type[PackedLearner]:
+        """For a box, or for one choice."""
+        from rlaas.training.sac_discrete import DiscreteSACLearner
+
+        return DiscreteSACLearner if self._makes_choices() else SACLearner
+
+    def _makes_choices(self) -> bool:
+        return bool(ActionSpec.of(problem_of(self.training_config).single_action_space).sizes)
 
 
 class SACAlgorithm(PackedAlgorithm):
@@ -307,38 +398,51 @@ class SACAlgorithm(PackedAlgorithm):
     def setup(self, config: Any) -> None:
         """Build everything, the buffer included."""
         super().setup(config)
-        policy, runner = self.policy, self.runner
-        m = len(runner.scenario.objectives)
-        capacity = min(self.training.sac.buffer_size, self.training.steps + runner.rows)
-        self.replay = ReplayBuffer(max(capacity, self.training.batch_size), policy.n_features, policy.n_actions, m)
-        self.learner.anchors = anchors_of(runner.scenario)
+        net = self.net
+        assert isinstance(net, SACModule)
+        self._rows = self.training.num_envs * self.runner.rows_per_env
+        capacity = min(self.training.sac.buffer_size, self.training.steps + self._rows)
+        self.replay = ReplayBuffer(max(capacity, self.training.batch_size), widths_of(net))
+        self._generator = torch.Generator().manual_seed(self.training.seed + 2)
         self._warm_up = self.training.resolved_learning_starts()
         self._calibrated = False
         self._owed = 0.0
 
-    def training_step(self) -> None:
+    def iterate(self) -> dict[str, float]:
         """About a thousand decisions and the gradient updates they pay for."""
-        runner, learner, sac = self.runner, self.learner, self.training.sac
-        before, losses = self.steps_done, {}
-        wanted = min(ROWS_PER_ITERATION, max(1, self.training.steps - before))
-        for step in range(-(-wanted // runner.rows)):
+        losses: dict[str, float] = {}
+        wanted = min(ROWS_PER_ITERATION, max(1, self.training.steps - self.steps_done))
+        steps = -(-wanted // self._rows)
+        # Where runners are elsewhere an order takes a while to arrive: a few large ones, instead of one a step.
+        orders = min(REMOTE_ORDERS, steps) if self.num_runners else steps
+        length = -(-steps // orders)
+        for order in range(orders):
             warming_up = self.steps_done < self._warm_up
-            # Warming up alternates between the untrained policy, around the default, and the whole box.
-            at_random = warming_up and (self.steps_done // runner.rows) % 2 == 0
             # Moments hardly move once there are some: the next iteration takes them in.
-            fresh = warming_up or step == 0
-            sampled = runner.sample(num_timesteps=1, random_actions=at_random, renormalise=fresh)
-            self.replay.add(transitions_of(sampled))
+            if warming_up or order == 0:
+                self.renormalise()
+            self.replay.add(transitions_of(self._experience(length, warming_up), with_context=self.net.n_context > 0))
             if warming_up or len(self.replay) < 2:
                 continue
             if not self._calibrated:
-                learner.calibrate(self.replay)
+                self.on_learners("calibrate", stored=self.replay.stored())
                 self._calibrated = True
-            self._owed += runner.rows * sac.updates_per_step
+            self._owed += length * self._rows * self.training.sac.updates_per_step
             if self._owed >= 1:
-                losses = learner.update_from_replay(self.replay, int(self._owed))
+                losses = self._update(int(self._owed))
                 self._owed -= int(self._owed)
-        self.log_progress(self.steps_done - before, losses)
+        return losses
+
+    def _experience(self, steps: int, warming_up: bool) -> Rollout:
+        # Warming up alternates between the untrained policy, around the default, and the whole box.
+        at_random = warming_up and (self.steps_done // (self._rows * steps)) % 2 == 0
+        return self.sample(steps, at_random=at_random)
+
+    def _update(self, updates: int) -> dict[str, float]:
+        if self.learner_group.is_local:
+            return self.learn("update_from_replay", replay=self.replay, updates=updates)
+        batches = [self.replay.rows(self.training.batch_size, self._generator) for _ in range(updates)]
+        return self.learn("update_from_batches", rows=ray.put(torch.stack(batches).numpy()))
 
     def get_state(
         self,
@@ -347,10 +451,14 @@ class SACAlgorithm(PackedAlgorithm):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """RLlib's state with the replay buffer, which the new API stack leaves out."""
-        state = dict(super().get_state(components, not_components=not_components, **kwargs))
+        """The base's state with the replay buffer, which the new API stack leaves out."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
         state["replay"] = self.replay.get_state()
-        state["clock"] = {"calibrated": self._calibrated, "owed": self._owed}
+        state["clock"] = {
+            "calibrated": self._calibrated,
+            "owed": self._owed,
+            "generator": self._generator.get_state().numpy().copy(),
+        }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -358,4 +466,7 @@ class SACAlgorithm(PackedAlgorithm):
         super().set_state(state)
         if "replay" in state:
             self.replay.set_state(state["replay"])
-            self._calibrated, self._owed = state["clock"]["calibrated"], state["clock"]["owed"]
+        if "clock" in state:
+            clock = state["clock"]
+            self._calibrated, self._owed = clock["calibrated"], clock["owed"]
+            self._generator.set_state(torch.from_numpy(clock["generator"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,8 @@ def local_ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Workers find the toys as this process does.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
     # Unix sockets allow some 100 characters: a short folder of our own.
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
     ray.init(

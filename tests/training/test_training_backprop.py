@@ -108,16 +108,17 @@ def test_a_step_of_ppo_has_the_gradients_of_its_losses(problem: str, local_ray: 
     algo = build_algorithm(TrainingConfig(**values, ppo={"rollout_length": 32, "minibatch": 128}), "ppo")
     algo.train()
     learner = algo.learner
-    rows = learner._rows(algo.runner.sample(num_timesteps=32))
+    with torch.no_grad():
+        rows = learner._rows(algo.sample(32))
     # Far enough from the policy that acted that both bounds of the ratio are met.
-    rows["log_prob"] = rows["log_prob"] + 0.5 * torch.randn(len(rows["log_prob"]), generator=learner.generator)
+    rows["log_prob"] = rows["log_prob"] + 0.5 * torch.randn(len(rows["log_prob"]), 1, generator=learner.generator)
     batch = {name: value[:256] for name, value in rows.items()}
     learner.flat.value.grad.zero_()
     parts = learner.losses(batch)
     learner.compute_loss_for_module(module_id="", config=None, batch=batch, fwd_out=None).backward()
     wanted = learner.flat.value.grad.clone()
     with torch.no_grad():
-        ours = learner._step(*(value.reshape(256, -1).float() for value in batch.values()))
+        ours = learner._step(batch)
     torch.testing.assert_close(ours, parts.detach())
     torch.testing.assert_close(learner.flat.value.grad, wanted, rtol=1e-4, atol=1e-6)
     assert wanted.abs().max() > 1e-2

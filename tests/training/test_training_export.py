@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_toys import DiscreteToy, Toy
+from training_toys import DiscreteToy, MaskedToy, SeveralToy, Toy
 
 from rlaas.bundles import load_bundle
 from rlaas.errors import BundleError, InvalidInputError
@@ -57,6 +57,54 @@ def test_onnx_equals_torch(discrete: bool, n_objectives: int, tmp_path: Path) ->
     assert manifest.lineage["seed"] == 7
     assert manifest.lineage["reference_hash"] == "0123456789abcdef"
     assert len(manifest.golden.observations) >= 8
+
+
+@pytest.mark.parametrize("n_objectives", [0, 2])
+@pytest.mark.parametrize(
+    ("sizes", "masked", "memory"), [((2, 3), False, 0), ((5,), True, 0), ((5,), True, 7), (None, False, 7)]
+)
+def test_masks_components_and_memories_leave_the_trainer(
+    sizes: tuple[int, ...] | None, masked: bool, memory: int, n_objectives: int, tmp_path: Path
+) -> None:
+    scenario = Toy() if sizes is None else SeveralToy() if len(sizes) == 2 else MaskedToy()
+    policy = PolicyNetwork(
+        len(scenario.observation_names),
+        n_objectives,
+        1 if sizes is None else 5,
+        (16, 8),
+        discrete=sizes is not None,
+        activation="tanh",
+        sizes=sizes,
+        masked=masked,
+        memory=memory,
+    )
+    bundle = load_bundle(export_bundle(policy, scenario, tmp_path / "bundle", algorithm="ppo"))
+    rng = np.random.default_rng(3)
+    observation = rng.standard_normal((6, policy.n_features)).astype(np.float32)
+    if masked:
+        observation[:, -5:] = [1.0, 0.0, 1.0, 0.0, 0.0]
+    asked = rng.dirichlet(np.ones(n_objectives), 6).astype(np.float32) if n_objectives else None
+    torch_state, onnx_state = None, None
+    for _ in range(3):
+        with torch.no_grad():
+            wanted = policy(
+                torch.from_numpy(observation), None if asked is None else torch.from_numpy(asked), torch_state
+            )
+        found = bundle.forward(observation, asked, onnx_state)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value.numpy(), rtol=1e-5, atol=1e-5)
+        torch_state, onnx_state = wanted.get("next_state"), found.get("next_state")
+    actions, propensities, states = bundle.step(observation, asked, None, rng=np.random.default_rng(1))
+    assert actions.shape == ((6, 1) if sizes is None else (6, 2) if len(sizes) == 2 else (6,))
+    assert propensities is not None
+    assert (states is None) == (memory == 0)
+    if masked:
+        assert set(actions.tolist()) <= {0, 2}
+    if sizes == (2, 3):
+        logits = found["logits"].astype(np.float64)
+        parts = [np.exp(p) / np.exp(p).sum(axis=1, keepdims=True) for p in np.split(logits, [2], axis=1)]
+        chosen = [part[np.arange(6), actions[:, i]] for i, part in enumerate(parts)]
+        np.testing.assert_allclose(propensities, chosen[0] * chosen[1], rtol=1e-6)
 
 
 def test_a_changed_weight_is_noticed(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from training_toys import Toy
 
 from rlaas.training.conditioning import RunningMoments, anchors_of, reward_scale, sample_preferences, spread_preferences
-from rlaas.training.networks import TwinCritic, squashed_sample
+from rlaas.training.distributions import squashed_sample
+from rlaas.training.networks import TwinCritic
 from rlaas.training.ppo import generalised_advantages
 from rlaas.training.replay import ReplayBuffer, Transitions
 from rlaas.training.sac import SACModule, utility
@@ -83,6 +84,7 @@ def test_critics_preference_weighted_sum_is_in_the_utilitys_own_units() -> None:
     torch.nn.Module.__init__(module)
     module.register_buffer("reward_scale", torch.tensor([0.5, 4.0]))
     module.register_buffer("utility_scale", torch.tensor(2.0))
+    module.n_objectives, module.n_constraints, module.chebyshev, module.returns = 2, 0, False, None
     returns = torch.tensor([[[3.0, -1.0]], [[2.0, 5.0]]])  # two twins, one row, two objectives
     entropy = torch.tensor([[[0.25]], [[0.5]]])
     heads = torch.cat((returns * module.reward_scale, entropy), dim=-1)
@@ -144,14 +146,21 @@ def test_reward_scale_survives_constants() -> None:
 def _numbered(first: int, n: int) -> Transitions:
     column = torch.arange(first, first + n, dtype=torch.float32)[:, None]
     return Transitions(
-        column.repeat(1, 2), column, column.repeat(1, 2), column.repeat(1, 2), column * 0, column.repeat(1, 2) + 0.5
+        column.repeat(1, 2),
+        column,
+        column.repeat(1, 2),
+        column.repeat(1, 2),
+        column * 0,
+        column.repeat(1, 2) + 0.5,
+        column[:, :0],
+        column[:, :0],
     )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
 def test_replay_keeps_the_newest(sizes: list[int]) -> None:
-    replay = ReplayBuffer(7, 2, 1, 2)
+    replay = ReplayBuffer(7, [2, 1, 2, 2, 1, 2, 0, 0])
     first = 0
     for n in sizes:
         replay.add(_numbered(first, n))
@@ -162,7 +171,7 @@ def test_replay_keeps_the_newest(sizes: list[int]) -> None:
     assert torch.equal(stored.next_observation, stored.action.repeat(1, 2) + 0.5)
     drawn = replay.sample(50, torch.Generator().manual_seed(1))
     assert set(drawn.action.squeeze(1).tolist()) <= set(kept)
-    copied = ReplayBuffer(7, 2, 1, 2)
+    copied = ReplayBuffer(7, [2, 1, 2, 2, 1, 2, 0, 0])
     copied.set_state(replay.get_state())
     for buffer in (replay, copied):
         buffer.add(_numbered(first, 3))

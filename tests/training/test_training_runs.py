@@ -69,13 +69,17 @@ def test_sac_learns_a_front(local_ray: None, tmp_path: Path) -> None:
 
 
 def test_ppo_learns_a_front(local_ray: None, tmp_path: Path) -> None:
-    config = TrainingConfig(
-        **PPO, steps=30_000, gamma=0.5, learning_rate=2e-3, ppo={"rollout_length": 32, "minibatch": 128}
-    )
-    run = train(config, output=tmp_path / "run")
-    _check_it_learned_the_trade_off(DiscreteToy(), run)
+    # An on-policy learner may settle on the compromise for one half of the preferences: about one seed in six does.
+    scenario, learned, run = DiscreteToy(), 0, None
+    for seed in (4, 5, 6):
+        values = PPO | {"seed": seed, "steps": 30_000, "gamma": 0.5, "learning_rate": 2e-3, "ppo": SHORT_ROLLOUTS}
+        run = train(TrainingConfig(**values), output=tmp_path / f"run{seed}")
+        near, mirror = _values(scenario, run, [1.0, 0.0]), _values(scenario, run, [0.0, 1.0])
+        learned += near[0] > 0.9 and mirror[1] > 0.9 and near[0] > mirror[0] + 0.5
+        assert run.curve[-1]["entropy"] < run.curve[0]["entropy"]
+    assert learned >= 2
+    assert run is not None
     assert run.front is None
-    assert run.curve[-1]["entropy"] < run.curve[0]["entropy"]
 
 
 def test_ppo_moves_boxes_too(local_ray: None, tmp_path: Path) -> None:
@@ -159,7 +163,7 @@ def test_autoreset_steps_are_no_experience(terminates: bool, local_ray: None) ->
     at_end = torch.isclose(rows.next_observation[:, 1], torch.ones(()))
     assert torch.equal(rows.terminated.squeeze(1) > 0, at_end if terminates else torch.zeros_like(at_end))
     # Both rows of an environment share a preference; it changes with the episode and only then.
-    preference = rollout.preference.reshape(9, 16, 2, 2)
+    preference = rollout.preference[:-1].reshape(9, 16, 2, 2)
     assert torch.equal(preference[:, :, 0], preference[:, :, 1])
     assert torch.equal(preference[0], preference[3])
     assert not torch.equal(preference[3], preference[4])
@@ -194,11 +198,11 @@ def test_the_actor_waits_for_the_critics(local_ray: None) -> None:
 
     actor, critic = snapshot()
     algo.train()
-    assert 0 < algo.learner.updates < 60
+    assert 0 < algo.updates < 60
     assert torch.equal(snapshot()[0], actor)
     assert not torch.equal(snapshot()[1], critic)
     algo.train()
-    assert algo.learner.updates > 60
+    assert algo.updates > 60
     assert not torch.equal(snapshot()[0], actor)
     algo.stop()
 
@@ -213,14 +217,16 @@ def test_nan_is_a_training_error(local_ray: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        (PPO | {"algorithm": "sac"}, "algorithm"),
+        (PPO | {"scenario": "training_toys:SeveralToy", "algorithm": "sac"}, "algorithm"),
+        (PPO | {"constraints": [{"part": "speed", "at_least": 1.0}]}, "constraints.0.part"),
+        (PPO | {"ppo": {"memory": 8, "rollout_length": 48}}, "ppo.minibatch"),
+        (PPO | {"ppo": {"memory": 8}, "centralised_critic": True}, "centralised_critic"),
         (SAC | {"steps": 900, "sac": {"learning_starts": 900}}, "sac.learning_starts"),
         (PPO | {"num_envs": 1, "ppo": {"rollout_length": 4}}, "ppo.minibatch"),
         ({"scenario": "nowhere"}, "scenario"),
         (SAC | {"options": {"colour": "red"}}, None),
         ({"environment": "NoSuchThing-v0"}, "environment"),
         ({"environment": "CartPole-v1", "options": {"colour": "red"}}, "environment"),
-        ({"environment": "FrozenLake-v1"}, "environment"),
     ],
 )
 def test_impossible_runs_are_refused_before_they_start(
@@ -233,11 +239,11 @@ def test_impossible_runs_are_refused_before_they_start(
     assert not (tmp_path / "run").exists()
 
 
-def test_rllib_refuses_remote_runners() -> None:
+def test_rllib_refuses_what_cannot_be_shared_out() -> None:
     from rlaas.training.sac import SACConfig
 
-    config = SACConfig.of(TrainingConfig(**SAC), "sac").env_runners(num_env_runners=2)
-    with pytest.raises(ConfigurationError, match="num_env_runners must be 0"):
+    config = SACConfig.of(TrainingConfig(**SAC)).env_runners(num_env_runners=3)
+    with pytest.raises(ConfigurationError, match="num_envs 16 cannot be shared out evenly among num_env_runners 3"):
         config.validate()
 
 

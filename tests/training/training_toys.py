@@ -53,7 +53,7 @@ class ToyEnv(VectorScenarioEnv):
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         fresh = np.repeat(self.ended, self.rows_per_env)
         chosen = np.asarray(actions)
-        level = chosen / 2.0 - 1.0 if self.scenario.discrete else chosen[:, 0] / 2.0
+        level = self.scenario.level(chosen)
         reward = np.stack([1 - (level - self.target) ** 2, 1 - (level + self.target) ** 2], axis=1)
         reward[fresh] = 0.0
         self.clock = np.where(self.ended, 0, self.clock + 1)
@@ -104,6 +104,9 @@ class Toy(Scenario):
         self.reference_hash = "0123456789abcdef"
         self.options = {"length": length, "rows": rows, "terminates": terminates}
 
+    def level(self, chosen: np.ndarray) -> np.ndarray:
+        return chosen / 2.0 - 1.0 if self.discrete else chosen[:, 0] / 2.0
+
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
         return ToyEnv(self, num_envs, seed)
 
@@ -128,3 +131,66 @@ class BrokenToy(Toy):
 
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
         return BrokenEnv(self, num_envs, seed)
+
+
+class SeveralToy(DiscreteToy):
+    """The same levels, put together from two choices: a sign, and how far."""
+
+    name = "toy-several"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.single_action_space = spaces.MultiDiscrete([2, 3])
+
+    def level(self, chosen: np.ndarray) -> np.ndarray:
+        return (2.0 * chosen[:, 0] - 1.0) * chosen[:, 1] / 2.0
+
+
+class MaskedEnv(ToyEnv):
+    """Levels beyond the middle are forbidden on every other step; whoever takes one is told off."""
+
+    def observe(self) -> np.ndarray:
+        allowed = np.ones((self.num_envs, 5))
+        allowed[:, 3:] = np.repeat(self.clock % 2 == 0, self.rows_per_env)[:, None]
+        self.allowed = allowed
+        return np.concatenate((super().observe(), allowed), axis=1)
+
+    def step(self, actions: np.ndarray) -> Any:
+        forbidden = self.allowed[np.arange(self.num_envs), np.asarray(actions)] == 0
+        assert not forbidden.any(), "a forbidden choice was taken"
+        return super().step(actions)
+
+
+class MaskedToy(DiscreteToy):
+    name = "toy-masked"
+    masked_actions = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.observation_names = ("target", "share", *(f"allowed_{i}" for i in range(5)))
+        self.single_observation_space = spaces.Box(-1.0, 1.0, (7,), dtype=np.float32)
+
+    def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
+        return MaskedEnv(self, num_envs, seed)
+
+
+class RecallEnv(ToyEnv):
+    """The target, one end or the other, is shown in an episode's first observation only, and stays what it was."""
+
+    def observe(self) -> np.ndarray:
+        shown = np.repeat(self.clock == 0, self.rows_per_env)
+        if not hasattr(self, "kept"):
+            self.kept = np.sign(self.target)
+        self.kept = np.where(shown, np.sign(self.target), self.kept)
+        return np.stack([np.where(shown, self.kept, 0.0), shown * 1.0], axis=1)
+
+    def step(self, actions: np.ndarray) -> Any:
+        self.target = self.kept
+        return super().step(actions)
+
+
+class RecallToy(DiscreteToy):
+    name = "toy-recall"
+
+    def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
+        return RecallEnv(self, num_envs, seed)

@@ -55,7 +55,7 @@ class SingleNetwork5G(gymnasium.Env[NDArray[np.float32], NDArray[np.float64]]):
         self.scenario = Network5G(**{**options, "control": "central"})
         self._env = self.scenario.vector_env(1, seed=int(np.random.SeedSequence().generate_state(1)[0]), threads=1)
         self.observation_space = self.scenario.single_observation_space
-        self.action_space = self.scenario.single_action_space
+        self.action_space: Any = self.scenario.single_action_space
         self.reward_space = self._env.reward_space
         self.reward_dim = len(self.scenario.objectives)
 
