@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["ReplayBuffer", "Transitions"]
@@ -56,6 +58,9 @@ class ReplayBuffer:
 
     One row holds a whole transition, so that a batch is a single ``index_select`` instead of one for each field.
 
+    Attributes:
+        total: rows ever added; row k stands at ``k % capacity``.
+
     Args:
         capacity: transitions kept.
         widths: columns of each field of :class:`Transitions`, in their order.
@@ -65,7 +70,7 @@ class ReplayBuffer:
         self.capacity = capacity
         self._widths = list(widths)
         self._rows = torch.zeros(capacity, sum(self._widths))
-        self._next = 0
+        self.total = 0
         self._size = 0
 
     def __len__(self) -> int:
@@ -73,11 +78,17 @@ class ReplayBuffer:
 
     def add(self, new: Transitions) -> None:
         """Store rows, over the oldest ones when full."""
-        rows = new.joined()[-self.capacity :]
-        first = min(len(rows), self.capacity - self._next)
-        self._rows[self._next : self._next + first] = rows[:first]
+        self._write(new.joined())
+
+    def _write(self, rows: Tensor) -> None:
+        # Of more rows than fit the last ones are kept, where they belong.
+        self.total += max(0, len(rows) - self.capacity)
+        rows = rows[-self.capacity :]
+        position = self.total % self.capacity
+        first = min(len(rows), self.capacity - position)
+        self._rows[position : position + first] = rows[:first]
         self._rows[: len(rows) - first] = rows[first:]
-        self._next = (self._next + len(rows)) % self.capacity
+        self.total += len(rows)
         self._size = min(self._size + len(rows), self.capacity)
 
     def sample(self, n: int, generator: torch.Generator) -> Transitions:
@@ -93,13 +104,21 @@ class ReplayBuffer:
         """All rows, in storage order (views)."""
         return Transitions(*torch.split(self._rows[: self._size], self._widths, dim=1))
 
+    def rows_since(self, total: int) -> NDArray[np.float32]:
+        """Rows added since there were ``total`` of them, oldest first [n, width]; those still kept, as a copy."""
+        first = max(total, self.total - self._size)
+        index = torch.arange(first, self.total) % self.capacity
+        return np.asarray(self._rows.index_select(0, index).numpy())
+
+    def continue_from(self, rows: NDArray[np.float32], total: int) -> None:
+        """Hold ``rows`` [n, width], oldest first, as the last of ``total`` that were added."""
+        self.total, self._size = total - len(rows), 0
+        self._write(torch.from_numpy(rows))
+
     def get_state(self) -> dict[str, Any]:
         """The filled part, as a copy."""
-        return {"rows": self._rows[: self._size].numpy().copy(), "next": self._next}
+        return {"rows": self.rows_since(0), "total": self.total}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`get_state` of a buffer of the same shape."""
-        rows = torch.from_numpy(state["rows"])
-        self._size = len(rows)
-        self._rows[: self._size] = rows
-        self._next = int(state["next"])
+        self.continue_from(state["rows"], int(state["total"]))

@@ -403,6 +403,8 @@ class SACAlgorithm(PackedAlgorithm):
         self._rows = self.training.num_envs * self.runner.rows_per_env
         capacity = min(self.training.sac.buffer_size, self.training.steps + self._rows)
         self.replay = ReplayBuffer(max(capacity, self.training.batch_size), widths_of(net))
+        # Set by whoever saves the replay by itself, as checkpoints that only add what is new do.
+        self.replay_apart = False
         self._generator = torch.Generator().manual_seed(self.training.seed + 2)
         self._warm_up = self.training.resolved_learning_starts()
         self._calibrated = False
@@ -453,7 +455,8 @@ class SACAlgorithm(PackedAlgorithm):
     ) -> dict[str, Any]:
         """The base's state with the replay buffer, which the new API stack leaves out."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        state["replay"] = self.replay.get_state()
+        if not self.replay_apart:
+            state["replay"] = self.replay.get_state()
         state["clock"] = {
             "calibrated": self._calibrated,
             "owed": self._owed,
