@@ -21,9 +21,14 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    ENV_STEP_TIMER,
     EPISODE_RETURN_MEAN,
     LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
 )
 from torch import Tensor
 
@@ -34,8 +39,18 @@ from rlaas.training.backprop import FlatAdam, FlatParameters
 from rlaas.training.networks import PolicyNetwork
 from rlaas.training.packed_runner import PackedRunner
 from rlaas.training.problems import problem_of
+from rlaas.training.timing import ENVIRONMENT, LEARN, SAMPLE, SYNC, Stopwatch
 
 __all__ = ["PackedAlgorithm", "PackedConfig", "PackedLearner", "PackedModule"]
+
+
+# RLlib's own places for the seconds of an iteration.
+_TIMERS: dict[str, tuple[str, ...]] = {
+    SAMPLE: (TIMERS, ENV_RUNNER_SAMPLING_TIMER),
+    ENVIRONMENT: (ENV_RUNNER_RESULTS, ENV_STEP_TIMER),
+    LEARN: (TIMERS, LEARNER_UPDATE_TIMER),
+    SYNC: (TIMERS, SYNCH_WORKER_WEIGHTS_TIMER),
+}
 
 
 class PackedModule(TorchRLModule):
@@ -237,6 +252,8 @@ class PackedAlgorithm(Algorithm):
 
     def setup(self, config: Any) -> None:
         """RLlib's setup, then hand the learner's module to the runner."""
+        self.stopwatch = Stopwatch(SAMPLE, LEARN, SYNC)
+        self._timed: dict[str, float] = {}
         super().setup(config)
         self.training = training_config.TrainingConfig(**self.config.env_config["training"])
         self.runner.module = self.learner.net
@@ -262,11 +279,23 @@ class PackedAlgorithm(Algorithm):
         """Decisions taken so far."""
         return int(self.runner.num_env_steps_sampled_lifetime)
 
+    @property
+    def time_spent(self) -> dict[str, float]:
+        """Seconds so far in this process by ``sample``, ``learn``, ``sync`` and, a part of ``sample``, ``environment``.
+
+        ``sync`` is the exchange of weights between learner and runners: none where they share one module.
+        """
+        return {**self.stopwatch.seconds, ENVIRONMENT: self.runner.stopwatch.seconds[ENVIRONMENT]}
+
     def log_progress(self, steps: int, losses: dict[str, float]) -> None:
         """Enter ``steps`` decisions and the last losses into RLlib's metrics."""
         self.last_losses = losses or self.last_losses
         self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), steps, reduce="lifetime_sum")
         _log_each(self.metrics, (LEARNER_RESULTS, DEFAULT_MODULE_ID), losses.items())
+        spent, before = self.time_spent, self._timed
+        for phase, place in _TIMERS.items():
+            _log_each(self.metrics, place[:-1], [(place[-1], spent[phase] - before.get(phase, 0.0))])
+        self._timed = spent
         self.sampled = self.runner.pop_rewards()
         if self.sampled.returns:
             mean = sum(self.sampled.returns) / len(self.sampled.returns)

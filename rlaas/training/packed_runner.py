@@ -29,6 +29,7 @@ from torch import Tensor
 from rlaas.training.conditioning import RunningMoments, anchors_of, sample_preferences
 from rlaas.training.config import TrainingConfig
 from rlaas.training.problems import problem_of
+from rlaas.training.timing import ENVIRONMENT, Stopwatch
 
 __all__ = ["PackedRunner", "Rollout", "SampledRewards"]
 
@@ -78,6 +79,7 @@ class PackedRunner(EnvRunner, Checkpointable):
         self.training = TrainingConfig(**config.env_config["training"])
         self.scenario = problem_of(self.training)
         self.module: Any = None
+        self.stopwatch = Stopwatch(ENVIRONMENT)
         self.env = self.scenario.vector_env(self.training.num_envs, seed=self.training.seed)
         self.rows = self.env.num_envs
         self.rows_per_env = self.env.rows_per_env
@@ -132,8 +134,11 @@ class PackedRunner(EnvRunner, Checkpointable):
                     action, extra = module.explore_at_random(rows, self._generator), {}
                 else:
                     action, extra = module.explore(observation[t], preference[t], noise[t])
+                chosen = self._to_environment(action)
+                with self.stopwatch.measure(ENVIRONMENT):
+                    answer = self.env.step(chosen)
                 # An environment may reuse its output arrays: all of them are copied.
-                seen[t + 1], reward[t], terminated[t], truncated[t], _ = self.env.step(self._to_environment(action))
+                seen[t + 1], reward[t], terminated[t], truncated[t], _ = answer
                 actions.append(action)
                 extras.append(extra)
                 self._finish_step(terminated[t] | truncated[t])

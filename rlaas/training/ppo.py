@@ -18,6 +18,7 @@ from rlaas.training.backprop import Pass
 from rlaas.training.conditioning import reward_scale
 from rlaas.training.networks import GatedMLP, log_std_of, log_std_slope, normal_entropy, normal_log_density
 from rlaas.training.packed_runner import Rollout
+from rlaas.training.timing import LEARN, SAMPLE
 
 __all__ = ["PPOAlgorithm", "PPOConfig", "PPOLearner", "PPOModule", "generalised_advantages"]
 
@@ -287,6 +288,8 @@ class PPOAlgorithm(PackedAlgorithm):
     def training_step(self) -> None:
         """One rollout and the epochs over it."""
         before = self.steps_done
-        rollout = self.runner.sample(num_timesteps=self.training.ppo.rollout_length)
-        losses = self.learner.update_from_rollout(rollout, before / self.training.steps)
+        with self.stopwatch.measure(SAMPLE):
+            rollout = self.runner.sample(num_timesteps=self.training.ppo.rollout_length)
+        with self.stopwatch.measure(LEARN):
+            losses = self.learner.update_from_rollout(rollout, before / self.training.steps)
         self.log_progress(self.steps_done - before, losses)

@@ -21,6 +21,8 @@ from rlaas.training.config import Algorithm, TrainingConfig
 from rlaas.training.evaluation import evaluate_policy, preference_label
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.results import TrainingRun
+from rlaas.training.telemetry import Reporter, Telemetry
+from rlaas.training.timing import breakdown
 
 __all__ = ["build_algorithm", "train"]
 
@@ -29,7 +31,9 @@ Progress = Callable[[int, int, dict[str, float]], None]
 FINAL_SHARE = 0.1
 
 
-def train(config: TrainingConfig, *, output: Path, progress: Progress | None = None) -> TrainingRun:
+def train(
+    config: TrainingConfig, *, output: Path, progress: Progress | None = None, reporter: Reporter | None = None
+) -> TrainingRun:
     """Train one preference-conditioned policy in this process.
 
     A local Ray is started if none is running (and stopped again); ``RAY_ADDRESS`` is honoured.
@@ -38,9 +42,10 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
         config: what to train.
         output: folder for ``bundle/`` and ``checkpoint/``; made if missing.
         progress: called after every iteration with the decisions taken, those wanted, and the curve's last row.
+        reporter: told how the training goes; whoever made it closes it.
 
     Raises:
-        ConfigurationError: the configuration cannot work; raised before anything starts.
+        ConfigurationError: the configuration cannot work, or the reporter cannot start; raised before anything starts.
         TrainingError: a loss became infinite or NaN.
     """
     scenario = problem_of(config)
@@ -48,18 +53,28 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
     _check_rows(config, algorithm, scenario)
     output = Path(output).absolute()
     output.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    with _ray(), _threads(config.threads):
-        algo = build_algorithm(config, algorithm)
-        try:
-            curve = _run(algo, config, progress)
-            seconds = time.perf_counter() - started
-            checkpoint = Path(algo.save_to_path(str(output / "checkpoint")))
-            bundle = _export(algo, config, scenario, algorithm, output / "bundle")
-            metrics = _final(curve, int(algo.steps_done), int(algo.learner.updates), seconds)
-        finally:
-            algo.stop()
-    front = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
+    if not isinstance(reporter, Telemetry):
+        # What it raises later on is then said, and does not end the training.
+        reporter = Telemetry([reporter] if reporter is not None else [])
+    reporter.started(config, scenario)
+    try:
+        started = time.perf_counter()
+        with _ray(), _threads(config.threads):
+            algo = build_algorithm(config, algorithm)
+            try:
+                curve = _run(algo, config, progress, reporter, started)
+                seconds = time.perf_counter() - started
+                checkpoint = Path(algo.save_to_path(str(output / "checkpoint")))
+                bundle = _export(algo, config, scenario, algorithm, output / "bundle")
+                metrics = _final(curve, int(algo.steps_done), int(algo.learner.updates), seconds)
+                metrics |= breakdown(algo.time_spent, seconds)
+            finally:
+                algo.stop()
+        front = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
+    except BaseException as problem:
+        reporter.failed(problem)
+        raise
+    reporter.finished(metrics)
     return TrainingRun(
         bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=None
     )
@@ -122,10 +137,13 @@ def _check_rows(config: TrainingConfig, algorithm: Algorithm, scenario: Scenario
         )
 
 
-def _run(algo: Any, config: TrainingConfig, progress: Progress | None) -> list[dict[str, float]]:
+def _run(
+    algo: Any, config: TrainingConfig, progress: Progress | None, reporter: Reporter, started: float
+) -> list[dict[str, float]]:
     names = [o.name for o in algo.runner.scenario.objectives]
     curve: list[dict[str, float]] = []
     while algo.steps_done < config.steps:
+        before, steps_before = time.perf_counter(), algo.steps_done
         algo.train()
         sampled = algo.sampled
         rows = max(sampled.rows, 1)
@@ -135,6 +153,10 @@ def _run(algo: Any, config: TrainingConfig, progress: Progress | None) -> list[d
             row["return"] = float(np.mean(sampled.returns))
         row |= algo.last_losses
         curve.append(row)
+        # The curve itself holds no times: the same seed gives the same curve.
+        now = time.perf_counter()
+        speed = {"seconds": now - started, "steps_per_second": (algo.steps_done - steps_before) / (now - before)}
+        reporter.iteration({**row, **speed, **breakdown(algo.time_spent, now - started)})
         if progress is not None:
             progress(min(algo.steps_done, config.steps), config.steps, dict(row))
     return curve

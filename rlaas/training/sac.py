@@ -31,6 +31,7 @@ from rlaas.training.conditioning import anchors_of, reward_scale, sample_prefere
 from rlaas.training.networks import TwinCritic, log_std_of, log_std_slope, squashed_log_prob, squashed_sample
 from rlaas.training.packed_runner import Rollout
 from rlaas.training.replay import ReplayBuffer, Transitions
+from rlaas.training.timing import LEARN, SAMPLE
 
 __all__ = ["SACAlgorithm", "SACConfig", "SACLearner", "SACModule", "transitions_of", "utility"]
 
@@ -327,8 +328,9 @@ class SACAlgorithm(PackedAlgorithm):
             at_random = warming_up and (self.steps_done // runner.rows) % 2 == 0
             # Moments hardly move once there are some: the next iteration takes them in.
             fresh = warming_up or step == 0
-            sampled = runner.sample(num_timesteps=1, random_actions=at_random, renormalise=fresh)
-            self.replay.add(transitions_of(sampled))
+            with self.stopwatch.measure(SAMPLE):
+                sampled = runner.sample(num_timesteps=1, random_actions=at_random, renormalise=fresh)
+                self.replay.add(transitions_of(sampled))
             if warming_up or len(self.replay) < 2:
                 continue
             if not self._calibrated:
@@ -336,7 +338,8 @@ class SACAlgorithm(PackedAlgorithm):
                 self._calibrated = True
             self._owed += runner.rows * sac.updates_per_step
             if self._owed >= 1:
-                losses = learner.update_from_replay(self.replay, int(self._owed))
+                with self.stopwatch.measure(LEARN):
+                    losses = learner.update_from_replay(self.replay, int(self._owed))
                 self._owed -= int(self._owed)
         self.log_progress(self.steps_done - before, losses)
 
