@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -41,6 +41,17 @@ _PHASES = {
 }
 
 
+class _WithNote(Progress):
+    """A progress display with a line of text below its bars, cut where the terminal ends."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, then the text."""
+        yield from super().get_renderables()
+        yield Text(self.note, style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class TrainingScreen:
     """A progress bar with the time left, and below it the last iteration's speed, reward and losses; on stderr.
 
@@ -53,14 +64,13 @@ class TrainingScreen:
     name = "screen"
 
     def __init__(self, console: Console | None = None) -> None:
-        self._progress = Progress(
+        self._progress = _WithNote(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
             console=console or stderr(),
             refresh_per_second=_DRAWN_PER_SECOND,
             # Asked of the stream itself: FORCE_COLOR makes a console take a file for a terminal.
@@ -68,11 +78,13 @@ class TrainingScreen:
         )
         self._task: TaskID | None = None
         self._objectives: Sequence[str] = ()
+        self._last = ""
 
     def started(self, config: TrainingConfig, scenario: Scenario) -> None:
         """Draw the bar."""
         self._objectives = [objective.name for objective in scenario.objectives]
-        self._task = self._progress.add_task("train", total=config.steps, note="starting")
+        self._task = self._progress.add_task("train", total=config.steps)
+        self._progress.note = "starting"
         self._progress.start()
 
     def iteration(self, row: Mapping[str, float]) -> None:
@@ -83,18 +95,19 @@ class TrainingScreen:
         """
         check_interrupt()
         if self._task is not None:
-            self._progress.update(self._task, completed=row["step"], note=self._note(row))
+            self._last = self._progress.note = self._note(row)
+            self._progress.update(self._task, completed=row["step"])
 
     def finished(self, metrics: Mapping[str, float]) -> None:
-        """The training is done; what follows it may still take a moment."""
-        if self._task is not None:
-            self._progress.update(self._task, note="registering")
+        """The training is done; registering its policy may still take a moment."""
+        self._progress.note = "registering"
 
     def failed(self, problem: BaseException) -> None:
         """Leave the bar where it is."""
 
     def close(self) -> None:
-        """Stop drawing."""
+        """Draw the last iteration once more, and stop."""
+        self._progress.note = self._last
         self._progress.stop()
 
     def _note(self, row: Mapping[str, float]) -> str:
@@ -105,6 +118,8 @@ class TrainingScreen:
             figure = figure_of(key, self._objectives)
             if figure.gauge == "rlaas_training_loss":
                 parts.append(f"{key.replace('_', ' ')} {value:.3g}")
+            elif figure.gauge == "rlaas_training_gpu_utilization_ratio":
+                parts.append(f"GPU {figure.label} {value:.0%}")
         return " · ".join(parts)
 
 
@@ -137,7 +152,11 @@ def _facts(run: TrainingRun, version: PolicyVersion | None) -> list[tuple[str, s
     ]
     if "return" in metrics:
         facts.append(("return", f"{metrics['return']:.4g} over the last tenth"))
-    facts += [(key.replace("_", " "), f"{value:.4g}") for key, value in last.items() if key.endswith("_loss")]
+    facts += [
+        (key.replace("_", " "), f"{value:.4g} in the last iteration")
+        for key, value in last.items()
+        if key.endswith("_loss")
+    ]
     facts.append(("bundle", str(run.bundle)))
     if version is not None:
         facts.append(

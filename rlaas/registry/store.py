@@ -85,9 +85,17 @@ class Store:
         database = make_url(self.settings.tracking_uri).database if self._embedded else None
         if not database:
             return self._connected()
+        file = Path(f"{database}.lock")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError as problem:
+            reason = problem.strerror or str(problem)
+            raise OperatorError(
+                f"the registry's database {database} cannot be opened: {reason}", field="mlflow_url"
+            ) from problem
         # MLflow creates its tables when it first opens a database; two processes that do so at once break each other.
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{database}.lock").open("w") as lock, warnings.catch_warnings():
+        with file.open("w") as lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its migrations complain about its own tables
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = self._connected()

@@ -71,7 +71,7 @@ class MlflowRun:
         algorithm = algorithm_of(config, scenario)
         try:
             self._run = Registry(self._settings).open_run(
-                self._name, scenario=config.problem_name, algorithm=algorithm, params=self._params
+                self._name, scenario=scenario.name, algorithm=algorithm, params=self._params
             )
         except RlaasError as problem:
             raise ConfigurationError(f"mlflow_url: {problem.message}", field="mlflow_url") from problem

@@ -143,7 +143,7 @@ class Prometheus:
         """
         self._objectives = [objective.name for objective in scenario.objectives]
         self._wanted = config.steps
-        given = {"scenario": config.problem_name, "algorithm": algorithm_of(config, scenario), **self._labels}
+        given = {"scenario": scenario.name, "algorithm": algorithm_of(config, scenario), **self._labels}
         self._labels = {label: given[label] for label in RUN_LABELS}
         for board in self._boards:
             board.open()

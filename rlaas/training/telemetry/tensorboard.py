@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,15 +45,19 @@ class TensorBoard:
         Raises:
             ConfigurationError: it cannot be written.
         """
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import text
 
         self._objectives = [objective.name for objective in scenario.objectives]
         document = json.dumps(config.model_dump(mode="json"), indent=2)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # The names end in seconds: two files of one second would be one.
-            self._events = EventsWriter(str(self.folder / "events"), f".{os.getpid()}.{time.time_ns() % 10**9:09d}")
+            now = time.time_ns()
+            # TensorBoard takes the names in order; the nanoseconds tell two files of one second apart.
+            name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{os.getpid()}.{now % 10**9:09d}"
+            self._events = RecordWriter(str(self.folder / name))
+            self._events.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
             self._write(text("config", f"```json\n{document}\n```"), step=0)
             self._events.flush()
         except OSError as problem:
@@ -102,4 +107,4 @@ class TensorBoard:
     def _write(self, summary: Any, *, step: int) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._events.write(Event(wall_time=time.time(), step=step, summary=summary).SerializeToString())
