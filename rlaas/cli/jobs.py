@@ -75,7 +75,7 @@ def _train(
     metrics_host: MetricsHostOption = "127.0.0.1",
 ) -> None:
     """Train a policy by a config file and register it."""
-    from rlaas.cli.training_screen import training_document
+    from rlaas.cli.training_screen import TrainingLog, training_document
     from rlaas.pipeline import run_training
     from rlaas.training import load_config
 
@@ -83,7 +83,7 @@ def _train(
     telemetry = telemetry_config(tensorboard, metrics_port, metrics_host)
     settings = _settings()
     _connect(settings)
-    run, version = run_training(loaded, settings, progress=_log_progress("train"), telemetry=telemetry)
+    run, version = run_training(loaded, settings, telemetry=telemetry, reporters=[TrainingLog()])
     print_json(training_document(run, version))
 
 

@@ -27,7 +27,7 @@ from rlaas.training import TrainingConfig, TrainingRun
 from rlaas.training.telemetry import figure_of
 from rlaas.training.timing import PHASES
 
-__all__ = ["TrainingScreen", "training_document", "training_summary"]
+__all__ = ["TrainingLog", "TrainingScreen", "training_document", "training_summary"]
 
 # Drawing takes milliseconds, which the training does without: twice a second is enough for the eye.
 _DRAWN_PER_SECOND = 2
@@ -95,7 +95,7 @@ class TrainingScreen:
         """
         check_interrupt()
         if self._task is not None:
-            self._last = self._progress.note = self._note(row)
+            self._last = self._progress.note = " · ".join(_noted(row, self._objectives))
             self._progress.update(self._task, completed=row["step"])
 
     def finished(self, metrics: Mapping[str, float]) -> None:
@@ -110,17 +110,65 @@ class TrainingScreen:
         self._progress.note = self._last
         self._progress.stop()
 
-    def _note(self, row: Mapping[str, float]) -> str:
-        parts = [f"{row['steps_per_second']:,.0f} steps/s", f"reward {row['reward']:.4g}"]
-        if "return" in row:
-            parts.append(f"return {row['return']:.4g}")
-        for key, value in row.items():
-            figure = figure_of(key, self._objectives)
-            if figure.gauge == "rlaas_training_loss":
-                parts.append(f"{key.replace('_', ' ')} {value:.3g}")
-            elif figure.gauge == "rlaas_training_gpu_utilization_ratio":
-                parts.append(f"GPU {figure.label} {value:.0%}")
-        return " · ".join(parts)
+
+class TrainingLog:
+    """The same for a log, which draws no bars: a line on stderr at each tenth, and one about the time at the end."""
+
+    name = "log"
+
+    def __init__(self) -> None:
+        self._total, self._tenth = 1, -1
+        self._objectives: Sequence[str] = ()
+
+    def started(self, config: TrainingConfig, scenario: Scenario) -> None:
+        """Remember how many steps there are."""
+        self._total = config.steps
+        self._objectives = [objective.name for objective in scenario.objectives]
+
+    def iteration(self, row: Mapping[str, float]) -> None:
+        """Print a line, where another tenth is done.
+
+        Raises:
+            KeyboardInterrupt: one has arrived and was swallowed elsewhere.
+        """
+        check_interrupt()
+        done = min(int(row["step"]), self._total)
+        tenth = 10 * done // self._total
+        if tenth > self._tenth:
+            self._tenth = tenth
+            left = row["seconds"] * (self._total - done) / done
+            note = ", ".join(_noted(row, self._objectives))
+            _print(f"train: {done:,}/{self._total:,}, {left:,.0f} s left, {note}")
+
+    def finished(self, metrics: Mapping[str, float]) -> None:
+        """Print where the time went."""
+        seconds = metrics["seconds"]
+        shares = (f"{label} {metrics[f'seconds_{phase}'] / seconds:.0%}" for phase, label in _PHASES.items())
+        _print(f"train: {seconds:,.1f} s: {', '.join(shares)}")
+
+    def failed(self, problem: BaseException) -> None:
+        """Nothing: the error is said elsewhere."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _noted(row: Mapping[str, float], objectives: Sequence[str]) -> list[str]:
+    """Speed, reward, losses and GPUs of an iteration, as text."""
+    parts = [f"{row['steps_per_second']:,.0f} steps/s", f"reward {row['reward']:.4g}"]
+    if "return" in row:
+        parts.append(f"return {row['return']:.4g}")
+    for key, value in row.items():
+        figure = figure_of(key, objectives)
+        if figure.gauge == "rlaas_training_loss":
+            parts.append(f"{key.replace('_', ' ')} {value:.3g}")
+        elif figure.gauge == "rlaas_training_gpu_utilization_ratio":
+            parts.append(f"GPU {figure.label} {value:.0%}")
+    return parts
 
 
 def training_summary(run: TrainingRun, version: PolicyVersion | None) -> RenderableType:

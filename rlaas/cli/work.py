@@ -62,11 +62,12 @@ def train(
             )
         output = output.absolute()
     from rlaas.cli.training_screen import TrainingScreen, training_document, training_summary
+    from rlaas.training.telemetry import check_telemetry
 
+    settings = load_settings()
+    check_telemetry(telemetry, settings)
     with local_ray():
-        run, version = run_training(
-            chosen, load_settings(), output=output, telemetry=telemetry, reporters=[TrainingScreen()]
-        )
+        run, version = run_training(chosen, settings, output=output, telemetry=telemetry, reporters=[TrainingScreen()])
     if as_json:
         print_json(training_document(run, version))
         return

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaas.configfiles import read_config
-from rlaas.errors import ConfigurationError, check_choice
+from rlaas.errors import ConfigurationError, RlaasError, check_choice
 from rlaas.fronts import Front
 from rlaas.lake import Lake
 from rlaas.optimization import OptimizationConfig
@@ -112,9 +112,12 @@ def run_training(
         reporters: told as well.
 
     Raises:
-        ConfigurationError: a configuration that cannot work.
+        ConfigurationError: a configuration that cannot work, or telemetry that cannot start; nothing was begun.
+        InvalidInputError: not a usable alias; nothing was begun.
         TrainingError: training failed; nothing is registered.
+        RlaasError: the registration failed; the message says where the bundle is.
     """
+    check_alias(alias)
     folder = output if output is not None else _workdir(settings, "train")
     wanted = telemetry if telemetry is not None else TelemetryConfig()
     params = {"kind": "policy", **config_parameters(config)}
@@ -123,17 +126,22 @@ def run_training(
         version = None
         if config.scenario is not None:
             scenario = load(config.scenario, **config.options)
-            version = Registry(settings).register(
-                scenario.name,
-                run.bundle,
-                params=params,
-                metrics=run.metrics,
-                tags=_lineage(scenario, settings, config.seed),
-                documents={"front.json": run.front.to_dict()} if run.front else None,
-                curve=run.curve[watch.rows_logged :],
-                run_id=watch.mlflow_run_id,
-                alias=alias,
-            )
+            try:
+                version = Registry(settings).register(
+                    scenario.name,
+                    run.bundle,
+                    params=params,
+                    metrics=run.metrics,
+                    tags=_lineage(scenario, settings, config.seed),
+                    documents={"front.json": run.front.to_dict()} if run.front else None,
+                    curve=run.curve[watch.rows_logged :],
+                    run_id=watch.mlflow_run_id,
+                    alias=alias,
+                )
+            except RlaasError as problem:
+                # Hours of training must not be looked for.
+                message = f"{problem.message}; the policy is trained and not registered: {run.bundle}"
+                raise type(problem)(message, field=problem.field) from problem
     run_id = version.run_id if version is not None else watch.mlflow_run_id
     # After the block: closing is part of what can go wrong.
     return dataclasses.replace(run, mlflow_run_id=run_id, telemetry=watch.report()), version

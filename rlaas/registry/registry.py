@@ -132,6 +132,15 @@ class Registry:
         """The front that a version was chosen from (``front.json``), or None."""
         return self.document(name, version, FRONT)
 
+    def check_reachable(self) -> None:
+        """Ask once whether an MLflow server answers; a database is not asked.
+
+        Raises:
+            RetryableError: it does not.
+            OperatorError: its address is none.
+        """
+        self._store.check_reachable()
+
     def open_run(
         self, name: str, *, scenario: str, algorithm: str, params: Mapping[str, object] | None = None
     ) -> LiveRun:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.event_files import scalars
 from support.telemetry_kit import Recorder
 
-from rlaas.errors import TrainingError
+from rlaas.errors import InvalidInputError, OperatorError, TrainingError
 from rlaas.pipeline import run_training
 from rlaas.registry import Registry
 from rlaas.settings import Settings, load_settings
@@ -191,6 +191,26 @@ def test_a_training_that_ends_early_says_so_in_mlflow(
     logged = len((folder / "progress.jsonl").read_text().splitlines())
     assert logged == (0 if kind == "fails" else 3)
     assert len(_client(settings).get_metric_history(ended.info.run_id, "curve/reward")) == logged
+
+
+def test_a_registration_that_fails_says_where_the_policy_is(
+    local_ray: None, settings: Settings, tmp_path: Path
+) -> None:
+    nowhere = load_settings(home=settings.home, tenant="beta", artifact_url="/proc/nowhere")
+    with pytest.raises(OperatorError, match=f"trained and not registered: {tmp_path}/run/bundle$"):
+        run_training(TrainingConfig(**PPO), nowhere, output=tmp_path / "run")
+    assert (tmp_path / "run" / "bundle" / "bundle.json").is_file()
+    client = _client(settings)
+    (ended,) = client.search_runs([client.get_experiment_by_name("rlaas-beta").experiment_id])
+    assert ended.info.status == "FAILED"
+    # The training itself had come to its end.
+    assert ended.data.metrics["steps"] == 2048
+
+
+def test_an_alias_that_cannot_be_is_refused_before_the_training(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="is not usable"):
+        run_training(TrainingConfig(**PPO), settings, output=tmp_path / "run", alias="Latest!")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_reporter_that_breaks_does_not_end_the_training(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from rlaas.settings import Settings
 from rlaas.training.telemetry.gpus import Gpus, find_nvml
 from rlaas.training.telemetry.hub import Telemetry
 from rlaas.training.telemetry.jsonl import ProgressLog
-from rlaas.training.telemetry.mlflow import MlflowRun
+from rlaas.training.telemetry.mlflow import MlflowRun, check_mlflow
 from rlaas.training.telemetry.prometheus import Board, HttpBoard, Prometheus, RayBoard
 from rlaas.training.telemetry.reporter import Reporter, TelemetryReport
 from rlaas.training.telemetry.tensorboard import TensorBoard
 from rlaas.training.telemetry.throttle import Throttle
 
-__all__ = ["RunTelemetry", "TelemetryConfig"]
+__all__ = ["RunTelemetry", "TelemetryConfig", "check_telemetry"]
 
 # Shares of a training's time that its reports may take; with the progress log, some 20 us an iteration, below 1 %.
 _MLFLOW_SHARE = 0.004
@@ -68,6 +69,20 @@ class TelemetryConfig(BaseModel):
             raise ConfigurationError(f"{field}: {first['msg']} (got {first['input']!r})", field=field) from problem
 
 
+def check_telemetry(config: TelemetryConfig, settings: Settings) -> None:
+    """Refuse at once what would be refused when the training starts: for those who start a Ray before it.
+
+    Raises:
+        ConfigurationError: the port is taken, or no MLflow server answers; names the field.
+    """
+    if config.metrics_port is not None:
+        board = HttpBoard(config.metrics_host, config.metrics_port)
+        board.open()
+        board.close()
+    if config.mlflow:
+        check_mlflow(settings)
+
+
 class RunTelemetry(Telemetry):
     """The reporters of one run.
 
@@ -96,7 +111,7 @@ class RunTelemetry(Telemetry):
         boards += [self._http] if self._http is not None else []
         gauges = Throttle(config.interval_s, _PROMETHEUS_SHARE)
         prometheus = Prometheus(boards, run=folder.name, tenant=settings.tenant, throttle=gauges) if boards else None
-        batches = Throttle(config.mlflow_interval_s, _MLFLOW_SHARE)
+        batches = Throttle(config.mlflow_interval_s, _MLFLOW_SHARE, cost=time.thread_time)
         self._mlflow = (
             MlflowRun(settings, run=folder.name, params=params or {}, throttle=batches) if config.mlflow else None
         )

@@ -17,10 +17,26 @@ from rlaas.training.telemetry.throttle import Throttle
 if TYPE_CHECKING:
     from rlaas.settings import Settings
 
-__all__ = ["MlflowRun"]
+__all__ = ["MlflowRun", "check_mlflow"]
 
 _CURVE = "curve/"  # as a registration names the points of a curve
 _PATIENCE_INTERRUPTED_S = 5.0
+
+
+def check_mlflow(settings: Settings) -> None:
+    """Ask whether anything answers where MLflow should be; a database is looked at when the run starts.
+
+    Raises:
+        ConfigurationError: nothing does.
+    """
+    try:
+        Registry(settings).check_reachable()
+    except RlaasError as problem:
+        raise _refusal(problem) from problem
+
+
+def _refusal(problem: RlaasError) -> ConfigurationError:
+    return ConfigurationError(f"mlflow_url: {problem.message}", field="mlflow_url")
 
 
 class MlflowRun:
@@ -74,7 +90,7 @@ class MlflowRun:
                 self._name, scenario=scenario.name, algorithm=algorithm, params=self._params
             )
         except RlaasError as problem:
-            raise ConfigurationError(f"mlflow_url: {problem.message}", field="mlflow_url") from problem
+            raise _refusal(problem) from problem
         self.run_id = self._run.run_id
         self._courier = Courier("rlaas-mlflow")
 

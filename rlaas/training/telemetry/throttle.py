@@ -19,10 +19,20 @@ class Throttle:
         interval_s: seconds from one report to the next, at least.
         share: of the time, for the reports.
         clock: seconds that only grow.
+        cost: seconds that a report has cost, read before and after it; None for ``clock``. A thread that waits for a
+            server takes nothing from anybody: there ``time.thread_time`` counts.
     """
 
-    def __init__(self, interval_s: float, share: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._interval_s, self._share, self._clock = interval_s, share, clock
+    def __init__(
+        self,
+        interval_s: float,
+        share: float,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        cost: Callable[[], float] | None = None,
+    ) -> None:
+        self._interval_s, self._share = interval_s, share
+        self._clock, self._cost = clock, cost or clock
         self._next = -float("inf")
 
     def due(self) -> bool:
@@ -32,9 +42,9 @@ class Throttle:
     @contextmanager
     def spending(self) -> Iterator[None]:
         """Around a report: what it costs puts off the next one, also where it fails."""
-        started = self._clock()
+        started, before = self._clock(), self._cost()
         try:
             yield
         finally:
-            ended = self._clock()
-            self._next = max(started + self._interval_s, ended + (ended - started) / self._share)
+            spent = self._cost() - before
+            self._next = max(started + self._interval_s, self._clock() + spent / self._share)
