@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,7 @@ from training_toys import Toy
 
 from rlaas.errors import ConfigurationError
 from rlaas.training import Reporter, Telemetry, TelemetryConfig, TrainingConfig
-from rlaas.training.telemetry import GAUGES, figure_of
+from rlaas.training.telemetry import GAUGES, RUN_LABELS, figure_of
 from rlaas.training.telemetry.courier import Courier
 from rlaas.training.telemetry.gpus import Gpus, find_nvml
 from rlaas.training.telemetry.throttle import Throttle
@@ -97,6 +99,14 @@ def test_every_number_has_one_gauge_and_one_tag() -> None:
     assert figures["reward_near"].tag == "objective/near"
     # Looks like an objective's and is none: the learner's.
     assert (figures["reward_scale"].gauge, figures["reward_scale"].label) == ("rlaas_training_learner", "reward_scale")
+
+
+def test_the_documentation_has_every_gauge_with_its_labels(repository: Path) -> None:
+    text = (repository / "docs" / "telemetry.md").read_text()
+    rows = re.findall(r"^\| `(rlaas_training_\w+)` \|[^|]+\| (?:`(\w+)` )?\|$", text, re.MULTILINE)
+    assert rows == [(gauge.name, gauge.label or "") for gauge in GAUGES.values()]
+    (heading,) = re.findall(r"^\| gauge \| unit \| labels besides (.*) \|$", text, re.MULTILINE)
+    assert tuple(re.findall(r"`(\w+)`", heading)) == RUN_LABELS
 
 
 class FakeNvml:

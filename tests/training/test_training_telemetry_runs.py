@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.event_files import scalars
 from support.telemetry_kit import Recorder
 
-from rlaas.errors import InvalidInputError, OperatorError, TrainingError
+from rlaas.errors import InvalidInputError, OperatorError, RetryableError, TrainingError
 from rlaas.pipeline import run_training
-from rlaas.registry import Registry
+from rlaas.registry import LiveRun, Registry
 from rlaas.settings import Settings, load_settings
 from rlaas.training import TelemetryConfig, TrainingConfig, build_algorithm, train
 from rlaas.training.telemetry import RUN_LABELS
@@ -191,6 +191,29 @@ def test_a_training_that_ends_early_says_so_in_mlflow(
     logged = len((folder / "progress.jsonl").read_text().splitlines())
     assert logged == (0 if kind == "fails" else 3)
     assert len(_client(settings).get_metric_history(ended.info.run_id, "curve/reward")) == logged
+
+
+def test_the_registration_brings_the_rows_that_mlflow_has_missed(
+    local_ray: None, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, batches = LiveRun.log, 0
+
+    def flaky(self: LiveRun, points: Any) -> None:
+        nonlocal batches
+        batches += 1
+        if batches > 1:
+            raise RetryableError("the registry is busy: for the rest of the training", field="mlflow_url")
+        log(self, points)
+
+    monkeypatch.setattr(LiveRun, "log", flaky)
+    run, version = run_training(TrainingConfig(**SAC), settings, output=tmp_path / "missed", telemetry=EAGER)
+    assert run.telemetry is not None
+    assert run.telemetry.problems == {"mlflow": "the registry is busy: for the rest of the training"}
+    assert version is not None
+    assert version.run_id == run.telemetry.mlflow_run_id
+    history = _client(settings).get_metric_history(version.run_id, "curve/reward")
+    assert [(point.step, point.value) for point in history] == [(row["step"], row["reward"]) for row in run.curve]
+    assert _client(settings).get_run(version.run_id).info.status == "FINISHED"
 
 
 def test_a_registration_that_fails_says_where_the_policy_is(
