@@ -134,7 +134,7 @@ def run_training(
                     metrics=run.metrics,
                     tags=_lineage(scenario, settings, config.seed),
                     documents={"front.json": run.front.to_dict()} if run.front else None,
-                    curve=run.curve[watch.rows_logged :],
+                    curve=[row for row in run.curve if row["step"] > watch.logged_until],
                     run_id=watch.mlflow_run_id,
                     alias=alias,
                 )

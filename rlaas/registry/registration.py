@@ -12,7 +12,7 @@ from typing import Any
 from rlaas.bundles import MANIFEST, load_bundle, sha256_of
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
 from rlaas.registry.lineage import lineage_tags
-from rlaas.registry.runs import METRICS_PER_BATCH, chunks, log_params
+from rlaas.registry.runs import BUNDLE, METRICS_PER_BATCH, MISSING, chunks, log_params
 from rlaas.registry.store import Store
 from rlaas.registry.versions import (
     ALGORITHM_TAG,
@@ -28,12 +28,10 @@ from rlaas.registry.versions import (
     check_tags,
 )
 
-__all__ = ["BUNDLE", "DOCUMENTS", "MISSING", "OWN_RUN_TAG", "Registration"]
+__all__ = ["DOCUMENTS", "OWN_RUN_TAG", "Registration"]
 
-BUNDLE = "bundle"
 DOCUMENTS = "documents"
 OWN_RUN_TAG = "rlaas.registration"  # marks runs that exist only for a registration
-MISSING = ("RESOURCE_DOES_NOT_EXIST",)
 
 _TAGS_PER_BATCH = 100  # MLflow's limit
 

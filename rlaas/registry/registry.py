@@ -12,8 +12,8 @@ from typing import Any
 from rlaas.bundles import MANIFEST, load_bundle, sha256_of
 from rlaas.errors import BundleError, ConflictError, NotFoundError, OperatorError
 from rlaas.names import check_name
-from rlaas.registry.registration import BUNDLE, DOCUMENTS, MISSING, OWN_RUN_TAG, Registration
-from rlaas.registry.runs import LiveRun
+from rlaas.registry.registration import DOCUMENTS, OWN_RUN_TAG, Registration
+from rlaas.registry.runs import BUNDLE, MISSING, LiveRun
 from rlaas.registry.store import Store, local_folder
 from rlaas.registry.versions import (
     DIGEST_TAG,
@@ -160,6 +160,18 @@ class Registry:
         return LiveRun.begin(
             self._store, name, tenant=self.settings.tenant, scenario=scenario, algorithm=algorithm, params=params
         )
+
+    def resume_run(self, run_id: str) -> LiveRun | None:
+        """Go on with a run of :meth:`open_run` that another process has begun; it counts as running again.
+
+        Returns:
+            The run, or None where it is gone, deleted, or holds a bundle already.
+
+        Raises:
+            RetryableError: the MLflow server does not answer.
+            OperatorError: MLflow refused.
+        """
+        return LiveRun.again(self._store, run_id)
 
     def register(
         self,

@@ -10,8 +10,10 @@ from typing import Any
 from rlaas.registry.store import Store
 from rlaas.registry.versions import ALGORITHM_TAG, SCENARIO_TAG, TENANT_TAG, check_params
 
-__all__ = ["PROBLEM_TAG", "LiveRun", "chunks", "log_params"]
+__all__ = ["BUNDLE", "MISSING", "PROBLEM_TAG", "LiveRun", "chunks", "log_params"]
 
+BUNDLE = "bundle"  # folder of a run's artifacts
+MISSING = ("RESOURCE_DOES_NOT_EXIST",)
 PROBLEM_TAG = "rlaas.problem"  # why a run has failed
 
 # Limits of MLflow for one batch.
@@ -55,6 +57,21 @@ class LiveRun:
         run = cls(store, str(store.call("create_run", store.experiment(), tags=tags).info.run_id))
         log_params(store, run.run_id, texts)
         return run
+
+    @classmethod
+    def again(cls, store: Store, run_id: str) -> LiveRun | None:
+        """A run that was begun by another process, set to running; None where there is none to go on with.
+
+        Raises:
+            RetryableError: the server does not answer.
+            OperatorError: MLflow refused.
+        """
+        store.check_reachable()
+        found = store.call("get_run", run_id, expected=(*MISSING, "INVALID_PARAMETER_VALUE"))
+        if found is None or found.info.lifecycle_stage != "active" or store.call("list_artifacts", run_id, BUNDLE):
+            return None
+        store.call("update_run", run_id, status="RUNNING")
+        return cls(store, run_id)
 
     def log(self, points: Sequence[tuple[str, float, int, int]]) -> None:
         """Add points to the run's metrics; what is not finite is left out.

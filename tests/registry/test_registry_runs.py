@@ -40,6 +40,7 @@ def test_a_run_is_there_while_it_goes_on(registry: Registry, settings: Settings)
     assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "curve/loss")] == [(2, 0.5)]
 
     run.end("FAILED", "TrainingError: critic_loss became nan " + "x" * 1000)
+    assert registry.resume_run("0" * 32) is None
     ended = client.get_run(run.run_id)
     assert ended.info.status == "FAILED"
     assert ended.data.tags["rlaas.problem"].startswith("TrainingError: critic_loss became nan")
@@ -67,6 +68,7 @@ def test_a_policy_goes_into_the_run_that_made_it(
     assert still.data.params == {"lr": "0.001", "kind": "policy"}
     assert still.data.metrics == {"curve/return": 2.0, "gain": 0.5, "hypervolume": 0.25}
     assert len(client.get_metric_history(run.run_id, "gain")) == 1
+    assert registry.resume_run(run.run_id) is None, "it has its policy"
     run.end("FINISHED")
     assert client.get_run(run.run_id).info.status == "FINISHED"
     with pytest.raises(ConflictError, match="already holds a bundle"):

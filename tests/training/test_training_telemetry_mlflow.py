@@ -12,7 +12,7 @@ from support.processes import free_port
 from support.telemetry_kit import Clock, row
 from training_toys import Toy
 
-from rlaas.errors import ConfigurationError, TrainingError
+from rlaas.errors import ConfigurationError, RetryableError, TrainingError
 from rlaas.registry import LiveRun
 from rlaas.settings import Settings, load_settings
 from rlaas.training import RunTelemetry, Telemetry, TelemetryConfig, TrainingConfig
@@ -60,10 +60,10 @@ def test_rows_arrive_in_batches_and_none_is_left_out(store: Settings, monkeypatc
             # The courier's own time does not pass on the hand-set clock: let it finish.
             assert run._courier.wait(30)
             clock.now += 0.2
-        assert run.rows_logged >= 75
+        assert run.logged_until >= 75
         assert _client(store).get_run(run.run_id).info.status == "RUNNING"
         telemetry.finished({"steps": 100.0, "reward": 0.5})
-        assert run.rows_logged == 100
+        assert run.logged_until == 100
     # 20 seconds at one batch in five, and what was left.
     assert len(batches) == 5
     assert batches[0] == {1}
@@ -110,6 +110,54 @@ def test_a_run_of_which_nothing_more_is_heard_was_killed(store: Settings) -> Non
     assert _client(store).get_run(run.run_id).info.status == "KILLED"
 
 
+def test_a_training_that_goes_on_goes_on_in_its_run(store: Settings, tmp_path: Path) -> None:
+    def part(steps: range) -> RunTelemetry:
+        telemetry = RunTelemetry(TelemetryConfig(mlflow_interval_s=0), store, tmp_path / "run")
+        telemetry.started(CONFIG, Toy())
+        for step in steps:
+            telemetry.iteration(row(step))
+        return telemetry
+
+    first = part(range(1, 4))
+    # The process is killed here, as far as MLflow can tell: nothing more is heard of it.
+    second = part(range(3, 6))
+    assert second.mlflow_run_id == first.mlflow_run_id
+    assert _client(store).get_run(second.mlflow_run_id).info.status == "RUNNING"
+    second.finished({"steps": 5.0})
+    second.close()
+    assert second.logged_until == 5
+    points = _client(store).get_metric_history(second.mlflow_run_id, "curve/reward")
+    assert {3, 4, 5} <= {point.step for point in points} <= {1, 2, 3, 4, 5}
+    assert _client(store).get_run(second.mlflow_run_id).info.status == "FINISHED"
+    first.close()
+    # A run that is gone is no reason not to train.
+    _client(store).delete_run(second.mlflow_run_id)
+    third = part(range(5, 6))
+    third.close()
+    assert third.mlflow_run_id != second.mlflow_run_id
+    assert second.problems == third.problems == {}
+
+
+def test_what_did_not_arrive_is_sent_again_at_the_end(store: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, fails = LiveRun.log, [True]
+
+    def once_lost(self: LiveRun, points: Any) -> None:
+        if fails.pop() if fails else False:
+            raise RetryableError("lost on the way", field="mlflow_url")
+        log(self, points)
+
+    monkeypatch.setattr(LiveRun, "log", once_lost)
+    run = _run(store, Clock())
+    with Telemetry([run], say=lambda line: None) as telemetry:
+        telemetry.started(CONFIG, Toy())
+        telemetry.iteration(row(1))
+        assert run._courier is not None
+        assert run._courier.wait(30)
+        telemetry.finished({"steps": 1.0})
+    assert _steps(store, run) == [1]
+    assert run.logged_until == 1
+
+
 def test_a_server_that_is_killed_costs_the_curve_and_not_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +185,7 @@ def test_a_server_that_is_killed_costs_the_curve_and_not_the_training(
     assert said[0].startswith("mlflow has failed, the training goes on without it: the registry refused: API request")
     assert set(telemetry.problems) == {"mlflow"}
     # A registration would bring the others.
-    assert run.rows_logged == 1
+    assert run.logged_until == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "carrier-pigeon://roof"])

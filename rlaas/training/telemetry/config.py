@@ -113,7 +113,9 @@ class RunTelemetry(Telemetry):
         prometheus = Prometheus(boards, run=folder.name, tenant=settings.tenant, throttle=gauges) if boards else None
         batches = Throttle(config.mlflow_interval_s, _MLFLOW_SHARE, cost=time.thread_time)
         self._mlflow = (
-            MlflowRun(settings, run=folder.name, params=params or {}, throttle=batches) if config.mlflow else None
+            MlflowRun(settings, run=folder.name, params=params or {}, throttle=batches, memory=folder / "mlflow-run")
+            if config.mlflow
+            else None
         )
         # Those that leave files start last: a port or a server that is refused leaves the folder empty.
         wanted = (*others, prometheus, self._mlflow, self._log, self._board)
@@ -129,9 +131,9 @@ class RunTelemetry(Telemetry):
         return self._mlflow.run_id if self._mlflow is not None else None
 
     @property
-    def rows_logged(self) -> int:
-        """Rows that MLflow has; always the first ones."""
-        return self._mlflow.rows_logged if self._mlflow is not None else 0
+    def logged_until(self) -> float:
+        """``step`` of the last row that MLflow has, with every one before it; -1 for none."""
+        return self._mlflow.logged_until if self._mlflow is not None else -1.0
 
     def report(self) -> TelemetryReport:
         """Where everything is, and what went wrong."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlaas.errors import ConfigurationError, OperatorError, RlaasError
@@ -43,18 +45,19 @@ class MlflowRun:
     """Logs every row, in batches, from a thread of its own: a slow server costs the training nothing.
 
     A policy that is registered afterwards takes the same run (``run_id``), and brings the rows that are missing there
-    (those after the first ``rows_logged``).
+    (those after ``logged_until``).
 
     Args:
         settings: name the store and the tenant.
         run: name of the run.
         params: logged at the start.
         throttle: of the batches.
+        memory: file that remembers the run; a training that goes on in the same folder goes on in the same run.
         patience_s: how long the end of a training waits for what is still to be logged.
 
     Attributes:
         run_id: of the MLflow run, once it has started.
-        rows_logged: rows that MLflow has confirmed; always the first ones.
+        logged_until: ``step`` of the last row that MLflow has confirmed, and every one before it; -1 for none.
     """
 
     name = "mlflow"
@@ -66,9 +69,11 @@ class MlflowRun:
         run: str,
         params: Mapping[str, object],
         throttle: Throttle,
+        memory: Path | None = None,
         patience_s: float = 30.0,
     ) -> None:
         self._settings, self._name, self._params = settings, run, params
+        self._memory = memory
         self._throttle, self._patience_s = throttle, patience_s
         self._run: LiveRun | None = None
         self._courier: Courier | None = None
@@ -76,21 +81,31 @@ class MlflowRun:
         self._sent = 0  # of those, the first that are on their way
         self._status, self._reason = "KILLED", ""
         self.run_id: str | None = None
-        self.rows_logged = 0
+        self.logged_until = -1.0
 
     def started(self, config: TrainingConfig, scenario: Scenario) -> None:
-        """Create the run.
+        """Create the run, or go on with it.
 
         Raises:
-            ConfigurationError: MLflow cannot be reached, or refuses.
+            ConfigurationError: MLflow cannot be reached, or refuses; or the run cannot be remembered.
         """
-        algorithm = algorithm_of(config, scenario)
+        registry, algorithm = Registry(self._settings), algorithm_of(config, scenario)
         try:
-            self._run = Registry(self._settings).open_run(
-                self._name, scenario=scenario.name, algorithm=algorithm, params=self._params
-            )
+            if self._memory is not None and self._memory.is_file():
+                self._run = registry.resume_run(self._memory.read_text().strip())
+            if self._run is None:
+                self._run = registry.open_run(
+                    self._name, scenario=scenario.name, algorithm=algorithm, params=self._params
+                )
+            if self._memory is not None:
+                self._memory.parent.mkdir(parents=True, exist_ok=True)
+                self._memory.write_text(f"{self._run.run_id}\n")
         except RlaasError as problem:
             raise _refusal(problem) from problem
+        except OSError as problem:
+            raise ConfigurationError(
+                f"output: {self._memory} cannot be written: {problem.strerror or problem}", field="output"
+            ) from problem
         self.run_id = self._run.run_id
         self._courier = Courier("rlaas-mlflow")
 
@@ -123,19 +138,21 @@ class MlflowRun:
             return
         courier, run, self._courier = self._courier, self._run, None
         try:
-            if not courier.wait(self._patience_s):
-                raise self._unanswered()
+            self._await(courier)
             courier.send(lambda: run.end(self._status, self._reason))
-            if not courier.wait(self._patience_s):
-                raise self._unanswered()
+            self._await(courier)
             courier.check()
         finally:
             courier.stop()
 
     def _send_all(self, metrics: Mapping[str, float]) -> None:
         courier = self._connected()
-        self._confirm(courier)
+        self._await(courier)
+        # What went wrong before has been kept, and is sent once more now.
+        with contextlib.suppress(RlaasError):
+            self._confirm(courier)
         self._send(courier, metrics)
+        self._await(courier)
         self._confirm(courier)
 
     def _connected(self) -> Courier:
@@ -161,13 +178,16 @@ class MlflowRun:
         courier.send(log)
 
     def _confirm(self, courier: Courier) -> None:
-        """Wait until what was sent has arrived; raises what went wrong on the way, and then keeps it to be sent."""
-        if not courier.wait(self._patience_s):
-            raise self._unanswered()
+        """Forget the rows that have arrived; raises what went wrong on the way, and then keeps them to be sent."""
         sent, self._sent = self._sent, 0
         courier.check()
-        del self._waiting[:sent]
-        self.rows_logged += sent
+        if sent:
+            self.logged_until = self._waiting[sent - 1][1]["step"]
+            del self._waiting[:sent]
+
+    def _await(self, courier: Courier) -> None:
+        if not courier.wait(self._patience_s):
+            raise self._unanswered()
 
     def _unanswered(self) -> OperatorError:
         return OperatorError(f"MLflow has not answered for {self._patience_s:.0f} s", field="mlflow_url")
