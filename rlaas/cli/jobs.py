@@ -12,6 +12,7 @@ import typer
 
 from rlaas.cli.main import run
 from rlaas.cli.output import print_json
+from rlaas.cli.work import MetricsHostOption, MetricsPortOption, TensorBoardOption, telemetry_config
 from rlaas.settings import Settings, load_settings
 
 __all__ = ["optimize_job", "pipeline_job", "train_job"]
@@ -67,22 +68,23 @@ def _job(function: Callable[..., None]) -> Callable[[], None]:
     return entry
 
 
-def _train(config: ConfigOption) -> None:
+def _train(
+    config: ConfigOption,
+    tensorboard: TensorBoardOption = True,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+) -> None:
     """Train a policy by a config file and register it."""
+    from rlaas.cli.training_screen import TrainingLog, training_document
     from rlaas.pipeline import run_training
     from rlaas.training import load_config
 
     loaded = load_config(config)
+    telemetry = telemetry_config(tensorboard, metrics_port, metrics_host)
     settings = _settings()
     _connect(settings)
-    result, version = run_training(loaded, settings, progress=_log_progress("train"))
-    print_json(
-        {
-            "bundle": str(result.bundle),
-            "metrics": result.metrics,
-            "policy": {"name": version.name, "version": version.version} if version else None,
-        }
-    )
+    run, version = run_training(loaded, settings, telemetry=telemetry, reporters=[TrainingLog()])
+    print_json(training_document(run, version))
 
 
 def _optimize(config: ConfigOption) -> None:

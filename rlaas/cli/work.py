@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
-from rlaas.cli.output import JsonOption, bar, print_json
-from rlaas.errors import ConfigurationError
+from rlaas.cli.output import JsonOption, bar, check_folder, print_json
+from rlaas.errors import ConfigurationError, InvalidInputError
 
-__all__ = ["optimize", "train"]
+if TYPE_CHECKING:
+    from rlaas.training import TelemetryConfig
+
+__all__ = ["MetricsHostOption", "MetricsPortOption", "TensorBoardOption", "optimize", "telemetry_config", "train"]
+
+TensorBoardOption = Annotated[
+    bool, typer.Option("--tensorboard/--no-tensorboard", help="Write an event file into the run's folder.")
+]
+MetricsPortOption = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Serve the gauges for Prometheus on this port while training.")
+]
+MetricsHostOption = Annotated[str, typer.Option(help="Address of that port.")]
 
 
 def train(
@@ -18,6 +30,12 @@ def train(
     scenario: Annotated[str | None, typer.Option(help="Scenario, instead of a config file.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps (decisions); overrides the file.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; overrides the file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run, new or empty; default: one under the home's runs/.")
+    ] = None,
+    tensorboard: TensorBoardOption = True,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
     as_json: JsonOption = False,
 ) -> None:
     """Train a preference-conditioned policy and register it as a candidate."""
@@ -35,18 +53,32 @@ def train(
     else:
         defaults: dict[str, Any] = dict(load(str(scenario)).training_defaults)
         chosen = TrainingConfig(**{**defaults, "scenario": scenario, **overrides})
-    with local_ray(), bar("train") as advance:
-        run, version = run_training(chosen, load_settings(), progress=advance)
-    document = {
-        "bundle": str(run.bundle),
-        "metrics": run.metrics,
-        "policy": {"name": version.name, "version": version.version} if version else None,
-    }
+    telemetry = telemetry_config(tensorboard, metrics_port, metrics_host)
+    if output is not None:
+        check_folder(output)
+        if output.exists() and any(output.iterdir()):
+            raise InvalidInputError(
+                f"--output {output} is not empty; allowed: a new or an empty folder", field="output"
+            )
+        output = output.absolute()
+    from rlaas.cli.training_screen import TrainingScreen, training_document, training_summary
+    from rlaas.training.telemetry import check_telemetry
+
+    settings = load_settings()
+    check_telemetry(telemetry, settings)
+    with local_ray():
+        run, version = run_training(chosen, settings, output=output, telemetry=telemetry, reporters=[TrainingScreen()])
     if as_json:
-        print_json(document)
+        print_json(training_document(run, version))
         return
-    registered = f", registered as {version.name} version {version.version} (candidate)" if version else ""
-    typer.echo(f"trained{registered}; bundle in {run.bundle}")
+    Console().print(training_summary(run, version))
+
+
+def telemetry_config(tensorboard: bool, metrics_port: int | None, metrics_host: str) -> TelemetryConfig:
+    """What the options of ``train`` say about telemetry."""
+    from rlaas.training import TelemetryConfig
+
+    return TelemetryConfig(tensorboard=tensorboard, metrics_port=metrics_port, metrics_host=metrics_host)
 
 
 def optimize(

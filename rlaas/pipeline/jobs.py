@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaas.configfiles import read_config
-from rlaas.errors import ConfigurationError, check_choice
+from rlaas.errors import ConfigurationError, RlaasError, check_choice
 from rlaas.fronts import Front
 from rlaas.lake import Lake
 from rlaas.optimization import OptimizationConfig
@@ -27,7 +27,7 @@ from rlaas.pipeline.stages import (
 from rlaas.registry import PolicyVersion, Registry, check_alias, git_commit
 from rlaas.scenarios import Scenario, load
 from rlaas.settings import Settings
-from rlaas.training import TrainingConfig, TrainingRun, train
+from rlaas.training import Reporter, RunTelemetry, TelemetryConfig, TrainingConfig, TrainingRun, train
 
 __all__ = [
     "PipelineConfig",
@@ -89,31 +89,62 @@ def _lineage(scenario: Scenario, settings: Settings, seed: int) -> dict[str, Any
 
 
 def run_training(
-    config: TrainingConfig, settings: Settings, *, alias: str = "candidate", progress: Progress | None = None
+    config: TrainingConfig,
+    settings: Settings,
+    *,
+    alias: str = "candidate",
+    progress: Progress | None = None,
+    output: Path | None = None,
+    telemetry: TelemetryConfig | None = None,
+    reporters: Sequence[Reporter] = (),
 ) -> tuple[TrainingRun, PolicyVersion | None]:
-    """Train and register under the scenario's name.
+    """Train and register under the scenario's name, in the MLflow run that has followed the training.
 
     A run on a plain Gymnasium environment is trained but not registered: there is no scenario to serve it for.
 
+    Args:
+        config: what to train.
+        settings: where the registry is, and the home.
+        alias: of the new version.
+        progress: as of :func:`rlaas.training.train`.
+        output: folder of the run; None for a new one in the home.
+        telemetry: what follows the training; None for all that costs nothing to have.
+        reporters: told as well.
+
     Raises:
-        ConfigurationError: a configuration that cannot work.
+        ConfigurationError: a configuration that cannot work, or telemetry that cannot start; nothing was begun.
+        InvalidInputError: not a usable alias; nothing was begun.
         TrainingError: training failed; nothing is registered.
+        RlaasError: the registration failed; the message says where the bundle is.
     """
-    run = train(config, output=_workdir(settings, "train"), progress=progress)
-    if config.scenario is None:
-        return run, None
-    scenario = load(config.scenario, **config.options)
-    version = Registry(settings).register(
-        scenario.name,
-        run.bundle,
-        params={"kind": "policy", **config_parameters(config)},
-        metrics=run.metrics,
-        tags=_lineage(scenario, settings, config.seed),
-        documents={"front.json": run.front.to_dict()} if run.front else None,
-        curve=run.curve,
-        alias=alias,
-    )
-    return dataclasses.replace(run, mlflow_run_id=version.run_id), version
+    check_alias(alias)
+    folder = output if output is not None else _workdir(settings, "train")
+    wanted = telemetry if telemetry is not None else TelemetryConfig()
+    params = {"kind": "policy", **config_parameters(config)}
+    with RunTelemetry(wanted, settings, folder, params=params, others=reporters) as watch:
+        run = train(config, output=folder, progress=progress, reporter=watch)
+        version = None
+        if config.scenario is not None:
+            scenario = load(config.scenario, **config.options)
+            try:
+                version = Registry(settings).register(
+                    scenario.name,
+                    run.bundle,
+                    params=params,
+                    metrics=run.metrics,
+                    tags=_lineage(scenario, settings, config.seed),
+                    documents={"front.json": run.front.to_dict()} if run.front else None,
+                    curve=[row for row in run.curve if row["step"] > watch.logged_until],
+                    run_id=watch.mlflow_run_id,
+                    alias=alias,
+                )
+            except RlaasError as problem:
+                # Hours of training must not be looked for.
+                message = f"{problem.message}; the policy is trained and not registered: {run.bundle}"
+                raise type(problem)(message, field=problem.field) from problem
+    run_id = version.run_id if version is not None else watch.mlflow_run_id
+    # After the block: closing is part of what can go wrong.
+    return dataclasses.replace(run, mlflow_run_id=run_id, telemetry=watch.report()), version
 
 
 def config_parameters(config: TrainingConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 from rlaas.bundles import MANIFEST, load_bundle, sha256_of
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
 from rlaas.registry.lineage import lineage_tags
+from rlaas.registry.runs import BUNDLE, METRICS_PER_BATCH, MISSING, chunks, log_params
 from rlaas.registry.store import Store
 from rlaas.registry.versions import (
+    ALGORITHM_TAG,
     DIGEST_TAG,
     METRICS_TAG,
     PARAMS_TAG,
+    SCENARIO_TAG,
     TENANT_TAG,
     check_alias,
     check_document_name,
@@ -25,16 +28,12 @@ from rlaas.registry.versions import (
     check_tags,
 )
 
-__all__ = ["BUNDLE", "DOCUMENTS", "MISSING", "OWN_RUN_TAG", "Registration"]
+__all__ = ["DOCUMENTS", "OWN_RUN_TAG", "Registration"]
 
-BUNDLE = "bundle"
 DOCUMENTS = "documents"
 OWN_RUN_TAG = "rlaas.registration"  # marks runs that exist only for a registration
-MISSING = ("RESOURCE_DOES_NOT_EXIST",)
 
-_PARAMS_PER_BATCH = 100  # limits of MLflow
-_TAGS_PER_BATCH = 100
-_METRICS_PER_BATCH = 1000
+_TAGS_PER_BATCH = 100  # MLflow's limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +103,8 @@ class Registration:
                 METRICS_TAG: json.dumps(numbers, sort_keys=True),
                 PARAMS_TAG: json.dumps(texts, sort_keys=True),
                 TENANT_TAG: tenant,
-                "rlaas.scenario": manifest.scenario,
-                "rlaas.algorithm": manifest.algorithm,
+                SCENARIO_TAG: manifest.scenario,
+                ALGORITHM_TAG: manifest.algorithm,
             },
             metrics=numbers,
             params=texts,
@@ -159,21 +158,19 @@ class Registration:
         """Parameters, metrics, curve and tags for MLflow's own pages."""
         entities = store.mlflow.entities
         now_ms = int(time.time() * 1000)
-        # MLflow refuses to change a parameter: what the training has logged under the same key stays.
-        known = store.call("get_run", run_id).data.params
-        params = [entities.Param(key, text) for key, text in self.params.items() if key not in known]
-        points = [*((key, value, 0) for key, value in self.metrics.items()), *self.points]
+        log_params(store, run_id, self.params)
+        # What the training has logged itself is not logged twice.
+        known = store.call("get_run", run_id).data.metrics
+        points = [(key, value, 0) for key, value in self.metrics.items() if known.get(key) != value] + self.points
         metrics = [entities.Metric(key, value, now_ms, step) for key, value, step in points]
         tags = [entities.RunTag(k, v) for k, v in self.tags.items() if k not in (METRICS_TAG, PARAMS_TAG)]
-        for chunk in _chunks(params, _PARAMS_PER_BATCH):
-            store.call("log_batch", run_id, params=chunk)
-        for chunk in _chunks(metrics, _METRICS_PER_BATCH):
+        for chunk in chunks(metrics, METRICS_PER_BATCH):
             store.call("log_batch", run_id, metrics=chunk)
-        for chunk in _chunks(tags, _TAGS_PER_BATCH):
+        for chunk in chunks(tags, _TAGS_PER_BATCH):
             store.call("log_batch", run_id, tags=chunk)
 
     def _create_version(self, store: Store, run_id: str) -> int:
-        model_tags = {TENANT_TAG: self.tenant, "rlaas.scenario": self.tags["rlaas.scenario"]}
+        model_tags = {TENANT_TAG: self.tenant, SCENARIO_TAG: self.tags[SCENARIO_TAG]}
         store.call("create_registered_model", self.name, model_tags, expected=("RESOURCE_ALREADY_EXISTS",))
         source = f"{store.artifact_root(run_id)}/{BUNDLE}"
         created = store.call("create_model_version", self.name, source=source, run_id=run_id, tags=self.tags)
@@ -190,11 +187,6 @@ class Registration:
                 store.call("delete_run", run_id)
         except Exception as second:  # whatever it is, the first error is the one to report
             problem.add_note(f"clearing up run {run_id} failed as well: {second}")
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _json_text(name: str, content: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from rlaas.bundles import MANIFEST, load_bundle, sha256_of
 from rlaas.errors import BundleError, ConflictError, NotFoundError, OperatorError
 from rlaas.names import check_name
-from rlaas.registry.registration import BUNDLE, DOCUMENTS, MISSING, OWN_RUN_TAG, Registration
+from rlaas.registry.registration import DOCUMENTS, OWN_RUN_TAG, Registration
+from rlaas.registry.runs import BUNDLE, MISSING, LiveRun
 from rlaas.registry.store import Store, local_folder
 from rlaas.registry.versions import (
     DIGEST_TAG,
@@ -131,6 +132,47 @@ class Registry:
         """The front that a version was chosen from (``front.json``), or None."""
         return self.document(name, version, FRONT)
 
+    def check_reachable(self) -> None:
+        """Ask once whether an MLflow server answers; a database is not asked.
+
+        Raises:
+            RetryableError: it does not.
+            OperatorError: its address is none.
+        """
+        self._store.check_reachable()
+
+    def open_run(
+        self, name: str, *, scenario: str, algorithm: str, params: Mapping[str, object] | None = None
+    ) -> LiveRun:
+        """Begin a run of MLflow that can be logged to while the work goes on.
+
+        Args:
+            name: as MLflow's pages show it.
+            scenario: what is trained on.
+            algorithm: what trains.
+            params: what it is done with.
+
+        Raises:
+            InvalidInputError: a parameter is not acceptable; nothing was stored.
+            RetryableError: the MLflow server does not answer.
+            OperatorError: MLflow refused.
+        """
+        return LiveRun.begin(
+            self._store, name, tenant=self.settings.tenant, scenario=scenario, algorithm=algorithm, params=params
+        )
+
+    def resume_run(self, run_id: str) -> LiveRun | None:
+        """Go on with a run of :meth:`open_run` that another process has begun; it counts as running again.
+
+        Returns:
+            The run, or None where it is gone, deleted, or holds a bundle already.
+
+        Raises:
+            RetryableError: the MLflow server does not answer.
+            OperatorError: MLflow refused.
+        """
+        return LiveRun.again(self._store, run_id)
+
     def register(
         self,
         name: str,
@@ -157,7 +199,8 @@ class Registry:
             tags: further facts, for example the versions of the lake tables (``{"lake": {"silver.transitions": 7}}``).
             documents: JSON documents by file name (``{"front.json": ...}``).
             curve: rows of a learning curve, each with its ``step``; rows without one are numbered.
-            run_id: an MLflow run (the training) that shall hold the bundle; by default a new one.
+            run_id: an MLflow run (the training, see :meth:`open_run`) that shall hold the bundle; by default a new
+                one. It may still be open, and stays so; parameters and metrics that it has are not logged again.
             alias: moved to the new version at the end; None leaves the aliases alone.
 
         Raises:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import httpx
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -24,6 +25,7 @@ from rlaas.settings import Settings
 __all__ = ["Store", "import_mlflow", "local_folder"]
 
 _PATIENCE_S = 60.0
+_REACHABLE_S = 10.0
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -83,9 +85,17 @@ class Store:
         database = make_url(self.settings.tracking_uri).database if self._embedded else None
         if not database:
             return self._connected()
+        file = Path(f"{database}.lock")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError as problem:
+            reason = problem.strerror or str(problem)
+            raise OperatorError(
+                f"the registry's database {database} cannot be opened: {reason}", field="mlflow_url"
+            ) from problem
         # MLflow creates its tables when it first opens a database; two processes that do so at once break each other.
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{database}.lock").open("w") as lock, warnings.catch_warnings():
+        with file.open("w") as lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its migrations complain about its own tables
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = self._connected()
@@ -95,6 +105,25 @@ class Store:
     def _connected(self) -> Any:
         uri = self.settings.tracking_uri
         return self.mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def check_reachable(self) -> None:
+        """Ask an MLflow server for any answer at all, once: its client would go on asking for minutes.
+
+        Raises:
+            RetryableError: there is none.
+            OperatorError: the address is no address.
+        """
+        uri = self.settings.tracking_uri
+        if not uri.startswith(("http:", "https:")):
+            return
+        try:
+            httpx.get(uri, timeout=_REACHABLE_S)
+        except httpx.InvalidURL as problem:
+            raise OperatorError(
+                f"{uri!r} is no address of an MLflow server: {problem}", field="mlflow_url"
+            ) from problem
+        except httpx.TransportError as problem:
+            raise RetryableError(f"no MLflow server answers at {uri}: {problem}", field="mlflow_url") from problem
 
     def call(self, method: str, *args: Any, expected: tuple[str, ...] = (), **kwargs: Any) -> Any:
         """Call a method of ``mlflow.MlflowClient``.
@@ -175,7 +204,8 @@ class Store:
                 cause: Exception = problem
             except SQLAlchemyError as problem:  # opening a store is not within MLflow's own wrapper
                 reason = str(problem).strip().splitlines()[0][:300]
-                busy = isinstance(problem, OperationalError)
+                # A database that is not there, or not to be written, will not be so in a minute either.
+                busy = isinstance(problem, OperationalError) and not (self._embedded and "locked" not in reason)
                 cause = problem
             except OSError as problem:
                 raise OperatorError(f"the registry's artifacts: {problem}", field="artifact_url") from problem

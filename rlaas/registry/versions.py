@@ -29,6 +29,8 @@ DIGEST_TAG = "rlaas.digest"
 METRICS_TAG = "rlaas.metrics"
 PARAMS_TAG = "rlaas.params"
 TENANT_TAG = "rlaas.tenant"
+SCENARIO_TAG = "rlaas.scenario"
+ALGORITHM_TAG = "rlaas.algorithm"
 RESERVED_PREFIXES = ("rlaas.", "mlflow.", "lineage.")
 
 # MLflow refuses dots in aliases and keeps "latest" and "v<number>"; a digit first would read as a version.

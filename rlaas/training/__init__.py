@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from rlaas.training.problems import GymnasiumScenario
     from rlaas.training.results import TrainingRun
     from rlaas.training.runs import build_algorithm, train
+    from rlaas.training.telemetry import Reporter, RunTelemetry, Telemetry, TelemetryConfig, TelemetryReport
 
 __all__ = [
     "GymnasiumScenario",
     "PPOSettings",
     "PolicyController",
+    "Reporter",
+    "RunTelemetry",
     "SACSettings",
+    "Telemetry",
+    "TelemetryConfig",
+    "TelemetryReport",
     "TrainingConfig",
     "TrainingRun",
     "build_algorithm",
@@ -39,6 +45,11 @@ __all__ = [
 _HOMES = {
     "GymnasiumScenario": "problems",
     "PolicyController": "evaluation",
+    "Reporter": "telemetry",
+    "RunTelemetry": "telemetry",
+    "Telemetry": "telemetry",
+    "TelemetryConfig": "telemetry",
+    "TelemetryReport": "telemetry",
     "TrainingRun": "results",
     "build_algorithm": "runs",
     "evaluate_policy": "evaluation",

@@ -24,12 +24,17 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    ENV_STEP_TIMER,
     EPISODE_LEN_MEAN,
     EPISODE_RETURN_MEAN,
     LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_EPISODES,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
 )
 
 from rlaas.errors import TrainingError
@@ -43,11 +48,19 @@ from rlaas.training.packed_module import PackedModule
 from rlaas.training.packed_runner import PackedRunner
 from rlaas.training.problems import check_training, problem_of
 from rlaas.training.rollouts import Rollout, SampledRewards
+from rlaas.training.timing import ENVIRONMENT, LEARN, SAMPLE, SYNC, Stopwatch
 
 __all__ = ["LostLearnerError", "PackedAlgorithm", "PackedConfig"]
 
 
 RUNNER_PATIENCE_S = 60.0
+# RLlib's own places for the seconds of an iteration.
+_TIMERS: dict[str, tuple[str, ...]] = {
+    SAMPLE: (TIMERS, ENV_RUNNER_SAMPLING_TIMER),
+    ENVIRONMENT: (ENV_RUNNER_RESULTS, ENV_STEP_TIMER),
+    LEARN: (TIMERS, LEARNER_UPDATE_TIMER),
+    SYNC: (TIMERS, SYNCH_WORKER_WEIGHTS_TIMER),
+}
 
 
 class LostLearnerError(TrainingError):
@@ -177,6 +190,9 @@ class PackedAlgorithm(Algorithm):
 
     def setup(self, config: Any) -> None:
         """RLlib's setup, then one module for all that happens in this process."""
+        self.stopwatch = Stopwatch(SAMPLE, LEARN, SYNC)
+        self._timed: dict[str, float] = {}
+        self._remote_environment = 0.0
         super().setup(config)
         self.training = cast(PackedConfig, self.config).training_config
         scenario = self.scenario
@@ -219,6 +235,16 @@ class PackedAlgorithm(Algorithm):
         return self._steps
 
     @property
+    def time_spent(self) -> dict[str, float]:
+        """Seconds so far in this process by ``sample``, ``learn``, ``sync`` and, a part of ``sample``, ``environment``.
+
+        ``sync`` is the exchange of parameters with learners and runners elsewhere: none where they share one module.
+        With remote runners ``environment`` is their mean.
+        """
+        environment = self.runner.stopwatch.seconds[ENVIRONMENT] + self._remote_environment
+        return {**self.stopwatch.seconds, ENVIRONMENT: environment}
+
+    @property
     def num_runners(self) -> int:
         """Remote runners; 0 where this process steps the environments."""
         return int(self.config.num_env_runners)
@@ -237,9 +263,11 @@ class PackedAlgorithm(Algorithm):
         Raises:
             TrainingError: see :meth:`on_learners`.
         """
-        answers = self._answers(method, arguments)
-        self.updates = int(self._answers("count_updates", {})[0])
-        self.follow_learners()
+        with self.stopwatch.measure(LEARN):
+            answers = self._answers(method, arguments)
+        with self.stopwatch.measure(SYNC):
+            self.updates = int(self._answers("count_updates", {})[0])
+            self.follow_learners()
         return {name: float(np.mean([losses[name] for losses in answers])) for name in answers[0]}
 
     def _answers(self, method: str, arguments: Mapping[str, Any]) -> list[Any]:
@@ -275,12 +303,13 @@ class PackedAlgorithm(Algorithm):
         Raises:
             TrainingError: no runner has been alive for a minute.
         """
-        if self.num_runners:
-            rollout = self._gather(steps, at_random)
-        else:
-            rollout = self.runner.sample(num_timesteps=steps, random_actions=at_random)
-            self.sampled.add(self.runner.pop_rewards())
-        self._take_in(rollout)
+        with self.stopwatch.measure(SAMPLE):
+            if self.num_runners:
+                rollout = self._gather(steps, at_random)
+            else:
+                rollout = self.runner.sample(num_timesteps=steps, random_actions=at_random)
+                self.sampled.add(self.runner.pop_rewards())
+            self._take_in(rollout)
         return rollout
 
     def _gather(self, steps: int, at_random: bool) -> Rollout:
@@ -300,9 +329,10 @@ class PackedAlgorithm(Algorithm):
             time.sleep(0.5)
             self.restore_env_runners(group)
             answers = group.foreach_env_runner(order, local_env_runner=False)
-        for _, sums in answers:
+        for _, sums, _ in answers:
             self.sampled.add(sums)
-        return Rollout.joined([Rollout.of_arrays(found) for found, _ in answers])
+        self._remote_environment += sum(seconds for *_, seconds in answers) / len(answers)
+        return Rollout.joined([Rollout.of_arrays(found) for found, *_ in answers])
 
     def _take_in(self, rollout: Rollout) -> None:
         seen = rollout.observation if self._steps == 0 else rollout.observation[1:]
@@ -344,6 +374,10 @@ class PackedAlgorithm(Algorithm):
         for name in (NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME):
             self.metrics.log_value((ENV_RUNNER_RESULTS, name), steps, reduce="lifetime_sum")
         _log_each(self.metrics, (LEARNER_RESULTS, DEFAULT_MODULE_ID), losses.items())
+        spent, before = self.time_spent, self._timed
+        for phase, place in _TIMERS.items():
+            _log_each(self.metrics, place[:-1], [(place[-1], spent[phase] - before.get(phase, 0.0))])
+        self._timed = spent
         if self.sampled.returns:
             figures = {
                 EPISODE_RETURN_MEAN: float(np.mean(self.sampled.returns)),
@@ -420,10 +454,14 @@ def _call(method: str, arguments: Mapping[str, Any], learner: Any) -> Any:
         return problem
 
 
-def _sample_remotely(message: Any, steps: int, at_random: bool, runner: PackedRunner) -> tuple[dict[str, Any], Any]:
+def _sample_remotely(
+    message: Any, steps: int, at_random: bool, runner: PackedRunner
+) -> tuple[dict[str, Any], SampledRewards, float]:
+    """A rollout's arrays, the sums since the last one, and the seconds that the environment took of it."""
     runner.receive(*ray.get(message))
+    before = runner.stopwatch.seconds[ENVIRONMENT]
     rollout = runner.sample(num_timesteps=steps, random_actions=at_random)
-    return rollout.arrays(), runner.pop_rewards()
+    return rollout.arrays(), runner.pop_rewards(), runner.stopwatch.seconds[ENVIRONMENT] - before
 
 
 def _state_of(runner: PackedRunner) -> dict[str, Any]:

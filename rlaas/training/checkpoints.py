@@ -2,7 +2,7 @@
 
 A run's folder holds ``<steps>/`` for each checkpoint: RLlib's own files under ``algorithm/``, the progress so far in
 ``curve.json``, and ``checkpoint.json`` with the sha256 of every file, written last. A folder is built under another
-name, flushed to the disk, then renamed. What the replay buffer has taken in since the last checkpoint goes into one more
+name, flushed to the disk, then renamed. What the replay buffer has taken in since the last checkpoint goes into another
 file under ``replay/``; older files are named again. RLlib's files are cloudpickle: load them only where they were
 written.
 """
@@ -10,6 +10,7 @@ written.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -95,7 +96,7 @@ class CheckpointStore:
             last = self.newest()
             kept = f"the last good one is {last.folder}" if last else "there is no earlier one"
             raise TrainingError(
-                f"the checkpoint at {algo.steps_done} steps could not be written: {problem.strerror or problem}; {kept}",
+                f"checkpoint at {algo.steps_done} steps could not be written: {problem.strerror or problem}; {kept}",
                 field="output",
             ) from problem
         self._prune()
@@ -134,8 +135,11 @@ class CheckpointStore:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{since:012d}-{total:012d}.npy"
             partial = path.with_suffix(PARTIAL)
+            # Into memory first: to a full disk numpy itself does not say what is wrong.
+            content = io.BytesIO()
+            np.save(content, algo.replay.rows_since(since))
             with partial.open("wb") as file:
-                np.save(file, algo.replay.rows_since(since))
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(path)

@@ -121,6 +121,7 @@ class TrainingConfig(_Document):
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.
         evaluation_preferences: number of preferences evaluated: modes first, then points spread over the simplex.
         evaluation_steps, evaluation_warmup, evaluation_replicas: see :func:`rlaas.scenarios.evaluate`.
+        checkpoint_interval: iterations between two checkpoints; 0 writes the last one only.
         threads: torch threads while training. Networks this small are slower on more than one.
 
     Raises:
@@ -154,6 +155,7 @@ class TrainingConfig(_Document):
     evaluation_steps: int = Field(default=200, ge=1)
     evaluation_warmup: int = Field(default=20, ge=0)
     evaluation_replicas: int = Field(default=1, ge=1)
+    checkpoint_interval: int = Field(default=20, ge=0)
     threads: int = Field(default=1, ge=1)
 
     def __init__(self, **data: Any) -> None:

@@ -32,6 +32,7 @@ from rlaas.training.conditioning import Focus, anchors_of, sample_preferences
 from rlaas.training.config import TrainingConfig
 from rlaas.training.problems import problem_of
 from rlaas.training.rollouts import Rollout, SampledRewards
+from rlaas.training.timing import ENVIRONMENT, Stopwatch
 
 __all__ = ["PackedRunner"]
 
@@ -48,6 +49,7 @@ class PackedRunner(EnvRunner, Checkpointable):
         super().__init__(config=config, **kwargs)
         self.training = TrainingConfig(**config.env_config["training"])
         self.scenario = problem_of(self.training)
+        self.stopwatch = Stopwatch(ENVIRONMENT)
         index, remote = int(self.worker_index or 0), int(config.num_env_runners)
         self.module: Any = config.build_module() if index else None
         seed: int | list[int] = self.training.seed
@@ -120,8 +122,11 @@ class PackedRunner(EnvRunner, Checkpointable):
                     action, extra = module.explore_at_random(rows, self._generator), {}
                 else:
                     action, extra, memory = module.explore(observation[t], preference[t], noise[t], memory)
+                chosen = self._to_environment(action)
+                with self.stopwatch.measure(ENVIRONMENT):
+                    answer = self.env.step(chosen)
                 # An environment may reuse its output arrays: all of them are copied.
-                seen[t + 1], earned, terminated[t], truncated[t], infos = self.env.step(self._to_environment(action))
+                seen[t + 1], earned, terminated[t], truncated[t], infos = answer
                 reward[t, :, :n_objectives] = earned
                 if self._constraints:
                     reward[t, :, n_objectives:] = self._margins(infos)

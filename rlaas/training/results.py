@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlaas.fronts import Front
+from rlaas.training.telemetry.reporter import TelemetryReport
 
 __all__ = ["TrainingRun", "write_checkpoint"]
 
@@ -21,11 +22,14 @@ class TrainingRun:
     Attributes:
         bundle: folder of the exported bundle.
         checkpoint: folder from which training could continue. RLlib's are cloudpickle: load them only where written.
-        metrics: final figures by name.
+        metrics: final figures by name. ``seconds`` is the time until the last update, and the sum of its parts
+            ``seconds_environment`` (stepping it), ``seconds_sample`` (the rest of sampling), ``seconds_learn``,
+            ``seconds_sync`` (weights between learner and runners) and ``seconds_other``.
         curve: one row per iteration: ``step`` (decisions taken), ``reward`` (scalarised, mean per decision),
             ``return`` (mean of the episodes that ended), ``reward_<objective>`` (mean step reward of each), losses.
         front: the policy at several preferences on the evaluation seeds, or None if none were configured.
-        mlflow_run_id: id of the MLflow run once the policy is registered, else None.
+        mlflow_run_id: id of the MLflow run: that of the registered policy, or of a training that was logged live.
+        telemetry: where its traces are, or None where nobody listened.
     """
 
     bundle: Path
@@ -34,6 +38,7 @@ class TrainingRun:
     curve: list[dict[str, float]]
     front: Front | None
     mlflow_run_id: str | None
+    telemetry: TelemetryReport | None = None
 
 
 def write_checkpoint(folder: Path, **networks: Mapping[str, Tensor]) -> Path:

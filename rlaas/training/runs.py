@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,56 +13,165 @@ from typing import Any
 
 import numpy as np
 
+from rlaas.errors import ConfigurationError, TrainingError
 from rlaas.fronts import Front
 from rlaas.objectives import Preference
 from rlaas.registry import git_commit
 from rlaas.scenarios import Scenario
+from rlaas.training.checkpoints import Checkpoint, CheckpointStore
 from rlaas.training.conditioning import spread_preferences
 from rlaas.training.config import Algorithm, TrainingConfig
 from rlaas.training.evaluation import evaluate_policy, preference_label
 from rlaas.training.problems import algorithm_of, problem_of
+from rlaas.training.resources import running_ray
 from rlaas.training.results import TrainingRun
+from rlaas.training.telemetry import Reporter, Telemetry
+from rlaas.training.timing import breakdown
 
 __all__ = ["build_algorithm", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
+CONFIG = "config.json"
 FINAL_SHARE = 0.1
+LOSSES_BORNE = 3
+"""Times that a learner may be lost between two checkpoints."""
+
+log = logging.getLogger(__name__)
 
 
-def train(config: TrainingConfig, *, output: Path, progress: Progress | None = None) -> TrainingRun:
+def train(
+    config: TrainingConfig,
+    *,
+    output: Path,
+    progress: Progress | None = None,
+    reporter: Reporter | None = None,
+    resume: bool = False,
+) -> TrainingRun:
     """Train one preference-conditioned policy in this process.
 
-    A local Ray is started if none is running (and stopped again); ``RAY_ADDRESS`` is honoured.
+    A local Ray is started if none is running (and stopped again); ``RAY_ADDRESS`` is honoured. A learner's process that
+    dies costs what was learned since the last checkpoint, and no more.
 
     Args:
         config: what to train.
-        output: folder for ``bundle/`` and ``checkpoint/``; made if missing.
+        output: folder for ``bundle/``, ``checkpoints/`` and ``config.json``; made if missing.
         progress: called after every iteration with the decisions taken, those wanted, and the curve's last row.
+        reporter: told how the training goes; whoever made it closes it.
+        resume: continue from the newest whole checkpoint in ``output``, or begin where there is none yet. On one
+            runner on the CPU, and where the environment can be copied, what comes out is what would have without the
+            interruption, bit for bit.
 
     Raises:
-        ConfigurationError: the configuration cannot work; raised before anything starts.
-        TrainingError: a loss became infinite or NaN.
+        ConfigurationError: the configuration cannot work, is not that of the run to resume, or the reporter cannot
+            start; raised before anything starts. Also: ``output`` holds checkpoints and ``resume`` is false.
+        TrainingError: a loss became infinite or NaN, or a checkpoint could not be written; names the last good one.
     """
     scenario = problem_of(config)
     algorithm = algorithm_of(config, scenario)
     output = Path(output).absolute()
+    store = CheckpointStore(output / "checkpoints")
+    first = _resumable(config, output, store, resume)
     output.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    with _ray(), _threads(config.threads):
-        algo = build_algorithm(config, algorithm)
-        try:
-            curve = _run(algo, config, progress)
-            seconds = time.perf_counter() - started
-            checkpoint = Path(algo.save_to_path(str(output / "checkpoint")))
-            bundle = _export(algo, config, scenario, algorithm, output / "bundle")
-            metrics = _final(curve, int(algo.steps_done), int(algo.updates), seconds)
-        finally:
-            algo.stop()
-    front = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
+    _remember(config, output)
+    if not isinstance(reporter, Telemetry):
+        # What it raises later on is then said, and does not end the training.
+        reporter = Telemetry([reporter] if reporter is not None else [])
+    reporter.started(config, scenario)
+    try:
+        started = time.perf_counter()
+        with running_ray(config), _threads(config.threads):
+            algo, curve, checkpoint = _trained(config, algorithm, store, first, progress, reporter, started)
+            try:
+                seconds = time.perf_counter() - started
+                bundle = _export(algo, config, scenario, algorithm, output / "bundle")
+                metrics = _final(curve, int(algo.steps_done), int(algo.updates), seconds)
+                metrics |= breakdown(algo.time_spent, seconds)
+            finally:
+                algo.stop()
+        front = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
+    except BaseException as problem:
+        reporter.failed(problem)
+        raise
+    reporter.finished(metrics)
     return TrainingRun(
         bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=None
     )
+
+
+def _resumable(config: TrainingConfig, output: Path, store: CheckpointStore, resume: bool) -> Checkpoint | None:
+    """The checkpoint to continue from, if any.
+
+    Raises:
+        ConfigurationError: there is one and nobody wants to continue, or it is another configuration's.
+    """
+    newest = store.newest()
+    if newest is not None and not resume:
+        raise ConfigurationError(
+            f"{output} holds the checkpoints of a run that reached {newest.steps} steps; resume it, or choose another "
+            "folder",
+            field="output",
+        )
+    known = output / CONFIG
+    if not resume or not known.is_file():
+        return newest
+    there, here = json.loads(known.read_text()), config.model_dump(mode="json")
+    changed = [name for name in here if there.get(name) != here[name]]
+    if changed:
+        name = changed[0]
+        raise ConfigurationError(
+            f"{output} was begun with {name} {json.dumps(there.get(name))}, not {json.dumps(here[name])}; "
+            "resume with the configuration it was begun with",
+            field=name,
+        )
+    return newest
+
+
+def _remember(config: TrainingConfig, output: Path) -> None:
+    partial = output / f"{CONFIG}.partial"
+    partial.write_text(config.model_dump_json(indent=1))
+    partial.replace(output / CONFIG)
+
+
+def _trained(
+    config: TrainingConfig,
+    algorithm: Algorithm,
+    store: CheckpointStore,
+    first: Checkpoint | None,
+    progress: Progress | None,
+    reporter: Reporter,
+    started: float,
+) -> tuple[Any, list[dict[str, float]], Path]:
+    """The algorithm after its last step, its curve and last checkpoint; begun anew where a learner is lost."""
+    from rlaas.training.algorithm import LostLearnerError
+
+    lost = 0
+    while True:
+        algo = build_algorithm(config, algorithm)
+        try:
+            curve: list[dict[str, float]] = []
+            if first is not None:
+                store.restore(algo, first)
+                curve = list(first.curve)
+            return algo, curve, _run(algo, config, store, curve, progress, reporter, started)
+        except LostLearnerError as problem:
+            algo.stop()
+            before, first = first, store.newest()
+            lost = 1 if first is not None and (before is None or first.steps > before.steps) else lost + 1
+            if lost > LOSSES_BORNE:
+                raise
+            log.warning("%s; going on from %s", problem.message, f"{first.steps} steps" if first else "the start")
+        except TrainingError as problem:
+            algo.stop()
+            last = store.newest()
+            if last is None or str(last.folder) in problem.message:
+                raise
+            raise TrainingError(
+                f"{problem.message}; the last good checkpoint is {last.folder}", field=problem.field
+            ) from problem
+        except BaseException:
+            algo.stop()
+            raise
 
 
 def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
@@ -104,10 +214,20 @@ def evaluate_front(scenario: Scenario, bundle: Path, config: TrainingConfig) -> 
     return Front.of(scenario.name, scenario.objectives, candidates, scenario.reference_hash)
 
 
-def _run(algo: Any, config: TrainingConfig, progress: Progress | None) -> list[dict[str, float]]:
+def _run(
+    algo: Any,
+    config: TrainingConfig,
+    store: CheckpointStore,
+    curve: list[dict[str, float]],
+    progress: Progress | None,
+    reporter: Reporter,
+    started: float,
+) -> Path:
+    """Train to the end, adding to ``curve``, with a checkpoint every so many iterations; returns the last one."""
     names = [o.name for o in algo.scenario.objectives]
-    curve: list[dict[str, float]] = []
+    saved: Path | None = None
     while algo.steps_done < config.steps:
+        before, steps_before = time.perf_counter(), algo.steps_done
         algo.train()
         sampled = algo.sampled
         rows = max(sampled.rows, 1)
@@ -115,11 +235,23 @@ def _run(algo: Any, config: TrainingConfig, progress: Progress | None) -> list[d
         row |= {f"reward_{name}": float(v) for name, v in zip(names, sampled.vector / rows, strict=True)}
         if sampled.returns:
             row["return"] = float(np.mean(sampled.returns))
+        for constraint, multiplier, (top, bottom) in zip(
+            config.constraints, algo.multipliers, sampled.parts, strict=True
+        ):
+            row[f"constraint_{constraint.part}"] = float(top / bottom) if bottom else math.nan
+            row[f"multiplier_{constraint.part}"] = float(multiplier)
         row |= algo.last_losses
         curve.append(row)
+        # The curve itself holds no times: the same seed gives the same curve.
+        now = time.perf_counter()
+        speed = {"seconds": now - started, "steps_per_second": (algo.steps_done - steps_before) / (now - before)}
+        reporter.iteration({**row, **speed, **breakdown(algo.time_spent, now - started)})
+        saved = None
+        if config.checkpoint_interval and len(curve) % config.checkpoint_interval == 0:
+            saved = store.save(algo, curve, now - started)
         if progress is not None:
             progress(min(algo.steps_done, config.steps), config.steps, dict(row))
-    return curve
+    return saved or store.save(algo, curve, time.perf_counter() - started)
 
 
 def _final(curve: list[dict[str, float]], steps: int, updates: int, seconds: float) -> dict[str, float]:
@@ -164,28 +296,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """A running Ray: the caller's, that of ``RAY_ADDRESS``, or a minimal local one that ends with the block."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            object_store_memory=100 * 1024 * 1024,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -31,6 +31,7 @@ from rlaas.cli.main import app, run
         (["train"], "exactly one of --config and --scenario"),
         (["train", "--scenario", "chess"], "unknown scenario 'chess'"),
         (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["train", "--scenario", "network5g", "--metrics-port", "70000"], "--metrics-port"),
         (["optimize", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["policies", "promote", "ghost", "1"], "ghost"),

@@ -194,3 +194,17 @@ class RecallToy(DiscreteToy):
 
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
         return RecallEnv(self, num_envs, seed)
+
+
+class LaterBrokenEnv(ToyEnv):
+    """Pays NaN from its 200th step on."""
+
+    def step(self, actions: np.ndarray) -> Any:
+        self.paid = getattr(self, "paid", 0) + 1
+        observation, reward, terminated, truncated, infos = super().step(actions)
+        return observation, reward * (np.nan if self.paid > 200 else 1.0), terminated, truncated, infos
+
+
+class LaterBrokenToy(Toy):
+    def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
+        return LaterBrokenEnv(self, num_envs, seed)

@@ -1,0 +1,83 @@
+"""What Prometheus scrapes is what pods offer, and what the dashboards ask for is what a training exports."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from support.manifests import OVERLAYS, Document, of_kind, pod_templates, render
+
+from rlaas.training.telemetry import GAUGES, RUN_LABELS
+
+SELECTOR = re.compile(r"\b(ray_\w+)(?:\{([^}]*)\})?")
+
+
+@pytest.fixture(scope="module")
+def documents(repository: Path) -> list[Document]:
+    return render(repository / "clusters" / "monitoring")
+
+
+@pytest.fixture(scope="module")
+def dashboard(documents: list[Document]) -> dict[str, Any]:
+    (config_map,) = of_kind(documents, "ConfigMap")
+    kubernetes_validate.validate(config_map, "1.31", strict=True)
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (content,) = config_map["data"].values()
+    loaded: dict[str, Any] = json.loads(content)
+    return loaded
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_ray_node_is_scraped_and_lets_prometheus_in(
+    overlay: str, documents: list[Document], repository: Path
+) -> None:
+    (monitor,) = of_kind(documents, "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    platform = render(repository / "clusters" / "overlays" / overlay)
+    (namespace,) = of_kind(platform, "Namespace")
+    assert namespace["metadata"]["name"] in monitor["spec"]["namespaceSelector"]["matchNames"]
+    open_ports = [
+        port["port"]
+        for policy in of_kind(platform, "NetworkPolicy")
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+        if peer.get("namespaceSelector", {}).get("matchLabels") == {"rlaas.io/monitoring": "true"}
+        for port in rule["ports"]
+    ]
+    for name, template in pod_templates(platform):
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items(), name
+        (container,) = template["spec"]["containers"]
+        (port,) = (port["containerPort"] for port in container["ports"] if port["name"] == endpoint["port"])
+        assert port in open_ports, name
+
+
+def test_the_dashboard_asks_for_gauges_that_exist_by_labels_they_have(dashboard: dict[str, Any]) -> None:
+    asked = set()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            found = SELECTOR.findall(target["expr"])
+            assert found, target["expr"]
+            own = set()
+            for metric, labels in found:
+                gauge = GAUGES[metric.removeprefix("ray_")]
+                asked.add(gauge.name)
+                own |= {gauge.label} - {None}
+                assert set(re.findall(r"(\w+)=~", labels)) == {"scenario", "run"} <= set(RUN_LABELS)
+            # A gauge with a label of its own is several lines, which the legend has to tell apart.
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) - {"run"} == own, target
+    assert asked == set(GAUGES), "every gauge is on a panel"
+
+
+def test_panels_neither_overlap_nor_stick_out(dashboard: dict[str, Any]) -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24, panel["title"]
+        taken |= cells
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
