@@ -1,4 +1,4 @@
-"""Runs that are interrupted, killed, starved of disk or fed NaN: what is left, and that they go on as if nothing was."""
+"""Runs that are interrupted, killed, starved of disk or fed NaN: what is left, and that they go on unharmed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_replay_is_written_once(local_ray: None, tmp_path: Path) -> None:
         store.save(algo, [], 0.0)
         contents.append({path.name: path.read_bytes() for path in (store.folder / "replay").iterdir()})
     width = algo.replay.rows_since(0).shape[1]
-    for earlier, later in zip(contents, contents[1:], strict=False):
+    for earlier, later in pairwise(contents):
         fresh = [name for name in later if name not in earlier]
         assert len(fresh) == 1
         first, last = (int(part) for part in fresh[0].removesuffix(".npy").split("-"))
