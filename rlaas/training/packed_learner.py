@@ -20,6 +20,8 @@ from rlaas.training.packed_module import PackedModule
 
 __all__ = ["PackedLearner"]
 
+RETURNS_BATCH = 256
+
 
 class PackedLearner(TorchLearner):
     """A learner with its own update loop and generator, both part of its checkpoint.
@@ -120,7 +122,8 @@ class PackedLearner(TorchLearner):
             return
         m = self.net.n_objectives
         mean_reward = values[:, :m] * (1.0 - self.config.gamma) / self.net.reward_scale[:m]
-        self.net.returns.fit(self._returns_optimizer, preference, mean_reward)
+        for rows in torch.split(torch.randperm(len(values), generator=self.generator), RETURNS_BATCH):
+            self.net.returns.fit(self._returns_optimizer, preference[rows], mean_reward[rows])
 
     def focus(self) -> Focus | None:
         """Preferences that are expected to add to the front, with their chances; None where all are drawn alike."""

@@ -246,11 +246,11 @@ class SACLearner(PackedLearner):
         twins = self._target.forward(torch.cat((inside[first], action[first]), dim=1))
         wanted = self._discounted(batch, weights, twins, temperature * log_prob[first])
 
-        self.observe_returns(batch["preference"], twins.mean(dim=0))
-
         now, action, log_prob = inside[second], action[second], log_prob[second]
         inputs = torch.cat((torch.cat((now, batch["action"]), dim=1), torch.cat((now, action), dim=1)))
         twins = self._critic.forward(inputs)
+        # What the policy as it is now would get, not what was done when the transition was stored.
+        self.observe_returns(batch["preference"], twins[:, second].mean(dim=0))
         error = twins[:, first] - wanted
         bounded = error.clamp(-HUBER_DELTA, HUBER_DELTA)
         # Huber's loss: half the square of the bounded part, and the slope there for the rest.

@@ -23,8 +23,9 @@ __all__ = ["ReturnModel", "chebyshev_weights", "expected_gains"]
 SHARPNESS = 10.0
 """How much more the worst gap counts than one of half its size: a factor of exp(5)."""
 AUGMENTATION = 0.05
+OPTIMISM = 0.1
 LATTICE_POINTS = 64
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-2
 
 
 class ReturnModel(nn.Module):
@@ -38,10 +39,12 @@ class ReturnModel(nn.Module):
     offset: Tensor
     spread: Tensor
     before: Tensor
+    best: Tensor
+    worst: Tensor
     points: Tensor
     known: Tensor
 
-    def __init__(self, n_objectives: int, hidden: int = 32) -> None:
+    def __init__(self, n_objectives: int, hidden: int = 64) -> None:
         super().__init__()
         last = nn.Linear(hidden, n_objectives)
         nn.init.zeros_(last.weight)
@@ -52,6 +55,8 @@ class ReturnModel(nn.Module):
         self.register_buffer("offset", torch.zeros(n_objectives))
         self.register_buffer("spread", torch.ones(n_objectives))
         self.register_buffer("before", torch.zeros(len(points), n_objectives))
+        self.register_buffer("best", torch.zeros(n_objectives))
+        self.register_buffer("worst", torch.zeros(n_objectives))
         self.register_buffer("known", torch.tensor(False))
 
     def forward(self, preference: Tensor) -> Tensor:
@@ -68,6 +73,8 @@ class ReturnModel(nn.Module):
         if not bool(self.known):
             self.offset.copy_(returns.mean(dim=0))
             self.spread.copy_(returns.std(dim=0).clamp_min(1e-6))
+            self.best.copy_(self.offset)
+            self.worst.copy_(self.offset)
             self.known.fill_(True)
         wanted = (returns - self.offset) / self.spread
         with torch.enable_grad():
@@ -75,11 +82,16 @@ class ReturnModel(nn.Module):
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+        now = self(self.points).detach()
+        torch.maximum(self.best, now.amax(dim=0), out=self.best)
+        torch.minimum(self.worst, now.amin(dim=0), out=self.worst)
 
     def ideal(self) -> Tensor:
-        """The best of each objective over all preferences [n_objectives]."""
-        best: Tensor = self(self.points).amax(dim=0)
-        return best
+        """A little more than the best that each objective ever had under any preference [n_objectives].
+
+        Of all times: the best of the present would follow policies down that have settled on a compromise.
+        """
+        return self.best + OPTIMISM * (self.best - self.worst)
 
     def gains(self) -> NDArray[np.float64]:
         """Chances of each lattice point by :func:`expected_gains`, from the change since the last call."""

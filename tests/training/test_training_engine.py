@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import gymnasium
@@ -277,7 +279,8 @@ def test_runners_in_other_processes(kind: str, local_ray: None) -> None:
     assert len(first.unique()) == 8
     # A runner dies in its process: the others' experience is learned from, and it comes back.
     group = algo.env_runner_group
-    group.foreach_env_runner_async(lambda runner: __import__("os")._exit(1), remote_worker_ids=[1])
+    pids = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+    os.kill(pids[0], signal.SIGKILL)
     before, rows = algo.steps_done, []
     for _ in range(20):
         algo.train()

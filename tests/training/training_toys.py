@@ -208,3 +208,18 @@ class LaterBrokenEnv(ToyEnv):
 class LaterBrokenToy(Toy):
     def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
         return LaterBrokenEnv(self, num_envs, seed)
+
+
+class HollowEnv(ToyEnv):
+    """Nothing to see: what one objective gains the other loses faster, so that weighted sums want either end."""
+
+    def step(self, actions: np.ndarray) -> Any:
+        observation, _, terminated, truncated, infos = super().step(actions)
+        share = (np.asarray(actions)[:, 0] + 2.0) / 4.0
+        reward = np.stack([share**2, (1.0 - share) ** 2], axis=1) * infos["denominators"]
+        return observation, reward, terminated, truncated, {**infos, "numerators": reward}
+
+
+class HollowToy(Toy):
+    def vector_env(self, num_envs: int, seed: int | Sequence[int] = 0) -> VectorScenarioEnv:
+        return HollowEnv(self, num_envs, seed)
