@@ -16,6 +16,7 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
@@ -295,6 +296,8 @@ class PackedRunner(EnvRunner, Checkpointable):
             self.num_env_steps_sampled_lifetime = int(state[NUM_ENV_STEPS_SAMPLED_LIFETIME])
         if COMPONENT_RL_MODULE in state and self.module is not None:
             weights = state[COMPONENT_RL_MODULE]
+            if isinstance(weights, ray.ObjectRef):
+                weights = ray.get(weights)
             self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
         if "env" not in state:
             return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from support.processes import free_port
+from support.processes import RLAAS, TESTS, environment, free_port
 from support.telemetry_kit import row
 from support.toy import ToyScenario
 
@@ -172,10 +173,11 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str], config: P
     import ray
 
     config.write_text("environment: CartPole-v1\nsteps: 100\n")
+    before = ray.is_initialized()
     assert run(app, ["train", "--config", str(config), *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert not ray.is_initialized()
+    assert ray.is_initialized() == before, "another test's Ray is none of this command's"
     (line,) = err.splitlines()
     return line
 
@@ -206,22 +208,37 @@ def test_a_folder_that_holds_something_is_refused(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.ray
-def test_train_leaves_one_document_and_every_trace(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_train_leaves_one_document_and_every_trace(repository: Path, tmp_path: Path) -> None:
     config, output = tmp_path / "cartpole.yaml", tmp_path / "run"
     config.write_text(
-        "environment: CartPole-v1\nnum_envs: 16\nsteps: 2048\nppo: {rollout_length: 32, minibatch: 128}\n"
+        "environment: CartPole-v1\nnum_envs: 16\nsteps: 2048\nppo:\n  rollout_length: 32\n  minibatch: 128\n"
     )
-    port = str(free_port())
-    assert run(app, ["train", "--config", str(config), "--output", str(output), "--metrics-port", port, "--json"]) == 0
-    out, err = capsys.readouterr()
-    document = json.loads(out)
-    assert err == "", "where stderr is no terminal, it holds errors and nothing else"
+    arguments = [
+        "train",
+        "--config",
+        str(config),
+        "--output",
+        str(output),
+        "--metrics-port",
+        str(free_port()),
+        "--json",
+    ]
+    done = subprocess.run(
+        [RLAAS, *arguments],
+        env=environment(tmp_path / "home", PYTHONPATH=f"{repository}:{TESTS}"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "where stderr is no terminal, it holds warnings and errors and nothing else"
+    document = json.loads(done.stdout)
     assert document["policy"] is None
     assert document["telemetry"]["problems"] == {}
-    assert document["telemetry"]["mlflow_run_id"]
+    assert document["telemetry"]["mlflow_run_id"] == (output / "mlflow-run").read_text().strip()
     assert len(Path(document["telemetry"]["progress_log"]).read_text().splitlines()) == 4
     assert len(list(Path(document["telemetry"]["tensorboard"]).iterdir())) == 1
     assert Path(document["bundle"]) == output / "bundle"
-    assert sum(v for k, v in document["metrics"].items() if k.startswith("seconds_")) == pytest.approx(
-        document["metrics"]["seconds"]
-    )
+    metrics = document["metrics"]
+    assert sum(v for k, v in metrics.items() if k.startswith("seconds_")) == pytest.approx(metrics["seconds"])

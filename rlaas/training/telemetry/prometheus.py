@@ -177,8 +177,9 @@ class Prometheus:
         if self._left_out is not None:
             self._show(self._left_out)
         # A gauge keeps its last value: a run that is over must not look as if it were going on at full speed.
-        self._set("rlaas_training_running", 0)
         self._set("rlaas_training_steps_per_second", 0)
+        # Last: whoever sees it sees the final values of the others.
+        self._set("rlaas_training_running", 0)
 
     def _show(self, row: Mapping[str, float]) -> None:
         self._left_out = None
