@@ -22,7 +22,7 @@ from rlaas.training.evaluation import evaluate_policy, preference_label
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.results import TrainingRun
 
-__all__ = ["build_algorithm", "train"]
+__all__ = ["build_algorithm", "check_training", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -43,9 +43,7 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
         ConfigurationError: the configuration cannot work; raised before anything starts.
         TrainingError: a loss became infinite or NaN.
     """
-    scenario = problem_of(config)
-    algorithm = algorithm_of(config, scenario)
-    _check_rows(config, algorithm, scenario)
+    scenario, algorithm = check_training(config)
     output = Path(output).absolute()
     output.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -63,6 +61,18 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
     return TrainingRun(
         bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=None
     )
+
+
+def check_training(config: TrainingConfig) -> tuple[Scenario, Algorithm]:
+    """The problem of ``config`` and the algorithm for it, after refusing what cannot work; nothing is built.
+
+    Raises:
+        ConfigurationError: naming the field and what to change.
+    """
+    scenario = problem_of(config)
+    algorithm = algorithm_of(config, scenario)
+    _check_rows(config, algorithm, scenario)
+    return scenario, algorithm
 
 
 def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
