@@ -124,13 +124,13 @@ class Book(Callback):
         record = self.record(trial)
         record.figures = {name: float(result[name]) for name in self._metrics if name in result}
         record.failure = result.get(FAILURE)
-        age, values = int(result[_AGE]), values_of(trial.config["point"])
-        row: dict[str, Any] = {"report": age, STEPS: int(result[STEPS]), **record.figures}
-        if values != record.values or not record.reports:
-            row["values"] = values
-        record.values = values
+        # As the trial had them: population based training has changed those of ``trial.config`` by now.
+        age, record.values = int(result[_AGE]), values_of(result["config"]["point"])
         # One that goes on from a checkpoint says some things again.
-        record.reports = [*(old for old in record.reports if old["report"] < age), row]
+        kept = [row for row in record.reports if row["report"] < age]
+        before = next((row["values"] for row in reversed(kept) if "values" in row), None)
+        changed = {} if record.values == before else {"values": record.values}
+        record.reports = [*kept, {"report": age, STEPS: int(result[STEPS]), **record.figures, **changed}]
         if result.get(FINISHED):
             record.status = "finished"
         self.write()
