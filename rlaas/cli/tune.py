@@ -32,19 +32,20 @@ def tune(
     loaded, settings = configured(config, trials=trials, seed=seed), load_settings()
     folder = search_folder(config, output, settings)
     check_folder(folder)
-    with bar("tune", figures=("trials", "best")) as advance:
-        result = search(
-            loaded,
-            output=folder,
-            settings=settings,
-            resume=resume,
-            progress=advance,
-            notice=lambda message: stderr().print(message, style="yellow", markup=False, highlight=False),
-        )
+    try:
+        with bar("tune", figures=("ended", "confirmed", "running", "best")) as advance:
+            result = search(loaded, output=folder, settings=settings, resume=resume, progress=advance, notice=_notice)
+    except KeyboardInterrupt:
+        _notice(f"the search in {folder} goes on with --resume")
+        raise
     if as_json:
         print_json(tuning_document(result))
         return
     _print(result)
+
+
+def _notice(message: str) -> None:
+    stderr().print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def configured(config: Path, *, trials: int | None = None, seed: int | None = None) -> TuningConfig:

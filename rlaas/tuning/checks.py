@@ -29,7 +29,7 @@ class Aim:
         named = config.scheduler.metric if isinstance(config.scheduler, Asha) else None
         self.ranked_by = named or self.metrics[0]
         own = dict(zip(self.metrics, self.directions, strict=True))
-        self.ranked = _mode(own.get(self.ranked_by) or direction_of(self.ranked_by, scenario))
+        self.ranked = _mode(own.get(self.ranked_by) or direction_of(self.ranked_by, scenario, "scheduler.metric"))
         self.reported = tuple(dict.fromkeys((*self.metrics, self.ranked_by)))
 
     @property

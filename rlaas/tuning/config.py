@@ -281,10 +281,13 @@ def _translate(problem: ValidationError, model: type[BaseModel]) -> Configuratio
     if isinstance(cause, ConfigurationError):
         inner = ".".join([*location, *([cause.field] if cause.field else [])])
         return ConfigurationError(f"{field}: {cause.message}" if field else cause.message, field=inner or None)
+    if first["type"] == "union_tag_invalid":
+        told = first["ctx"]
+        allowed = told["expected_tags"].replace("'", "")
+        return ConfigurationError(f"{field}: unknown kind {told['tag']!r}; allowed: {allowed}", field=field)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        allowed = sorted(model.model_fields) if len(location) == 1 else []
-        hint = f"; allowed: {', '.join(allowed)}" if allowed else ""
+        hint = f"; allowed: {', '.join(sorted(model.model_fields))}" if len(location) == 1 else ""
         return ConfigurationError(f"unknown key {field!r}{hint}", field=field)
     return ConfigurationError(f"{field}: {message}", field=field)
 

@@ -77,6 +77,7 @@ def confirm(
                 steps=config.training.steps,
                 metric=aim.ranked_by,
                 mode=aim.ranked,
+                counted="confirmed",
             )
         )
     if notice is not None:

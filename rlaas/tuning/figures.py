@@ -51,8 +51,8 @@ def is_evaluated(metric: str) -> bool:
     return metric != SECONDS and not metric.startswith((TRAINING_REWARD, TRAINING_RETURN))
 
 
-def direction_of(metric: str, scenario: Scenario) -> str:
-    """``maximize`` or ``minimize``, where nothing else was asked for.
+def direction_of(metric: str, scenario: Scenario, field: str = "objectives") -> str:
+    """``maximize`` or ``minimize``, where nothing else was asked for; ``field`` is where the metric was named.
 
     Raises:
         ConfigurationError: the scenario has no such metric; names those it has.
@@ -60,7 +60,7 @@ def direction_of(metric: str, scenario: Scenario) -> str:
     known = known_metrics(scenario)
     if metric not in known:
         raise ConfigurationError(
-            f"unknown metric {metric!r} for {scenario.name}; allowed: {', '.join(known)}", field="objectives"
+            f"unknown metric {metric!r} for {scenario.name}; allowed: {', '.join(known)}", field=field
         )
     if metric == SECONDS:
         return "minimize"

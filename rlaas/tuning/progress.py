@@ -31,10 +31,21 @@ class Reporter(Callback):
         steps: decisions of each.
         metric: whose best value so far is shown.
         mode: ``max`` or ``min``.
+        counted: name under which the number of trials that are over is shown.
     """
 
-    def __init__(self, book: Book, progress: Progress, *, trials: int, steps: int, metric: str, mode: str) -> None:
-        self._book, self._progress = book, progress
+    def __init__(
+        self,
+        book: Book,
+        progress: Progress,
+        *,
+        trials: int,
+        steps: int,
+        metric: str,
+        mode: str,
+        counted: str = "ended",
+    ) -> None:
+        self._book, self._progress, self._counted = book, progress, counted
         self._trials, self._steps, self._metric, self._best = trials, steps, metric, max if mode == "max" else min
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -42,7 +53,7 @@ class Reporter(Callback):
         records = list(self._book.records.values())
         ended = [record for record in records if record.status in ("finished", "stopped", "failed")]
         done = len(ended) * self._steps + sum(min(r.steps, self._steps) for r in records if r not in ended)
-        note = {"trials": float(len(ended))}
+        note = {self._counted: float(len(ended)), "running": float(sum(r.status == "running" for r in records))}
         values = [v for r in records if (v := r.figures.get(self._metric)) is not None and math.isfinite(v)]
         if values:
             note["best"] = self._best(values)

@@ -24,8 +24,10 @@ def tuning_ray() -> Iterator[None]:
 
     # Another folder's would not find the toys in its workers, which take over the environment of their raylet.
     ray.shutdown()
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (TOYS, str(Path(__file__).parent), before)))
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_worker_niceness")}
+    # Ray's workers yield to everything else, which on a busy machine means that a test hardly moves.
+    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (TOYS, str(Path(__file__).parent), before["PYTHONPATH"])))
     # Unix sockets allow some 100 characters: a short folder of our own.
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
     ray.init(
@@ -39,7 +41,8 @@ def tuning_ray() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value

@@ -30,7 +30,7 @@ def _trials(path: Path) -> dict[str, dict[str, Any]]:
 
 def _begin(arguments: list[str], home: Path, log: Path) -> Any:
     found = os.pathsep.join(filter(None, (TOYS, HERE, os.environ.get("PYTHONPATH"))))
-    return start(["tune", *arguments], home, log, PYTHONPATH=found)
+    return start(["tune", *arguments], home, log, PYTHONPATH=found, RAY_worker_niceness="0")
 
 
 def _kill_everything(driver: int, home: str) -> None:
