@@ -53,10 +53,11 @@ class Reporter(Callback):
         records = list(self._book.records.values())
         ended = [record for record in records if record.status in ("finished", "stopped", "failed")]
         done = len(ended) * self._steps + sum(min(r.steps, self._steps) for r in records if r not in ended)
-        note = {self._counted: float(len(ended)), "running": float(sum(r.status == "running" for r in records))}
+        note = {}
         values = [v for r in records if (v := r.figures.get(self._metric)) is not None and math.isfinite(v)]
         if values:
             note["best"] = self._best(values)
+        note |= {self._counted: float(len(ended)), "running": float(sum(r.status == "running" for r in records))}
         self._progress(done, self._trials * self._steps, note)
 
 

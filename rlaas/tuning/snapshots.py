@@ -67,7 +67,7 @@ class Snapshots(Callback):
         self._seen, self._taken = states[-1].stat().st_mtime_ns, self._book.changes
         session = states[-1].stem.removeprefix("experiment_state-")
         files = [path for pattern in _STATE if (path := staging / pattern.replace("*", session)).exists()]
-        self._write([*files, self._book.path])
+        self._write(files)
         self._remove_checkpoints(trials)
 
     def _write(self, files: list[Path]) -> None:
@@ -78,6 +78,7 @@ class Snapshots(Callback):
         partial.mkdir()
         for file in files:
             shutil.copyfile(file, partial / file.name)
+        shutil.copyfile(self._book.path, partial / BOOK)
         if self._scheduler is not None:
             self._scheduler.save(str(partial / SCHEDULER))
         for file in partial.iterdir():

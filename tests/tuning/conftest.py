@@ -17,6 +17,8 @@ from tuning_kit import TOYS
 
 sys.path.insert(0, TOYS)
 
+NICENESS = "RAY_worker_niceness"
+
 
 @pytest.fixture(scope="package")
 def tuning_ray() -> Iterator[None]:
@@ -24,9 +26,9 @@ def tuning_ray() -> Iterator[None]:
 
     # Another folder's would not find the toys in its workers, which take over the environment of their raylet.
     ray.shutdown()
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_worker_niceness")}
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", NICENESS)}
     # Ray's workers yield to everything else, which on a busy machine means that a test hardly moves.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ[NICENESS] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (TOYS, str(Path(__file__).parent), before["PYTHONPATH"])))
     # Unix sockets allow some 100 characters: a short folder of our own.
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")

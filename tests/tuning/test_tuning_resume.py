@@ -159,7 +159,7 @@ def _touch(staged: Path, book: Book, text: str) -> None:
 
 
 def test_a_snapshot_is_complete_and_of_one_moment(staged: Path) -> None:
-    book = Book(staged / "trials.json", [])
+    book = Book(staged / "confirmation.json", [])
     trial = _Trial(staged, "a", finished=False, wants=None)
     book.record(trial)
     snapshots = Snapshots(staged / "state", book, _Scheduler())
