@@ -106,7 +106,8 @@ class Book(Callback):
             raise OperatorError(f"{path}: damaged: {problem}", field="resume") from problem
         for record in records:
             # JSON has no NaN.
-            record.figures = {k: math.nan if v is None else v for k, v in record.figures.items()}
+            record.figures = _numbers(record.figures)
+            record.reports = [_numbers(row) for row in record.reports]
         self.records = {record.id: record for record in records}
         write_json(self.path, self.to_dict())
 
@@ -156,6 +157,10 @@ class Book(Callback):
         record = self.record(trial)
         record.status, record.failure = "failed", reason_of(trial)
         self.write()
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in row.items()}
 
 
 def reason_of(trial: Any) -> str:
