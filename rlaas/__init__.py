@@ -32,6 +32,7 @@ _ROOMS = frozenset(
         "serving",
         "settings",
         "training",
+        "tuning",
     }
 )
 

@@ -15,7 +15,7 @@ from rlaas.cli.output import print_json
 from rlaas.cli.work import MetricsHostOption, MetricsPortOption, TensorBoardOption, telemetry_config
 from rlaas.settings import Settings, load_settings
 
-__all__ = ["optimize_job", "pipeline_job", "train_job"]
+__all__ = ["optimize_job", "pipeline_job", "train_job", "tune_job"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")]
 
@@ -52,7 +52,7 @@ def _log_progress(what: str) -> Callable[..., None]:
         tenth = 10 * done // max(1, total)
         if tenth > last:
             last = tenth
-            detail = ", ".join(f"{k} {v:.4g}" for k, v in (metrics or {}).items() if k in ("reward", "loss"))
+            detail = ", ".join(f"{k} {v:.4g}" for k, v in (metrics or {}).items() if k in ("reward", "loss", "best"))
             print(f"{what}: {done:,}/{total:,} {detail}".rstrip(), file=sys.stderr, flush=True)
 
     return advance
@@ -109,6 +109,30 @@ def _pipeline(config: ConfigOption) -> None:
     print_json(run_pipeline(loaded, settings, progress=_log_progress("pipeline")))
 
 
+def _tune(
+    config: ConfigOption,
+    output: Annotated[Path | None, typer.Option(help="Folder of the search; default: in RLAAS_HOME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in that folder.")] = False,
+) -> None:
+    """Search for a training configuration by a config file."""
+    from rlaas.cli.tune import configured, search_folder, tuning_document
+    from rlaas.tuning import tune
+
+    loaded = configured(config)
+    settings = _settings()
+    _connect(settings)
+    result = tune(
+        loaded,
+        output=search_folder(config, output, settings),
+        settings=settings,
+        resume=resume,
+        progress=_log_progress("tune"),
+        notice=lambda message: print(message, file=sys.stderr, flush=True),
+    )
+    print_json(tuning_document(result))
+
+
 train_job = _job(_train)
 optimize_job = _job(_optimize)
 pipeline_job = _job(_pipeline)
+tune_job = _job(_tune)

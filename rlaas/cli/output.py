@@ -130,8 +130,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Any]:
-    """A progress bar on stderr; yields a function (done, total, metrics) that moves it.
+def bar(title: str, *, figures: Sequence[str] = ("reward", "loss")) -> Iterator[Any]:
+    """A progress bar on stderr; yields a function (done, total, metrics) that moves it and shows some figures.
 
     Where stderr is no terminal nothing is drawn: what is left there is the error, if there is one, and nothing else.
     """
@@ -150,7 +150,7 @@ def bar(title: str) -> Iterator[Any]:
 
         def advance(done: int, total: int, metrics: Any = None) -> None:
             check_interrupt()
-            note = ", ".join(f"{k} {v:.4g}" for k, v in (metrics or {}).items() if k in ("reward", "loss"))
+            note = ", ".join(f"{k} {v:.4g}" for k, v in (metrics or {}).items() if k in figures)
             progress.update(task, completed=done, total=total, note=note)
 
         yield advance

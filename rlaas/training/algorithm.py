@@ -46,7 +46,7 @@ from rlaas.training.networks import PolicyNetwork
 from rlaas.training.packed_learner import PackedLearner
 from rlaas.training.packed_module import PackedModule
 from rlaas.training.packed_runner import PackedRunner
-from rlaas.training.problems import check_training, problem_of
+from rlaas.training.problems import check_problem, problem_of
 from rlaas.training.rollouts import Rollout, SampledRewards
 from rlaas.training.timing import ENVIRONMENT, LEARN, SAMPLE, SYNC, Stopwatch
 
@@ -111,7 +111,7 @@ class PackedConfig(AlgorithmConfig):
         """
         super().validate()
         training = self.training_config
-        check_training(training, self.algorithm_name, problem_of(training))
+        check_problem(training, self.algorithm_name, problem_of(training))
 
     def get_default_learner_class(self) -> type[PackedLearner]:
         """The learner that goes with the algorithm and the actions."""

@@ -19,7 +19,7 @@ from rlaas.scenarios import Scenario, VectorScenarioEnv, load
 from rlaas.training.actions import ActionSpec
 from rlaas.training.config import Algorithm, TrainingConfig
 
-__all__ = ["GymnasiumScenario", "algorithm_of", "check_training", "problem_of"]
+__all__ = ["GymnasiumScenario", "algorithm_of", "check_problem", "problem_of"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -44,11 +44,11 @@ def algorithm_of(config: TrainingConfig, scenario: Scenario) -> Algorithm:
     name = config.algorithm or scenario.algorithm
     if name not in ("sac", "ppo"):
         raise ConfigurationError(f"unknown algorithm {name!r}; allowed: ppo, sac", field="algorithm")
-    check_training(config, name, scenario)  # type: ignore[arg-type]
+    check_problem(config, name, scenario)  # type: ignore[arg-type]
     return "sac" if name == "sac" else "ppo"
 
 
-def check_training(config: TrainingConfig, algorithm: Algorithm, scenario: Scenario) -> None:
+def check_problem(config: TrainingConfig, algorithm: Algorithm, scenario: Scenario) -> None:
     """Refuse what cannot work before anything starts.
 
     Raises:

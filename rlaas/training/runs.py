@@ -28,7 +28,7 @@ from rlaas.training.results import TrainingRun
 from rlaas.training.telemetry import Reporter, Telemetry
 from rlaas.training.timing import breakdown
 
-__all__ = ["build_algorithm", "train"]
+__all__ = ["build_algorithm", "check_training", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -67,8 +67,7 @@ def train(
             start; raised before anything starts. Also: ``output`` holds checkpoints and ``resume`` is false.
         TrainingError: a loss became infinite or NaN, or a checkpoint could not be written; names the last good one.
     """
-    scenario = problem_of(config)
-    algorithm = algorithm_of(config, scenario)
+    scenario, algorithm = check_training(config)
     output = Path(output).absolute()
     store = CheckpointStore(output / "checkpoints")
     first = _resumable(config, output, store, resume)
@@ -97,6 +96,17 @@ def train(
     return TrainingRun(
         bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=None
     )
+
+
+def check_training(config: TrainingConfig) -> tuple[Scenario, Algorithm]:
+    """The problem of ``config`` and the algorithm for it, after refusing what cannot work; nothing is built.
+
+    Raises:
+        ConfigurationError: naming the field and what to change.
+    """
+    scenario = problem_of(config)
+    algorithm = algorithm_of(config, scenario)
+    return scenario, algorithm
 
 
 def _resumable(config: TrainingConfig, output: Path, store: CheckpointStore, resume: bool) -> Checkpoint | None:

@@ -162,6 +162,19 @@ def test_an_optimisation_job_writes_a_front(cluster: Cluster, repository: Path, 
 
 
 @pytest.mark.ray
+def test_a_tuning_job_writes_what_a_training_job_takes(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
+    source = yaml.safe_load((repository / "configs/tuning/network5g.yaml").read_text())
+    training = {**source["training"], "steps": 1500, "evaluation_steps": 20, "evaluation_warmup": 2}
+    changes = {"training": training, "trials": 1, "report_every": 1500, "confirmation": None, "scheduler": "none"}
+    config = _shrunk(repository / "configs/tuning/network5g.yaml", tmp_path / "tune.yaml", changes)
+    done = _submit(cluster, repository, "ray_apps.tune", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    best = cluster.home / "tuning" / "job" / "best.yaml"
+    done = _submit(cluster, repository, "ray_apps.train", best)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.ray
 def test_a_pipeline_job_registers_the_policy_with_its_front(cluster: Cluster, repository: Path, tmp_path: Path) -> None:
     source = yaml.safe_load((repository / "configs/pipeline/network5g.yaml").read_text())
     source["training"]["steps"] = 1500

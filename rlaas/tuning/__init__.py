@@ -1,0 +1,47 @@
+"""Tuning: searches over training configurations with Ray Tune, which survive their driver.
+
+Names are loaded on first use: a process that only reads a configuration loads neither Ray nor Optuna.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlaas.tuning.config import Asha, Confirmation, Pbt, TuningConfig, TuningObjective, load_tuning_config
+
+if TYPE_CHECKING:
+    from rlaas.tuning.book import TrialRecord
+    from rlaas.tuning.results import Confirmed, Found, TuningResult
+    from rlaas.tuning.search import tune
+    from rlaas.tuning.trainable import PolicyTrainable
+
+__all__ = [
+    "Asha",
+    "Confirmation",
+    "Confirmed",
+    "Found",
+    "Pbt",
+    "PolicyTrainable",
+    "TrialRecord",
+    "TuningConfig",
+    "TuningObjective",
+    "TuningResult",
+    "load_tuning_config",
+    "tune",
+]
+
+_HOMES = {
+    "Confirmed": "results",
+    "Found": "results",
+    "PolicyTrainable": "trainable",
+    "TrialRecord": "book",
+    "TuningResult": "results",
+    "tune": "search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"rlaas.tuning.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rlaas.tuning' has no attribute {name!r}")
