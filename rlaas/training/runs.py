@@ -21,6 +21,7 @@ from rlaas.training.config import Algorithm, TrainingConfig
 from rlaas.training.evaluation import evaluate_policy, preference_label
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.results import TrainingRun
+from rlaas.training.warm_start import apply_warm_start, check_warm_start
 
 __all__ = ["build_algorithm", "train"]
 
@@ -46,6 +47,7 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
     scenario = problem_of(config)
     algorithm = algorithm_of(config, scenario)
     _check_rows(config, algorithm, scenario)
+    check_warm_start(config, algorithm, scenario)
     output = Path(output).absolute()
     output.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -82,7 +84,10 @@ def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
     # RLlib warns about its own defaults and deprecations on every build; its errors still show.
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     rllib = kind.of(config, algorithm)
-    return rllib.algo_class(config=rllib)
+    algo = rllib.algo_class(config=rllib)
+    if config.warm_start is not None:
+        algo.taken_over = apply_warm_start(algo, config.warm_start)
+    return algo
 
 
 def evaluate_front(scenario: Scenario, bundle: Path, config: TrainingConfig) -> Front:
@@ -167,6 +172,7 @@ def _export(algo: Any, config: TrainingConfig, scenario: Scenario, algorithm: Al
         "git_commit": git_commit(Path(__file__).parent),
         "rlaas": __version__,
         "config": config.model_dump(mode="json"),
+        **({"warm_start": algo.taken_over} if algo.taken_over else {}),
     }
     return export_bundle(algo.policy, scenario, folder, algorithm=algorithm, lineage=lineage)
 

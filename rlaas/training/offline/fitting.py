@@ -110,6 +110,9 @@ def fit_offline(
             **(lineage or {}),
         },
     )
+    # A training run takes over what it finds there: nothing may be left of an earlier fit by another method.
+    for stale in (output / "checkpoint").glob("*.safetensors"):
+        stale.unlink()
     checkpoint = write_checkpoint(
         output / "checkpoint",
         policy=problem.policy.state_dict(),
