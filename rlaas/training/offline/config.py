@@ -31,7 +31,12 @@ class _Document(BaseModel):
             first = problem.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ")
-            if first["type"] == "extra_forbidden":
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, ConfigurationError):
+                # A part that checked itself: its own words, under its own name.
+                joint = "." if cause.field and cause.message.startswith(f"{cause.field}:") else ": "
+                message = f"{field}{joint}{cause.message}"
+            elif first["type"] == "extra_forbidden":
                 allowed = ", ".join(sorted(type(self).model_fields))
                 message = f"unknown key {field!r}; allowed: {allowed}"
             elif field:
