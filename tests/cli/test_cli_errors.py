@@ -31,6 +31,8 @@ from rlaas.cli.main import app, run
         (["train"], "exactly one of --config and --scenario"),
         (["train", "--scenario", "chess"], "unknown scenario 'chess'"),
         (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["fit", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["fit"], "--config"),
         (["optimize", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["policies", "promote", "ghost", "1"], "ghost"),
@@ -55,7 +57,7 @@ def test_bad_usage_is_one_line_and_status_2(
 
 
 @pytest.mark.parametrize(
-    "kind", ["training/network5g-sac", "optimization/network5g", "serving/local", "pipeline/recsys"]
+    "kind", ["training/network5g-sac", "offline/recsys", "optimization/network5g", "serving/local", "pipeline/recsys"]
 )
 def test_unknown_config_key_names_file_key_and_choices(
     kind: str, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -64,10 +66,11 @@ def test_unknown_config_key_names_file_key_and_choices(
     from rlaas.optimization import load_optimization_config
     from rlaas.pipeline import load_pipeline_config
     from rlaas.serving import load_serving_config
-    from rlaas.training import load_config
+    from rlaas.training import load_config, load_offline_config
 
     loaders = {
         "training": load_config,
+        "offline": load_offline_config,
         "optimization": load_optimization_config,
         "serving": load_serving_config,
         "pipeline": load_pipeline_config,

@@ -19,7 +19,7 @@ from rlaas.training import FitSettings, PolicyController, RewardSettings, fit_of
 from rlaas.training.offline.rewards import RewardReader
 from rlaas.training.offline.rows import read_rows
 
-EPOCHS = {"advantage_weighted": 12, "iql": 40, "cql": 20}
+EPOCHS = {"advantage_weighted": 20, "iql": 40, "cql": 30}
 METHODS = tuple(EPOCHS)
 
 

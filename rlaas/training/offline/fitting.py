@@ -146,6 +146,7 @@ def _run(
     if isinstance(method, ConservativeQ):
         method.plan(settings.epochs * math.ceil(len(index) / settings.batch_size))
     for epoch in range(total):
+        method.slow_down((epoch % settings.epochs) / settings.epochs)
         method.weight_sums.zero_()
         sums: dict[str, torch.Tensor] = {}
         order = torch.randperm(len(index), generator=problem.generator).numpy()

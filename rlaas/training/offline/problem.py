@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -86,7 +87,7 @@ class Problem:
         self.policy.normaliser.freeze(rows.moments.mean, rows.moments.deviation())
         mean, deviation = rows.reward_moments.mean, rows.reward_moments.deviation()
         self.n_rewards = len(mean)
-        scales = [reward_scale(s, m) for s, m in zip(deviation.tolist(), mean.tolist(), strict=True)]
+        scales = [self._scale(rows, s, m) for s, m in zip(deviation.tolist(), mean.tolist(), strict=True)]
         self.scales = torch.tensor(scales)
         self.utility_scale = self._utility_scale(rows) if conditioned else float(self.scales[0])
         # What a policy without influence would reach, episodes ending at the logged rate.
@@ -144,7 +145,16 @@ class Problem:
         reward = rows.take(index).reward
         scalar = (reward * self._fresh(len(reward))).sum(dim=1)
         deviation = float(scalar.std()) if len(scalar) > 1 else 0.0
-        return reward_scale(deviation, float(scalar.mean()))
+        return self._scale(rows, deviation, float(scalar.mean()))
+
+    @staticmethod
+    def _scale(rows: LoggedRows, deviation: float, mean: float) -> float:
+        """Factor that brings rewards to about unit size.
+
+        Where episodes end for good their mean is at stake as well as their deviation: one per step survived is a
+        constant, and all that there is to gain.
+        """
+        return reward_scale(math.hypot(deviation, mean) if rows.ended else deviation, mean)
 
 
 def activation_of(settings: FitSettings, scenario: Scenario) -> Activation:

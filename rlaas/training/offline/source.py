@@ -82,7 +82,8 @@ class LoggedTable:
             return
         if not ray.is_initialized():
             raise ConfigurationError("Ray is not running, and a table is read on its workers: call ray.init() first")
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        # Ray Data announces each execution, and warns that its bars are off; its errors still show.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         dataset = ray.data.read_datasource(_DeltaFiles(self))
         # The same rows in the same order give the same policy.
         dataset.context.execution_options.preserve_order = True
