@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.processes import RLAAS, environment
 
 TRAINING = Path(__file__).parent.parent / "training"
 
@@ -28,12 +31,11 @@ def _write(folder: Path, **document: Any) -> str:
 
 
 @pytest.mark.ray
-def test_a_table_becomes_a_candidate(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_becomes_a_candidate(home: Path, tmp_path: Path, repository: Path) -> None:
     from offline_logs import lake_of, logged
     from training_toys import DiscreteToy
 
     from rlaas.bundles import load_bundle
-    from rlaas.cli.main import app, run
     from rlaas.registry import Registry
     from rlaas.scenarios import evaluate
     from rlaas.settings import load_settings
@@ -45,8 +47,16 @@ def test_a_table_becomes_a_candidate(home: Path, tmp_path: Path, capsys: pytest.
     seldom = log.filter([row != [3.0] for row in log.column("action").to_pylist()])
     lake_of(home / "lake", seldom, later)
     config = _write(tmp_path, source={"version": 0, "policy": "toy"})
-    assert run(app, ["fit", "--config", config, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    paths = os.pathsep.join((str(repository), str(TRAINING)))
+    done = subprocess.run(
+        [RLAAS, "fit", "--config", config, "--json"],
+        env=environment(home, PYTHONPATH=paths),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
     version = Registry(load_settings()).get("toy-discrete", "candidate")
     assert report["policy"] == {"name": "toy-discrete", "version": version.version}
     assert report["rows"] == seldom.num_rows

@@ -33,7 +33,7 @@ def _config(kind: type[Toy], **more: Any) -> TrainingConfig:
 def _fit(kind: type[Toy], output: Path, method: str = "iql", conditioned: bool = True, **settings: Any) -> Path:
     scenario = kind()
     preference = None if conditioned else Preference.uniform(scenario.objectives)
-    chosen = FitSettings(**{"method": method, "epochs": 40, "gamma": 0.9} | settings)
+    chosen = FitSettings(**{"method": method, "epochs": 80, "gamma": 0.9} | settings)
     fit_offline(logged(scenario, 150), scenario, preference=preference, output=output, settings=chosen)
     return output
 
