@@ -12,6 +12,7 @@ from rlaas.pipeline.cluster import local_ray
 from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
 from rlaas.pipeline.feasibility import Budget, FeasibilityReport, Finalist, TargetSet, feasibility
 from rlaas.pipeline.feasibility_report import feasibility_page
+from rlaas.pipeline.fits import FitPlan, plan_fit, run_fit
 from rlaas.pipeline.jobs import (
     PipelineConfig,
     config_parameters,
@@ -40,6 +41,7 @@ __all__ = [
     "EvaluatedCandidates",
     "FeasibilityReport",
     "Finalist",
+    "FitPlan",
     "Hypervolumes",
     "PipelineConfig",
     "ReplayComparison",
@@ -61,10 +63,12 @@ __all__ = [
     "judge_targets",
     "load_pipeline_config",
     "local_ray",
+    "plan_fit",
     "policy_preferences",
     "pseudo_values",
     "replay_section",
     "resolve_modes",
+    "run_fit",
     "run_optimization",
     "run_pipeline",
     "run_training",

@@ -177,6 +177,8 @@ class PackedAlgorithm(Algorithm):
     """Base of the packed algorithms: who has which parameters, what has been seen, and the books."""
 
     config_class: type[PackedConfig]
+    taken_over: dict[str, Any] | None = None
+    """What a warm start brought; see :func:`~rlaas.training.warm_start.apply_warm_start`."""
 
     @classmethod
     def get_default_config(cls) -> PackedConfig:
@@ -286,6 +288,13 @@ class PackedAlgorithm(Algorithm):
         state = self.on_learners("module_arrays")
         self.net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
 
+    def lead_learners(self) -> None:
+        """Bring the learners up to date with this process's module, where it is a copy: after it was changed here."""
+        if self.learner_group.is_local and self.net is self.learner.net:
+            return
+        arrays = {name: value.detach().numpy() for name, value in self.net.state_dict().items()}
+        self.on_learners("take_over", arrays=arrays)
+
     def renormalise(self) -> None:
         """Let policies normalise by all observations so far."""
         if not self._unseen:
@@ -367,6 +376,9 @@ class PackedAlgorithm(Algorithm):
     def iterate(self) -> dict[str, float]:
         """Sample and learn; returns the losses, none while there is nothing to learn from."""
         raise NotImplementedError
+
+    def keep_critics(self) -> None:
+        """The critics come from a warm start; an algorithm that would calibrate its own first leaves that out."""
 
     def log_progress(self, steps: int, losses: dict[str, float]) -> None:
         """Enter ``steps`` decisions, the episodes that ended and the last losses into RLlib's metrics."""

@@ -24,7 +24,7 @@ import numpy as np
 
 from rlaas.errors import TrainingError
 
-__all__ = ["Checkpoint", "CheckpointStore"]
+__all__ = ["ALGORITHM", "Checkpoint", "CheckpointStore"]
 
 MANIFEST, CURVE, ALGORITHM, REPLAY = "checkpoint.json", "curve.json", "algorithm", "replay"
 PARTIAL = ".partial"

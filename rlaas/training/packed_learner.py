@@ -83,6 +83,10 @@ class PackedLearner(TorchLearner):
         """The module's parameters and buffers by name."""
         return {name: value.detach().cpu().numpy() for name, value in self.net.state_dict().items()}
 
+    def take_over(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Go on from another module's parameters and buffers, see :meth:`module_arrays`."""
+        self.net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+
     def own(self, rows: Tensor) -> Tensor:
         """This learner's share of a minibatch [n, ...]."""
         return rows if self.world == 1 else rows[self.rank :: self.world]

@@ -27,6 +27,7 @@ from rlaas.training.resources import running_ray
 from rlaas.training.results import TrainingRun
 from rlaas.training.telemetry import Reporter, Telemetry
 from rlaas.training.timing import breakdown
+from rlaas.training.warm_start import apply_warm_start, check_warm_start
 
 __all__ = ["build_algorithm", "check_training", "train"]
 
@@ -106,6 +107,7 @@ def check_training(config: TrainingConfig) -> tuple[Scenario, Algorithm]:
     """
     scenario = problem_of(config)
     algorithm = algorithm_of(config, scenario)
+    check_warm_start(config, algorithm, scenario)
     return scenario, algorithm
 
 
@@ -201,7 +203,10 @@ def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
     # RLlib warns about its own defaults and deprecations on every build; its errors still show.
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     rllib = kind.of(config)
-    return rllib.algo_class(config=rllib)
+    algo = rllib.algo_class(config=rllib)
+    if config.warm_start is not None:
+        algo.taken_over = apply_warm_start(algo, config.warm_start)
+    return algo
 
 
 def evaluate_front(scenario: Scenario, bundle: Path, config: TrainingConfig) -> Front:
@@ -291,6 +296,7 @@ def _export(algo: Any, config: TrainingConfig, scenario: Scenario, algorithm: Al
         "git_commit": git_commit(Path(__file__).parent),
         "rlaas": __version__,
         "config": config.model_dump(mode="json"),
+        **({"warm_start": algo.taken_over} if algo.taken_over else {}),
     }
     return export_bundle(algo.policy, scenario, folder, algorithm=algorithm, lineage=lineage)
 

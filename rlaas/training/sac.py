@@ -148,6 +148,10 @@ class SACLearner(PackedLearner):
         online = self._flat_others.value.detach()
         self._online = online[: self._flat_target.value.numel()]
 
+    def end_head_start(self) -> None:
+        """Let the actor move from now on."""
+        self._head_start = 0
+
     def calibrate(self, stored: Transitions) -> None:
         """Set the reward scales and the critics' first outputs from the warm-up's transitions."""
         net = self.net
@@ -410,6 +414,11 @@ class SACAlgorithm(PackedAlgorithm):
         self._calibrated = False
         self._owed = 0.0
 
+    def keep_critics(self) -> None:
+        """The critics know something already: neither calibrate them nor keep the actor waiting for them."""
+        self._calibrated = True
+        self.on_learners("end_head_start")
+
     def iterate(self) -> dict[str, float]:
         """About a thousand decisions and the gradient updates they pay for."""
         losses: dict[str, float] = {}
@@ -436,8 +445,9 @@ class SACAlgorithm(PackedAlgorithm):
         return losses
 
     def _experience(self, steps: int, warming_up: bool) -> Rollout:
-        # Warming up alternates between the untrained policy, around the default, and the whole box.
-        at_random = warming_up and (self.steps_done // (self._rows * steps)) % 2 == 0
+        # Warming up alternates between the untrained policy, around the default, and the whole box. A policy that was
+        # taken over knows better.
+        at_random = warming_up and self.taken_over is None and (self.steps_done // (self._rows * steps)) % 2 == 0
         return self.sample(steps, at_random=at_random)
 
     def _update(self, updates: int) -> dict[str, float]:

@@ -32,6 +32,8 @@ from rlaas.cli.main import app, run
         (["train", "--scenario", "chess"], "unknown scenario 'chess'"),
         (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["train", "--scenario", "network5g", "--metrics-port", "70000"], "--metrics-port"),
+        (["fit", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["fit"], "--config"),
         (["optimize", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["tune"], "--config"),
         (["tune", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
@@ -60,7 +62,7 @@ def test_bad_usage_is_one_line_and_status_2(
 
 
 @pytest.mark.parametrize(
-    "kind", ["training/network5g-sac", "optimization/network5g", "serving/local", "pipeline/recsys"]
+    "kind", ["training/network5g-sac", "offline/recsys", "optimization/network5g", "serving/local", "pipeline/recsys"]
 )
 def test_unknown_config_key_names_file_key_and_choices(
     kind: str, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -69,10 +71,11 @@ def test_unknown_config_key_names_file_key_and_choices(
     from rlaas.optimization import load_optimization_config
     from rlaas.pipeline import load_pipeline_config
     from rlaas.serving import load_serving_config
-    from rlaas.training import load_config
+    from rlaas.training import load_config, load_offline_config
 
     loaders = {
         "training": load_config,
+        "offline": load_offline_config,
         "optimization": load_optimization_config,
         "serving": load_serving_config,
         "pipeline": load_pipeline_config,
