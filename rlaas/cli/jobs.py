@@ -14,7 +14,7 @@ from rlaas.cli.main import run
 from rlaas.cli.output import print_json
 from rlaas.settings import Settings, load_settings
 
-__all__ = ["optimize_job", "pipeline_job", "train_job"]
+__all__ = ["federate_job", "optimize_job", "pipeline_job", "train_job"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")]
 
@@ -107,6 +107,21 @@ def _pipeline(config: ConfigOption) -> None:
     print_json(run_pipeline(loaded, settings, progress=_log_progress("pipeline")))
 
 
+def _federate(
+    config: ConfigOption,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start at round 1 even if an earlier run can go on.")] = False,
+) -> None:
+    """Train one policy at several sites by a config file and register it; the same call again goes on."""
+    from rlaas.pipeline import run_federation
+    from rlaas.training.federated import load_federation_config
+
+    loaded = load_federation_config(config)
+    settings = _settings()
+    _connect(settings)
+    print_json(run_federation(loaded, settings, afresh=fresh, progress=_log_progress("federate")))
+
+
+federate_job = _job(_federate)
 train_job = _job(_train)
 optimize_job = _job(_optimize)
 pipeline_job = _job(_pipeline)

@@ -42,12 +42,13 @@ def _root(
 
 
 def _register() -> None:
-    from rlaas.cli import decide, demo, lake, policies, scenarios, serve, work
+    from rlaas.cli import decide, demo, federate, lake, policies, scenarios, serve, work
 
     app.command("demo")(demo.demo)
     app.command("serve")(serve.serve)
     app.add_typer(scenarios.app, name="scenarios")
     app.command("train")(work.train)
+    app.command("federate")(federate.federate)
     app.command("optimize")(work.optimize)
     app.command("evaluate")(scenarios.evaluate)
     app.command("resolve")(scenarios.resolve)

@@ -5,6 +5,7 @@ MLflow takes seconds to import, so nothing here does so before the first call th
 
 from rlaas.registry.lineage import git_commit
 from rlaas.registry.registry import CHAMPION, Registry
+from rlaas.registry.store import Store
 from rlaas.registry.versions import PolicyVersion, check_alias
 
-__all__ = ["CHAMPION", "PolicyVersion", "Registry", "check_alias", "git_commit"]
+__all__ = ["CHAMPION", "PolicyVersion", "Registry", "Store", "check_alias", "git_commit"]

@@ -8,7 +8,7 @@ between them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 import torch
@@ -113,6 +113,24 @@ class PackedLearner(TorchLearner):
         self.flat = FlatParameters(p for p in self.module[module_id].parameters() if p.requires_grad)
         optimizer = FlatAdam([self.flat.value], lr=float(config.lr), eps=1e-7, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[self.flat.value])
+
+    @property
+    def flats(self) -> tuple[FlatParameters, ...]:
+        """The vectors of everything that is trained."""
+        return (self.flat,)
+
+    def tie(self, mu: float, names: Collection[str]) -> None:
+        """Draw the named parameters of the module back to where they are now, in every update to come.
+
+        The proximal term of FedProx (Li et al. 2020, arXiv 1812.06127): ``mu / 2 ||w - w_now||^2`` joins the loss.
+
+        Args:
+            mu: strength; 0 lets go.
+            names: as in ``net.named_parameters()``.
+        """
+        chosen = [parameter for name, parameter in self.net.named_parameters() if name in names]
+        for flat in self.flats:
+            flat.tie(mu, chosen)
 
     def check_losses(self, losses: dict[str, float]) -> dict[str, float]:
         """Return ``losses`` if they are finite.
@@ -256,6 +274,14 @@ class PackedAlgorithm(Algorithm):
     def policy(self) -> PolicyNetwork:
         """The network that is trained."""
         return cast(PolicyNetwork, self.learner.net.policy)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the rewards' scales are set; they are set once, at the start of a training."""
+        return True
+
+    def keep_scales(self) -> None:
+        """Take the scales that the module has now for set."""
 
     @property
     def steps_done(self) -> int:

@@ -148,6 +148,7 @@ class PPOLearner(PackedLearner):
                 # The rest that does not fill a minibatch is dropped: another order brings it back in the next epoch.
                 for start in range(0, n - minibatch + 1, minibatch):
                     parts = self._step(*torch.split(shuffled[start : start + minibatch], widths, dim=1))
+                    self.flat.pull()
                     self.flat.clip(settings.max_grad_norm)
                     optimizer.advance()
                     totals += parts
@@ -283,6 +284,11 @@ class PPOAlgorithm(PackedAlgorithm):
                 "(ppo.rollout_length times the rows); lower it or raise num_envs",
                 field="ppo.minibatch",
             )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a first rollout, or somebody else, has set the returns' scale."""
+        return float(self.learner.net.reward_scale) != 0.0
 
     def training_step(self) -> None:
         """One rollout and the epochs over it."""

@@ -108,6 +108,11 @@ class SACLearner(PackedLearner):
         optimizer = FlatAdam(groups, eps=1e-7, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
+    @property
+    def flats(self) -> tuple[FlatParameters, ...]:
+        """The actor's parameters, and the critics' with the temperature."""
+        return self._flat_actor, self._flat_others
+
     def build(self) -> None:
         """Build RLlib's parts, and the passes through the networks."""
         super().build()
@@ -146,6 +151,8 @@ class SACLearner(PackedLearner):
             for _ in range(updates):
                 batch = self._read(replay.sample(self.training.batch_size, self.generator))
                 totals += self._step(batch, self._noise(batch))
+                for flat in self.flats:
+                    flat.pull()
                 optimizer.advance()
                 self._flat_target.value.lerp_(self._online, self.training.sac.tau)
                 self.updates += 1
@@ -315,6 +322,15 @@ class SACAlgorithm(PackedAlgorithm):
         self._warm_up = self.training.resolved_learning_starts()
         self._calibrated = False
         self._owed = 0.0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the warm-up, or somebody else, has set the rewards' scales."""
+        return self._calibrated
+
+    def keep_scales(self) -> None:
+        """Take the scales that the module has now for set: the warm-up will not change them."""
+        self._calibrated = True
 
     def training_step(self) -> None:
         """About a thousand decisions and the gradient updates they pay for."""
