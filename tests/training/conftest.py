@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,9 @@ def local_ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Actors of a federation import the toys in processes of their own.
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     # Unix sockets allow some 100 characters: a short folder of our own.
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
     ray.init(
@@ -32,4 +36,5 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    patch.undo()
     shutil.rmtree(folder, ignore_errors=True)

@@ -108,7 +108,7 @@ class FederationConfig(_Document):
         attempts: how often a round is tried before the federation gives up.
         deadline_s: seconds that the training of a round may take; a site that is late is left out of the round.
         answer_s: seconds that a site has to answer in each step of the averaging.
-        start_s: seconds to wait for the nodes and processes of the sites' actors.
+        start_s: seconds to wait for the sites' nodes and processes, and again for their environments.
         secure: secure aggregation; null averages in the clear.
         privacy: differential privacy; null for none.
         evaluate_every: rounds between two evaluations; 0 evaluates the finished policy only.
@@ -131,7 +131,7 @@ class FederationConfig(_Document):
     attempts: int = Field(default=3, ge=1)
     deadline_s: float = Field(default=600.0, gt=0)
     answer_s: float = Field(default=60.0, gt=0)
-    start_s: float = Field(default=60.0, gt=0)
+    start_s: float = Field(default=120.0, gt=0)
     secure: SecureSettings | None = SecureSettings()
     privacy: PrivacySettings | None = None
     evaluate_every: int = Field(default=0, ge=0)

@@ -91,7 +91,7 @@ class Roster:
                 # It keeps its place in the queue: the next round may find it there.
                 needs = _needs(self._config.site(name))
                 placed.missing[name] = f"not ready within {self._config.start_s:g} s; it needs {needs}"
-        answers = self.ask(placed.values, "start", Deadline(self._config.deadline_s), finished)
+        answers = self.ask(placed.values, "start", Deadline(self._config.start_s), finished)
         for name, problem in answers.errors.items():
             if isinstance(problem, ConfigurationError):
                 raise ConfigurationError(f"site {name!r}: {problem.message}", field=f"sites.{name}") from problem

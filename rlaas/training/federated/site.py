@@ -43,7 +43,8 @@ class Site:
 
     def __init__(self, config: Mapping[str, Any], name: str, folder: str | None) -> None:
         self._config = FederationConfig(**config)
-        self._name, self._folder = name, None if folder is None else Path(folder)
+        self._name = name
+        self._folder = None if folder is None else Path(folder) / self._config.digest()[:12]
         self._training = self._config.training_of(name)
         self._algo: Any = None
         self._fresh = True
@@ -61,10 +62,14 @@ class Site:
         """
         if self._algo is None:
             torch.set_num_threads(self._training.threads)
-            self._build()
+            algo = self._build()
+            if finished == 0:
+                # What lies there is of another federation with the same configuration.
+                for old in self._saved():
+                    shutil.rmtree(old)
             saved = [path for path in self._saved() if path.name <= _folder_name(finished)]
             if saved:
-                self._algo.restore_from_path(str(saved[-1]))
+                algo.restore_from_path(str(saved[-1]))
                 self._fresh = False
         return self._layout
 
@@ -152,12 +157,13 @@ class Site:
             self._algo.stop()
         self._algo, self._fresh = None, True
 
-    def _build(self) -> None:
+    def _build(self) -> Any:
         scenario = problem_of(self._training)
         algorithm = algorithm_of(self._training, scenario)
         self._algo = build_algorithm(self._training, algorithm)
         self._layout = Layout.of(self._algo, algorithm, self._config.share)
         self._fresh = True
+        return self._algo
 
     def _adopt(self, model: GlobalModel) -> None:
         """Start from the global model; what is local stays, but for a site that has nothing of its own yet."""
