@@ -12,6 +12,7 @@ from rlaas.optimization import load_optimization_config
 from rlaas.pipeline import load_pipeline_config
 from rlaas.serving import load_serving_config
 from rlaas.training import load_config
+from rlaas.training.federated import load_federation_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*") if p.is_file())
@@ -20,6 +21,7 @@ LOADERS: dict[str, Any] = {
     "optimization": load_optimization_config,
     "pipeline": load_pipeline_config,
     "serving": load_serving_config,
+    "federated": load_federation_config,
 }
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from federated_kit import PPO, SAC, federation
+from federated_kit import PPO, SAC, LocalRoster, federation, run_locally
 from support.processes import environment
 
 from rlaas.bundles import load_bundle
@@ -23,6 +22,7 @@ from rlaas.registry import Store
 from rlaas.settings import load_settings
 from rlaas.training.federated import FederationConfig, federate, load_newest
 from rlaas.training.federated.coordinator import Coordinator
+from rlaas.training.federated.privacy import epsilon_of
 from rlaas.training.federated.template import Template
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -36,11 +36,11 @@ def _kill(coordinator: Coordinator, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def story(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def story(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Seven rounds of one federation of three sites (any two of them open a mask), in which all sorts of things happen.
 
-    1 all goes well; 2 south is late; 3 all is well again; 4 centre and south fail at first; 5 centre is killed before it
-    masks; 6 south is killed after the keys were exchanged; 7 two are killed then.
+    1 all goes well; 2 south is late; 3 all is well again; 4 centre and south fail at first; 5 centre is killed before
+    it masks; 6 south is killed after the keys were exchanged; 7 two are killed then.
     """
     folder = tmp_path_factory.mktemp("story")
     moods = {name: folder / f"{name}.mood" for name in ("north", "centre", "south")}
@@ -88,7 +88,7 @@ def story(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             coordinator.run(lambda _result: models.append(coordinator.state.parameters.copy()))
     finally:
         template.stop()
-    yield SimpleNamespace(
+    return SimpleNamespace(
         config=config, folder=folder / "federation", rounds=coordinator.state.rounds, models=models, error=caught.value
     )
 
@@ -160,10 +160,10 @@ def test_a_site_that_fits_no_node_is_refused_at_once(tmp_path: Path) -> None:
         federate(federation(sites=sites), output=tmp_path)
 
 
-def test_a_site_with_another_layout_is_refused(tmp_path: Path) -> None:
-    sites = [{"name": "a", "cpus": 0.1}, {"name": "b", "cpus": 0.1, "options": {"colour": "red"}}]
+def test_a_site_whose_options_cannot_work_is_named(tmp_path: Path) -> None:
+    sites = [{"name": "b", "cpus": 0.1, "options": {"colour": "red"}}]
     with pytest.raises(ConfigurationError, match=r"site 'b': .*colour") as caught:
-        federate(federation(sites=sites), output=tmp_path)
+        federate(federation(sites=sites, secure=None), output=tmp_path)
     assert caught.value.field == "sites.b"
 
 
@@ -174,8 +174,6 @@ def test_a_site_that_gets_no_place_is_named_with_what_it_needs(tmp_path: Path) -
         federate(config, output=tmp_path)
     assert "0 sites trained, 2 are needed" in caught.value.message
 
-
-RESUMED: dict[str, Any] = {"rounds": 4, "decisions": 1_024, "keep_site_state": True}
 
 DRIVER = """
 import sys
@@ -197,8 +195,8 @@ federate(
 
 
 def test_a_federation_goes_on_bit_for_bit_after_its_driver_was_killed(tmp_path: Path) -> None:
-    config: FederationConfig = federation(SAC, count=2, **RESUMED)
-    whole = federate(config, output=tmp_path / "whole")
+    config: FederationConfig = federation(SAC, count=2, rounds=4, decisions=1_024, keep_site_state=True)
+    whole = run_locally(config, tmp_path / "whole").state
     home, output = tmp_path / "home", tmp_path / "killed"
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     address = ray.get_runtime_context().gcs_address
@@ -222,9 +220,11 @@ def test_a_federation_goes_on_bit_for_bit_after_its_driver_was_killed(tmp_path: 
     assert [r.number for r in run.rounds] == [1, 2, 3, 4]
     for ours, theirs in zip(run.rounds, whole.rounds, strict=True):
         assert (ours.moved, ours.losses, ours.decisions) == (theirs.moved, theirs.losses, theirs.decisions)
-    a, b = (load_bundle(r.bundle) for r in (run, whole))
-    assert a.manifest.golden == b.manifest.golden
-    assert a.manifest.lineage["federation"] == {
+    state = load_newest(output, config.digest())
+    assert state is not None
+    assert state.parameters.tobytes() == whole.parameters.tobytes()
+    assert (state.moments, state.scales.tolist()) == (whole.moments, whole.scales.tolist())
+    assert load_bundle(run.bundle).manifest.lineage["federation"] == {
         "name": "toys",
         "method": "fedavg",
         "share": "all",
@@ -254,3 +254,63 @@ def _check_runs(parent: str | None, settings: Any) -> None:
     curve = store.call("get_metric_history", parent, "round/moved")
     assert sorted(point.step for point in curve) == [1, 2, 3, 4]
     assert store.call("get_run", parent).data.params["sites"] == "north, centre"
+
+
+PRIVATE: dict[str, Any] = {
+    "share": "policy",
+    "normaliser": "fixed",
+    "observation_ranges": {"share": (0.0, 1.0)},
+    "privacy": {"clip": 0.05, "noise_multiplier": 2.0, "delta": 1e-3, "epsilon": 4.0},
+    "rounds": 9,
+}
+
+
+def test_private_rounds_state_what_they_spend_and_stop_before_the_budget_is_exceeded(tmp_path: Path) -> None:
+    config = federation(**PRIVATE)
+    coordinator = run_locally(config, tmp_path)
+    spent = [result.epsilon for result in coordinator.state.rounds]
+    assert 1 < len(spent) < 9
+    for number, (result, epsilon) in enumerate(zip(coordinator.state.rounds, spent, strict=True), start=1):
+        # One honest site's noise at least: min_sites 2, one of them colluding.
+        assert epsilon == pytest.approx(epsilon_of(number * 0.5 / 2.0**2, 1e-3), rel=1e-3)
+        assert epsilon is not None
+        assert epsilon <= 4.0
+        assert result.delta == 1e-3
+        assert result.losses == {}
+        assert result.decisions == 0.0
+        assert result.noise == pytest.approx(0.05 * 2.0 / 3)
+    assert epsilon_of((len(spent) + 1) * 0.5 / 2.0**2, 1e-3) > 4.0
+    assert coordinator.stopped is not None
+    assert coordinator.stopped.startswith("privacy budget: epsilon ")
+    # Three sites' shares of noise, each 0.1 strong, make up nearly all of the step.
+    size = coordinator.state.parameters.size
+    for result in coordinator.state.rounds:
+        assert result.moved == pytest.approx(np.sqrt(3 * size) * 0.1 / 3, rel=0.25)
+
+
+def test_privacy_is_charged_before_the_sum_can_be_known(tmp_path: Path) -> None:
+    config = federation(**PRIVATE, attempts=1)
+    template = Template(config)
+
+    def interrupt(number: int, phase: str) -> None:
+        if phase == "revealed":
+            raise KeyboardInterrupt
+
+    coordinator = Coordinator(config, tmp_path, template, on_phase=interrupt)
+    coordinator.roster = LocalRoster(config, tmp_path, template.layout)
+    with pytest.raises(KeyboardInterrupt):
+        coordinator.run()
+    template.stop()
+    state = load_newest(tmp_path, config.digest())
+    assert state is not None
+    assert (state.finished, state.parameters.tolist()) == (0, coordinator.state.parameters.tolist())
+    assert state.rho == pytest.approx(0.5 / 2.0**2, rel=1e-3)
+
+
+def test_plain_and_secure_federations_learn_the_same(tmp_path: Path) -> None:
+    plain = run_locally(federation(rounds=3, secure=None), tmp_path / "plain")
+    secure = run_locally(federation(rounds=3), tmp_path / "secure")
+    np.testing.assert_allclose(plain.state.parameters, secure.state.parameters, atol=1e-4)
+    assert plain.state.moments == secure.state.moments
+    for result in plain.state.rounds:
+        assert result.weights == pytest.approx(dict.fromkeys(("north", "centre", "south"), 1 / 3))
