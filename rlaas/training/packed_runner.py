@@ -161,6 +161,11 @@ class PackedRunner(EnvRunner, Checkpointable):
             self.moments.update(np.concatenate(self._not_taken_in))
             self._not_taken_in = []
 
+    def observed(self) -> dict[str, Any]:
+        """State of the moments of every observation so far, the latest included."""
+        self._take_in()
+        return self.moments.get_state()
+
     def pop_rewards(self) -> SampledRewards:
         """Reward sums and finished episodes' returns since the last call."""
         taken, self._rewards = self._rewards, self._no_rewards()

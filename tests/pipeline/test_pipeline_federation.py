@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent.parent
 CONFIG: dict[str, Any] = {
     "name": "toys",
     "training": {
-        "scenario": "support.toy:Toy",
+        "scenario": "support.toy:ToyScenario",
         "algorithm": "ppo",
         "num_envs": 8,
         "hidden": (16, 16),

@@ -96,7 +96,7 @@ class Site:
             self.stop()
             raise
         # What was seen since, the first observation of a new environment included.
-        before, after = sums_of(model.moments), sums_of(algo.runner.get_state()["moments"])
+        before, after = sums_of(model.moments), sums_of(algo.runner.observed())
         decisions = Fraction(algo.steps_done - start)
         self._pending = (self._layout.read(algo.learner.net), model, self._sums(decisions, before, after))
 
