@@ -32,6 +32,8 @@ from rlaas.cli.main import app, run
         (["train", "--scenario", "chess"], "unknown scenario 'chess'"),
         (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["optimize", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["federate", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["federate"], "Missing option '--config'"),
         (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["policies", "promote", "ghost", "1"], "ghost"),
         (["policies", "promote", "../ghost", "1"], "not a plain name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rlaas.errors import ConflictError
+from rlaas.errors import ConfigurationError, ConflictError
 from rlaas.training.backprop import FlatParameters
 from rlaas.training.conditioning import RunningMoments
 from rlaas.training.federated.averaging import average_masked, average_noised, average_plain
@@ -22,6 +23,7 @@ from rlaas.training.federated.checkpoints import FederationState, load_newest, w
 from rlaas.training.federated.fixed_point import bits_for, to_grid, to_limbs
 from rlaas.training.federated.privacy import plan_noise
 from rlaas.training.federated.results import RoundResult
+from rlaas.training.federated.roster import Deadline, Roster
 from rlaas.training.federated.state import FixedMoments, Layout, Sums, moments_of, sums_of
 
 LAYOUT = Layout(
@@ -248,3 +250,22 @@ def test_another_federations_folder_is_refused(tmp_path: Path) -> None:
     write_state(tmp_path, _state(1), "digest")
     with pytest.raises(ConflictError, match="holds a federation of another configuration"):
         load_newest(tmp_path, "other")
+
+
+# The roster.
+
+
+def test_a_site_with_another_layout_is_refused(tmp_path: Path) -> None:
+    roster = Roster(federation(), tmp_path, LAYOUT)
+    roster._check_layout("centre", replace(LAYOUT))
+    other = replace(LAYOUT, features=("x", "z"))
+    with pytest.raises(
+        ConfigurationError, match=r"site 'centre' does not fit: its features are \('x', 'z'\)"
+    ) as caught:
+        roster._check_layout("centre", other)
+    assert caught.value.field == "sites.centre.options"
+
+
+def test_a_deadline_runs_out() -> None:
+    assert Deadline(0.0).left == 0.0
+    assert 99.0 < Deadline(100.0).left <= 100.0

@@ -59,7 +59,7 @@ def story(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
         first = seen.count((number, phase)) == 1
         if (number, phase) == (2, "invited"):
             moods["south"].write_text("slow")
-            coordinator.config = config.model_copy(update={"deadline_s": 3.0})
+            coordinator.config = config.model_copy(update={"deadline_s": 5.0})
         elif (number, phase) == (2, "trained"):
             moods["south"].unlink()
             coordinator.config = config
