@@ -37,7 +37,8 @@ def federate(
     if report["stopped"]:
         typer.echo(f"stopped after round {len(report['rounds'])}: {report['stopped']}")
     policy = report["policy"]
-    typer.echo(f"registered as {policy['name']} version {policy['version']} (candidate); bundle in {report['bundle']}")
+    registered = f"registered as {policy['name']} version {policy['version']} ({loaded.alias})"
+    typer.echo(f"{registered}; bundle in {report['bundle']}")
 
 
 _COLUMNS = ("round", "sites", "left out", "decisions", "moved", "epsilon", "seconds")
