@@ -261,4 +261,5 @@ def _losses(names: tuple[str, ...], sums: tuple[Any, ...]) -> dict[str, float]:
 
 
 def _reasons(missing: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or "no site was left out"
+    # Sorted: they come in as the answers do, which differs from run to run.
+    return "; ".join(f"{name}: {reason}" for name, reason in sorted(missing.items())) or "no site was left out"
