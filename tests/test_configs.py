@@ -12,6 +12,7 @@ from rlaas.optimization import load_optimization_config
 from rlaas.pipeline import load_pipeline_config
 from rlaas.serving import load_serving_config
 from rlaas.training import load_config, load_offline_config
+from rlaas.training.federated import load_federation_config
 from rlaas.tuning import load_tuning_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -23,6 +24,7 @@ LOADERS: dict[str, Any] = {
     "pipeline": load_pipeline_config,
     "serving": load_serving_config,
     "tuning": load_tuning_config,
+    "federated": load_federation_config,
 }
 
 

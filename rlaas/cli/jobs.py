@@ -15,7 +15,7 @@ from rlaas.cli.output import print_json
 from rlaas.cli.work import MetricsHostOption, MetricsPortOption, TensorBoardOption, telemetry_config
 from rlaas.settings import Settings, load_settings
 
-__all__ = ["fit_job", "optimize_job", "pipeline_job", "train_job", "tune_job"]
+__all__ = ["federate_job", "fit_job", "optimize_job", "pipeline_job", "train_job", "tune_job"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")]
 
@@ -122,6 +122,20 @@ def _pipeline(config: ConfigOption) -> None:
     print_json(run_pipeline(loaded, settings, progress=_log_progress("pipeline")))
 
 
+def _federate(
+    config: ConfigOption,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start at round 1 even if an earlier run can go on.")] = False,
+) -> None:
+    """Train one policy at several sites by a config file and register it; the same call again goes on."""
+    from rlaas.pipeline import run_federation
+    from rlaas.training.federated import load_federation_config
+
+    loaded = load_federation_config(config)
+    settings = _settings()
+    _connect(settings)
+    print_json(run_federation(loaded, settings, afresh=fresh, progress=_log_progress("federate")))
+
+
 def _tune(
     config: ConfigOption,
     output: Annotated[Path | None, typer.Option(help="Folder of the search; default: in RLAAS_HOME.")] = None,
@@ -150,3 +164,4 @@ fit_job = _job(_fit)
 optimize_job = _job(_optimize)
 pipeline_job = _job(_pipeline)
 tune_job = _job(_tune)
+federate_job = _job(_federate)

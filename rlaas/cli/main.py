@@ -42,13 +42,14 @@ def _root(
 
 
 def _register() -> None:
-    from rlaas.cli import decide, demo, fit, lake, policies, scenarios, serve, tune, work
+    from rlaas.cli import decide, demo, federate, fit, lake, policies, scenarios, serve, tune, work
 
     app.command("demo")(demo.demo)
     app.command("serve")(serve.serve)
     app.add_typer(scenarios.app, name="scenarios")
     app.command("train")(work.train)
     app.command("fit")(fit.fit)
+    app.command("federate")(federate.federate)
     app.command("optimize")(work.optimize)
     app.command("tune")(tune.tune)
     app.command("evaluate")(scenarios.evaluate)

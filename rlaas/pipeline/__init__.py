@@ -12,6 +12,7 @@ from rlaas.pipeline.cluster import local_ray
 from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
 from rlaas.pipeline.feasibility import Budget, FeasibilityReport, Finalist, TargetSet, feasibility
 from rlaas.pipeline.feasibility_report import feasibility_page
+from rlaas.pipeline.federation import federation_folder, run_federation
 from rlaas.pipeline.fits import FitPlan, plan_fit, run_fit
 from rlaas.pipeline.jobs import (
     PipelineConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "evaluate_controller",
     "feasibility",
     "feasibility_page",
+    "federation_folder",
     "hypervolumes",
     "judge_targets",
     "load_pipeline_config",
@@ -68,6 +70,7 @@ __all__ = [
     "pseudo_values",
     "replay_section",
     "resolve_modes",
+    "run_federation",
     "run_fit",
     "run_optimization",
     "run_pipeline",

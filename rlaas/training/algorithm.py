@@ -203,7 +203,8 @@ class PackedAlgorithm(Algorithm):
         self.net: PackedModule = self.learner.net if local else self._copy_of_module()
         self.runner.module = self.net
         self.moments = RunningMoments(len(scenario.observation_names))
-        self._unseen: list[NDArray[np.float32]] = []
+        # With remote runners their first rollouts bring the first observations too.
+        self._unseen: list[NDArray[np.float32]] = [] if self.num_runners else [self.runner.first_observation]
         self._steps = 0
         self.updates = 0
         self.multipliers = np.zeros(len(self.training.constraints))
@@ -245,6 +246,21 @@ class PackedAlgorithm(Algorithm):
         """
         environment = self.runner.stopwatch.seconds[ENVIRONMENT] + self._remote_environment
         return {**self.stopwatch.seconds, ENVIRONMENT: environment}
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the rewards' scales are set; they are set once, at the start of a training."""
+        return float(self.net.reward_scale[0]) != 0.0
+
+    def keep_scales(self) -> None:
+        """Take the scales that the module has now for set."""
+
+    def observed(self) -> dict[str, Any]:
+        """State of the moments of every observation so far, the latest included."""
+        if self._unseen:
+            self.moments.update(np.concatenate(self._unseen))
+            self._unseen = []
+        return self.moments.get_state()
 
     @property
     def num_runners(self) -> int:
@@ -297,10 +313,7 @@ class PackedAlgorithm(Algorithm):
 
     def renormalise(self) -> None:
         """Let policies normalise by all observations so far."""
-        if not self._unseen:
-            return
-        self.moments.update(np.concatenate(self._unseen))
-        self._unseen = []
+        self.observed()
         statistics = {"mean": self.moments.mean, "deviation": self.moments.deviation()}
         self.on_learners("normalise_by", **statistics)
         seen = self.net.policy.n_seen
@@ -344,7 +357,7 @@ class PackedAlgorithm(Algorithm):
         return Rollout.joined([Rollout.of_arrays(found) for found, *_ in answers])
 
     def _take_in(self, rollout: Rollout) -> None:
-        seen = rollout.observation if self._steps == 0 else rollout.observation[1:]
+        seen = rollout.observation if self.num_runners and self._steps == 0 else rollout.observation[1:]
         self._unseen.append(seen.flatten(0, 1).numpy())
         self._steps += rollout.valid.numel()
 

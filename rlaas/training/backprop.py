@@ -7,7 +7,7 @@ any device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,30 @@ class FlatParameters:
         for member, value, gradient in zip(members, values, gradients, strict=True):
             member.data = value.view(member.shape)
             member.grad = gradient.view(member.shape)
+        self._members = members
+        self._stiffness: Tensor | None = None
+        self._anchor: Tensor | None = None
+
+    def tie(self, mu: float, to: Collection[nn.Parameter]) -> None:
+        """From now on let :meth:`pull` draw those of the parameters that are in ``to`` back to where they are.
+
+        Args:
+            mu: strength; 0 lets go.
+            to: looked up by identity.
+        """
+        chosen = {id(parameter) for parameter in to}
+        if mu == 0.0 or not chosen:
+            self._stiffness = self._anchor = None
+            return
+        self._anchor = self.value.detach().clone()
+        self._stiffness = torch.cat([torch.full((m.numel(),), mu if id(m) in chosen else 0.0) for m in self._members])
+        self._stiffness = self._stiffness.to(self.value.device)
+
+    def pull(self) -> None:
+        """Add the gradient of ``mu / 2 ||value - anchor||^2``, see :meth:`tie`."""
+        if self._anchor is not None and self._stiffness is not None:
+            assert self.value.grad is not None
+            self.value.grad.addcmul_(self.value.detach() - self._anchor, self._stiffness)
 
     def clip(self, most: float, *, first: int | None = None) -> None:
         """Scale the gradients down to a norm of at most ``most``.

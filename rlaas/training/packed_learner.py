@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, cast
 
 import numpy as np
@@ -75,6 +76,24 @@ class PackedLearner(TorchLearner):
         optimizer = FlatAdam([self.flat.value], lr=float(config.lr), eps=1e-7, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=[self.flat.value])
 
+    @property
+    def flats(self) -> tuple[FlatParameters, ...]:
+        """The vectors of everything that is trained."""
+        return (self.flat,)
+
+    def tie(self, mu: float, names: Collection[str]) -> None:
+        """Draw the named parameters of the module back to where they are now, in every update to come.
+
+        The proximal term of FedProx (Li et al. 2020, arXiv 1812.06127): ``mu / 2 ||w - w_now||^2`` joins the loss.
+
+        Args:
+            mu: strength; 0 lets go.
+            names: as in ``net.named_parameters()``.
+        """
+        chosen = [parameter for name, parameter in self.net.named_parameters() if name in names]
+        for flat in self.flats:
+            flat.tie(mu, chosen)
+
     def count_updates(self) -> int:
         """Gradient updates so far."""
         return self.updates
@@ -91,11 +110,13 @@ class PackedLearner(TorchLearner):
         """This learner's share of a minibatch [n, ...]."""
         return rows if self.world == 1 else rows[self.rank :: self.world]
 
-    def share(self, *flats: FlatParameters) -> None:
-        """Average gradients with the other learners."""
+    def share(self) -> None:
+        """Average gradients with the other learners, and add what ties draw back."""
+        for flat in self.flats:
+            flat.pull()
         if self.world == 1:
             return
-        for flat in flats:
+        for flat in self.flats:
             assert flat.value.grad is not None
             torch.distributed.all_reduce(flat.value.grad)
             flat.value.grad.div_(self.world)

@@ -78,6 +78,7 @@ class PackedRunner(EnvRunner, Checkpointable):
         self._constraints = [(parts.index(c.part), c.sign, c.bound) for c in self.training.constraints]
         observation, _ = self.env.reset(seed=seed)
         self._observation = np.array(observation, dtype=np.float32)
+        self.first_observation = self._observation.copy()
         self._ended = np.zeros(self.rows, dtype=bool)
         self._preference = self._fresh_preferences(self.rows // self.rows_per_env)
         self._held: NDArray[np.int64] = np.zeros(self.rows // self.rows_per_env, dtype=np.int64)

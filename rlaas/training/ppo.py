@@ -190,7 +190,7 @@ class PPOLearner(PackedLearner):
 
     def _advance(self) -> None:
         """Take the step that the gradients ask for."""
-        self.share(self.flat)
+        self.share()
         # Each by itself: a critic that is far off would otherwise shorten the policy's steps.
         self.flat.clip(self.training.ppo.max_grad_norm, first=self._policy_size)
         self.optimizer.advance()

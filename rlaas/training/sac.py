@@ -138,6 +138,11 @@ class SACLearner(PackedLearner):
         optimizer = FlatAdam(groups, eps=1e-7, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params)
 
+    @property
+    def flats(self) -> tuple[FlatParameters, ...]:
+        """The actor's parameters, and the critics' with the temperature."""
+        return self._flat_actor, self._flat_others
+
     def build(self) -> None:
         """Build RLlib's parts, and the passes through the networks."""
         super().build()
@@ -194,7 +199,7 @@ class SACLearner(PackedLearner):
             {name: self.own(value).to(self.device) for name, value in batch.items()},
             noise[:, self.rank :: self.world].to(self.device),
         )
-        self.share(self._flat_actor, self._flat_others)
+        self.share()
         self.optimizer.advance()
         self._flat_target.value.lerp_(self._online, self.training.sac.tau)
         self.updates += 1
@@ -413,6 +418,15 @@ class SACAlgorithm(PackedAlgorithm):
         self._warm_up = self.training.resolved_learning_starts()
         self._calibrated = False
         self._owed = 0.0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the warm-up, or somebody else, has set the rewards' scales."""
+        return self._calibrated
+
+    def keep_scales(self) -> None:
+        """Take the scales that the module has now for set: the warm-up will not change them."""
+        self._calibrated = True
 
     def keep_critics(self) -> None:
         """The critics know something already: neither calibrate them nor keep the actor waiting for them."""

@@ -39,6 +39,8 @@ from rlaas.cli.main import app, run
         (["tune", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["tune", "--config", "configs/tuning/network5g.yaml", "--trials", "0"], "trials: Input should be greater"),
         (["tune", "--config", "configs/tuning/network5g.yaml", "--resume"], "holds no search to resume"),
+        (["federate", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["federate"], "Missing option '--config'"),
         (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["policies", "promote", "ghost", "1"], "ghost"),
         (["policies", "promote", "../ghost", "1"], "not a plain name"),

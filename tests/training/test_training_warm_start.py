@@ -98,9 +98,7 @@ def test_a_fit_brings_policy_normaliser_and_critics(tmp_path: Path) -> None:
         table = np.array(logged(Toy(), 150).column("observation").to_pylist())
         prior, count = warm.moments, 1_144.0
         np.testing.assert_allclose(prior["mean"], table.mean(axis=0), rtol=1e-6)
-        later = (algo.moments.mean * algo.moments.count - prior["mean"] * count) / (
-            algo.moments.count - count
-        )
+        later = (algo.moments.mean * algo.moments.count - prior["mean"] * count) / (algo.moments.count - count)
         assert abs(later[0]) < 0.1
         assert later[1] == pytest.approx(0.5, abs=0.05)
     finally:

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from rlaas.scenarios import Scenario
 from rlaas.training.conditioning import anchors_of, reward_scale, sample_preferences
-from rlaas.training.export import LARGEST_SHARE
 from rlaas.training.distributions import normal_log_density
+from rlaas.training.export import LARGEST_SHARE
 from rlaas.training.networks import GatedMLP, PolicyNetwork, TwinCritic
 from rlaas.training.offline.config import FitSettings
 from rlaas.training.offline.rows import Batch, LoggedRows
