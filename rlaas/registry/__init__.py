@@ -4,7 +4,8 @@ MLflow takes seconds to import, so nothing here does so before the first call th
 """
 
 from rlaas.registry.lineage import git_commit
+from rlaas.registry.nested import NestedRuns
 from rlaas.registry.registry import CHAMPION, Registry
 from rlaas.registry.versions import PolicyVersion, check_alias
 
-__all__ = ["CHAMPION", "PolicyVersion", "Registry", "check_alias", "git_commit"]
+__all__ = ["CHAMPION", "NestedRuns", "PolicyVersion", "Registry", "check_alias", "git_commit"]

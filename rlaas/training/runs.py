@@ -19,6 +19,7 @@ from rlaas.scenarios import Scenario
 from rlaas.training.conditioning import spread_preferences
 from rlaas.training.config import Algorithm, TrainingConfig
 from rlaas.training.evaluation import evaluate_policy, preference_label
+from rlaas.training.initial import start_from
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.results import TrainingRun
 
@@ -29,7 +30,9 @@ Progress = Callable[[int, int, dict[str, float]], None]
 FINAL_SHARE = 0.1
 
 
-def train(config: TrainingConfig, *, output: Path, progress: Progress | None = None) -> TrainingRun:
+def train(
+    config: TrainingConfig, *, output: Path, progress: Progress | None = None, initial: Path | None = None
+) -> TrainingRun:
     """Train one preference-conditioned policy in this process.
 
     A local Ray is started if none is running (and stopped again); ``RAY_ADDRESS`` is honoured.
@@ -38,6 +41,7 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
         config: what to train.
         output: folder for ``bundle/`` and ``checkpoint/``; made if missing.
         progress: called after every iteration with the decisions taken, those wanted, and the curve's last row.
+        initial: folder of a bundle whose network is where training starts; None for a fresh one.
 
     Raises:
         ConfigurationError: the configuration cannot work; raised before anything starts.
@@ -52,6 +56,8 @@ def train(config: TrainingConfig, *, output: Path, progress: Progress | None = N
     with _ray(), _threads(config.threads):
         algo = build_algorithm(config, algorithm)
         try:
+            if initial is not None:
+                start_from(algo, initial)
             curve = _run(algo, config, progress)
             seconds = time.perf_counter() - started
             checkpoint = Path(algo.save_to_path(str(output / "checkpoint")))
