@@ -164,7 +164,7 @@ class PipelineConfig(_Document):
         return self
 
     @property
-    def scenario(self) -> str:
+    def scenario_name(self) -> str:
         """Name of the scenario, or ``module:attribute``."""
         return str(self.training.scenario)
 

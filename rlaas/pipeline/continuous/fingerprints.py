@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from rlaas.errors import ConfigurationError, shown
 
-__all__ = ["Room", "canonical", "code_fingerprints", "differences", "key_of", "libraries", "room_of"]
+__all__ = ["Room", "canonical", "code_fingerprint", "differences", "key_of", "libraries", "room_of"]
 
 _DATA_SUFFIXES = (".json", ".yaml", ".csv")
 _ABSENT = object()
@@ -61,8 +61,8 @@ def room_of(instance: object) -> Room:
     return Room(package or module)
 
 
-def code_fingerprints(rooms: Iterable[Room]) -> dict[str, str]:
-    """A digest of each room's source by name.
+def code_fingerprint(room: Room) -> str:
+    """A digest of a room's source, 16 hex digits.
 
     Python counts by its syntax tree without docstrings: a comment or a line break does not cost a training run.
     Tables beside the code (JSON, YAML, CSV) count byte by byte.
@@ -70,13 +70,10 @@ def code_fingerprints(rooms: Iterable[Room]) -> dict[str, str]:
     Raises:
         ConfigurationError: a room without source.
     """
-    found: dict[str, str] = {}
-    for room in rooms:
-        digest = hashlib.sha256()
-        for name, path in _sources(room):
-            digest.update(name.encode() + b"\0" + _content(path) + b"\0")
-        found[room.name] = digest.hexdigest()[:16]
-    return found
+    digest = hashlib.sha256()
+    for name, path in _sources(room):
+        digest.update(name.encode() + b"\0" + _content(path) + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _sources(room: Room) -> list[tuple[str, Path]]:

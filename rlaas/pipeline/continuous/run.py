@@ -101,7 +101,7 @@ def pipeline_folder(settings: Settings, scenario: str) -> Path:
 
 
 def _assemble(config: PipelineConfig, settings: Settings, tuner: Any) -> tuple[Context, list[Stage], Path]:
-    scenario = load(config.scenario, **config.training.options)
+    scenario = load(config.scenario_name, **config.training.options)
     check_against(config, scenario)
     if config.tune is not None:
         tuner = tuner if tuner is not None else load_tuner()
@@ -117,6 +117,9 @@ def _assemble(config: PipelineConfig, settings: Settings, tuner: Any) -> tuple[C
         EvaluateStage(),
         RegisterStage(root),
     ]
+    for stage in stages:
+        if stage.skip(context) is None:
+            context.fingerprints(stage.rooms(context))
     return context, stages, root
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rlaas.errors import PipelineError, RequestError, RlaasError
 from rlaas.interrupts import check_interrupt
 from rlaas.pipeline.continuous.artefacts import Artefact, ArtefactStore
-from rlaas.pipeline.continuous.fingerprints import code_fingerprints, key_of
+from rlaas.pipeline.continuous.fingerprints import key_of
 from rlaas.pipeline.continuous.report import Observer, StagePlan, StageReport
 from rlaas.pipeline.continuous.stage import Context, Stage
 from rlaas.pipeline.continuous.tracking import Tracker
@@ -230,11 +230,15 @@ def _inputs_of(stage: Stage, context: Context) -> dict[str, Any]:
         "stage": stage.name,
         **stage.inputs(context),
         "stages": earlier,
-        "code": code_fingerprints(stage.rooms(context)),
+        "code": context.fingerprints(stage.rooms(context)),
     }
 
 
 def _cause(problem: Exception) -> str:
     """An error on one line."""
-    text = " ".join(str(problem).split())[:300]
+    # Ray wraps what a worker raised, and puts the worker's traceback into the message.
+    inner = getattr(problem, "cause", None)
+    if isinstance(inner, Exception):
+        problem = inner
+    text = " ".join((problem.message if isinstance(problem, RlaasError) else str(problem)).split())[:300]
     return text if isinstance(problem, RlaasError) else f"{type(problem).__name__}: {text}"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from rlaas.lake import Lake
 from rlaas.pipeline.continuous.artefacts import Artefact
 from rlaas.pipeline.continuous.config import PipelineConfig, StageName
-from rlaas.pipeline.continuous.fingerprints import Room
+from rlaas.pipeline.continuous.fingerprints import Room, code_fingerprint
 from rlaas.registry import Registry
 from rlaas.scenarios import Scenario
 from rlaas.settings import Settings
@@ -38,6 +38,7 @@ class Context:
         start_ray: makes sure that Ray runs until the pipeline ends; None where the caller has seen to it.
         resources: closed when the pipeline ends.
         run_id: MLflow run of the pipeline.
+        code: fingerprints of rooms taken so far, by room.
     """
 
     config: PipelineConfig
@@ -48,6 +49,7 @@ class Context:
     start_ray: Callable[[], AbstractContextManager[Any]] | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     run_id: str = ""
+    code: dict[Room, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lake = Lake(self.settings.lake_root, self.settings.tenant)
@@ -58,6 +60,14 @@ class Context:
         if self.start_ray is not None:
             self.resources.enter_context(self.start_ray())
             self.start_ray = None
+
+    def fingerprints(self, rooms: Iterable[Room]) -> dict[str, str]:
+        """Fingerprint of each room by name; taken once: what is edited while a pipeline runs is not what it runs."""
+        wanted = list(rooms)
+        for room in wanted:
+            if room not in self.code:
+                self.code[room] = code_fingerprint(room)
+        return {room.name: self.code[room] for room in wanted}
 
     def scaled(self, first: int, last: int, total: int) -> Callable[..., None]:
         """Progress of one part of a stage, from ``first`` to ``last`` of ``total``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ class Check:
         passed: it holds.
         measured: what there is; null where it cannot be said.
         required: what there must be, as text.
-        detail: what is meant, and the first row that breaks it.
+        detail: a decision that breaks it.
     """
 
     name: str
@@ -118,7 +117,7 @@ def check_transitions(
     n_actions = 1 if isinstance(action, spaces.Discrete) else int(np.prod(action.shape))
     observations, wrong_observation = _matrix(rows.column("observation"), n_features)
     actions, wrong_action = _matrix(rows.column("action"), n_actions)
-    checks.append(_schema(wrong_observation, wrong_action, n_features, n_actions))
+    checks.append(_schema(rows, wrong_observation, wrong_action, n_features, n_actions))
     fitting = ~(wrong_observation | wrong_action)
     checks.append(_range(rows, scenario, observations[fitting], actions[fitting], np.flatnonzero(fitting), contract))
     checks.append(_outcomes(rows, scenario))
@@ -165,14 +164,18 @@ def _share(name: str, excess: float, allowed: float, required: str, *, flipped: 
 
 
 def _schema(
-    wrong_observation: NDArray[np.bool_], wrong_action: NDArray[np.bool_], n_features: int, n_actions: int
+    rows: pa.Table,
+    wrong_observation: NDArray[np.bool_],
+    wrong_action: NDArray[np.bool_],
+    n_features: int,
+    n_actions: int,
 ) -> Check:
     wrong = wrong_observation | wrong_action
     detail = ""
     if wrong.any():
         row = int(wrong.argmax())
         what = "observation" if wrong_observation[row] else "action"
-        detail = f"row {row}: {what} has another length or a number that is not finite"
+        detail = f"{_named(rows, row)}: {what} has another length or a number that is not finite"
     return Check(
         name="schema",
         passed=not wrong.any(),
@@ -208,7 +211,7 @@ def _range(
         else:
             column = int(outside_action[first].argmax())
             what = f"action {column} is {actions[first, column]:.6g}"
-        detail = f"row {int(index[first])}: {what}"
+        detail = f"{_named(rows, int(index[first]))}: {what}"
     return Check(
         name="out_of_range",
         passed=share <= contract.max_out_of_range,
@@ -225,23 +228,31 @@ def _outside(values: NDArray[np.float64], low: NDArray[Any], high: NDArray[Any])
 
 def _outcomes(rows: pa.Table, scenario: Scenario) -> Check:
     """Every outcome has all objectives, or all parts that they are made of, as finite numbers."""
-    objectives, parts = [o.name for o in scenario.objectives], list(scenario.measures)
-    lacking, first = 0, ""
-    for number, entry in enumerate(rows.column("outcome").to_pylist()):
-        outcome = {name: value for name, value in entry or () if value is not None and math.isfinite(value)}
-        if outcome.keys() >= set(parts) or outcome.keys() >= set(objectives):
-            continue
-        lacking += 1
-        if not first:
-            missing = [name for name in objectives if name not in outcome]
-            first = f"row {number} lacks a finite {missing[0] if missing else parts[0]}"
+    logged = rows.column("outcome")
+
+    def there(names: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
+        found = {name: pc.is_finite(pc.map_lookup(logged, name, "first")) for name in names}
+        return {name: pc.fill_null(mask, False).to_numpy().astype(np.bool_) for name, mask in found.items()}
+
+    objectives = there(o.name for o in scenario.objectives)
+    enough = np.all(list(objectives.values()), axis=0) | np.all(list(there(scenario.measures).values()), axis=0)
+    detail = ""
+    if not enough.all():
+        row = int(enough.argmin())
+        missing = next(name for name, mask in objectives.items() if not mask[row])
+        detail = f"{_named(rows, row)} lacks a finite {missing}"
     return Check(
         name="outcomes",
-        passed=lacking == 0,
-        measured=lacking / rows.num_rows,
+        passed=bool(enough.all()),
+        measured=float(1.0 - enough.mean()),
         required="every objective, or every part of them, in every outcome",
-        detail=first,
+        detail=detail,
     )
+
+
+def _named(rows: pa.Table, row: int) -> str:
+    """A row as somebody can find it again: a table has no order."""
+    return f"decision {rows.column('decision_id')[row].as_py()}"
 
 
 def _matrix(column: pa.ChunkedArray, width: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
