@@ -1,9 +1,11 @@
-"""A pipeline in a process of its own: ``python pipeline_child.py HOME HOLD``; notes on stderr, the report on stdout."""
+"""A pipeline in a process of its own: notes on stderr, the report on stdout.
+
+``python pipeline_child.py HOME HOLD RAY``, the last being a folder with a short name for Ray's sockets.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,10 +27,9 @@ class Notes(Observer):
 
 
 @contextmanager
-def small_ray() -> Iterator[None]:
+def small_ray(folder: str) -> Iterator[None]:
     import ray
 
-    folder = tempfile.mkdtemp(prefix="rc", dir="/tmp")
     ray.init(
         address="local",
         num_cpus=1,
@@ -36,17 +37,17 @@ def small_ray() -> Iterator[None]:
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=100 * 1024 * 1024,
-        _temp_dir=folder,
+        _temp_dir=tempfile.mkdtemp(dir=folder),
     )
     yield
     ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(home: str, hold: str) -> None:
+def main(home: str, hold: str, folder: str) -> None:
     training = {"scenario": "pipeline_toys:Held", "options": {"called": "held", "hold": hold}}
     config = pipeline_config("held", training, data={"tables": ["silver.transitions"]})
-    report = run_pipeline(config, load_settings(home=Path(home)), observer=Notes(), start_ray=small_ray)
+    settings = load_settings(home=Path(home))
+    report = run_pipeline(config, settings, observer=Notes(), start_ray=lambda: small_ray(folder))
     print(json.dumps(report.to_dict()))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,30 +30,36 @@ PATIENCE_S = 120
 class Child:
     """A pipeline in a process of its own, and what it has said."""
 
-    def __init__(self, name: str, settings: Settings, hold: Path) -> None:
+    def __init__(self, name: str, settings: Settings, hold: Path, sockets: str) -> None:
         self.out, self.err = hold.with_name(f"{name}.out"), hold.with_name(f"{name}.err")
         path = os.pathsep.join([str(HERE), str(HERE.parent), str(Path(rlaas.__file__).parents[1])])
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "pipeline_child.py"), str(settings.home), str(hold)],
+                [sys.executable, str(HERE / "pipeline_child.py"), str(settings.home), str(hold), sockets],
                 env={**environment, "PYTHONPATH": path},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
             )
 
-    def wait_until(self, reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not reached():
-            assert self.process.poll() is None, self.err.read_text()
-            assert time.monotonic() < deadline, self.err.read_text()
-            time.sleep(0.05)
+    @property
+    def waits(self) -> bool:
+        return "waits for process" in self.err.read_text()
 
     def report(self) -> dict[str, Any]:
         assert self.process.wait(PATIENCE_S) == 0, self.err.read_text()
         document: dict[str, Any] = json.loads(self.out.read_text())
         return document
+
+
+def wait_until(reached: Callable[[], bool], *children: Child) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        for child in children:
+            assert child.process.poll() is None, child.err.read_text()
+            assert time.monotonic() < deadline, child.err.read_text()
+        time.sleep(0.05)
 
 
 @pytest.mark.ray
@@ -60,11 +68,11 @@ def test_a_killed_pipeline_goes_on_and_two_at_once_do_the_work_once(settings: Se
     hold = tmp_path / "hold"
     reached = hold.with_suffix(".reached")
     hold.touch()
-    children: list[Child] = []
+    sockets = tempfile.mkdtemp(prefix="rc", dir="/tmp")
+    children = [Child("killed", settings, hold, sockets)]
     try:
-        killed = Child("killed", settings, hold)
-        children.append(killed)
-        killed.wait_until(reached.exists)
+        (killed,) = children
+        wait_until(reached.exists, killed)
         killed.process.kill()
         killed.process.wait(30)
         root = pipeline_folder(settings, "held")
@@ -74,20 +82,21 @@ def test_a_killed_pipeline_goes_on_and_two_at_once_do_the_work_once(settings: Se
         (orphan,) = (root / "runs").iterdir()
 
         reached.unlink()
-        second = Child("second", settings, hold)
-        children.append(second)
-        second.wait_until(reached.exists)
-        third = Child("third", settings, hold)
-        children.append(third)
-        third.wait_until(lambda: "waits for process" in third.err.read_text())
-        assert f"train waits for process {second.process.pid}, which works on the same result" in third.err.read_text()
+        both = [Child("one", settings, hold, sockets), Child("other", settings, hold, sockets)]
+        children += both
+        wait_until(lambda: reached.exists() and any(child.waits for child in both), *both)
+        both.sort(key=lambda child: child.waits)
+        trains, waits = both
+        said = f"train waits for process {trains.process.pid}, which works on the same result"
+        assert said in waits.err.read_text()
         hold.unlink()
-        reports = [second.report(), third.report()]
+        reports = [trains.report(), waits.report()]
     finally:
         hold.unlink(missing_ok=True)
         for child in children:
             child.process.kill()
             child.process.wait(30)
+        shutil.rmtree(sockets, ignore_errors=True)
 
     first, other = ({stage["stage"]: stage for stage in report["stages"]} for report in reports)
     assert [first[name]["status"] for name in ("data", "validate", "train")] == ["cached", "cached", "run"]
