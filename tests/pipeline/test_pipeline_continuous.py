@@ -11,7 +11,7 @@ import pytest
 from pipeline_logs import log_traffic
 from pipeline_toys import pipeline_config
 
-from rlaas.errors import ConfigurationError, PipelineError
+from rlaas.errors import ConfigurationError, PipelineError, TrainingError
 from rlaas.lake import Lake
 from rlaas.pipeline import PipelineReport, load_pipeline_config, plan_pipeline, run_pipeline
 from rlaas.registry import Registry
@@ -212,8 +212,9 @@ def test_warm_start_goes_on_from_the_champion(local_ray: None, settings: Setting
     assert registry.get("warm", "champion").version == 1
 
 
-def _tuner(best: dict[str, Any]) -> Any:
-    """A room with the face of ``rlaas.tuning``, whose search is over before it begins."""
+def _tuner(best: dict[str, Any], failures: int = 0) -> Any:
+    """A room with the face of ``rlaas.tuning``, whose search is over before it begins, or fails at first."""
+    calls: list[bool] = []
 
     class TuningConfig:
         def __init__(self, training: dict[str, Any], trials: int = 1) -> None:
@@ -224,13 +225,19 @@ def _tuner(best: dict[str, Any]) -> Any:
         def model_dump(self, mode: str) -> dict[str, Any]:
             return {"training": self.training.model_dump(mode=mode), "trials": self.trials}
 
-    def tune(config: TuningConfig, *, output: Path) -> Any:
+    def tune(config: TuningConfig, *, output: Path, resume: bool) -> Any:
+        calls.append(resume)
+        begun = output / "search.json"
+        if resume and not begun.exists():
+            raise ConfigurationError("there is no search to resume", field="resume")
         output.mkdir(parents=True, exist_ok=True)
-        (output / "trials.json").write_text(f"[{config.trials}]")
+        begun.write_text(f"{config.trials}")
+        if len(calls) <= failures:
+            raise TrainingError("every trial has failed")
         chosen = TrainingConfig(**{**config.training.model_dump(exclude_unset=True), **best})
         return types.SimpleNamespace(best=chosen)
 
-    return types.SimpleNamespace(__name__="pipeline_toys", TuningConfig=TuningConfig, tune=tune)
+    return types.SimpleNamespace(__name__="pipeline_toys", TuningConfig=TuningConfig, tune=tune, calls=calls)
 
 
 def test_tuning_brings_a_second_candidate(local_ray: None, settings: Settings) -> None:
@@ -250,8 +257,10 @@ def test_tuning_brings_a_second_candidate(local_ray: None, settings: Settings) -
     live = run_pipeline(config.model_copy(update={"alias": "champion"}), settings, tuner=tuner)
     assert reasons(live)["register"] == "alias changed (candidate -> champion)"
     assert live.policy is None
-    # What the search says is best may be what there was.
-    kept = run_pipeline(config, settings, tuner=_tuner({}), force=["tune"])
+    # What the search says is best may be what there was; a search that broke off is gone on with.
+    tuner = _tuner({}, failures=1)
+    kept = run_pipeline(config, settings, tuner=tuner, force=["tune"])
+    assert tuner.calls == [False, True]
     assert {stage.name: stage.metrics for stage in kept.stages}["tune"] == {"kept_configuration": 1.0}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlaas.errors import ConfigurationError
+from rlaas.errors import ConfigurationError, RequestError
 from rlaas.pipeline.continuous.config import PipelineConfig
 from rlaas.pipeline.continuous.fingerprints import Room, libraries
 from rlaas.pipeline.continuous.stage import Context, Stage
@@ -17,12 +18,13 @@ from rlaas.training import TrainingConfig
 __all__ = ["TuneStage", "load_tuner", "tuning_config"]
 
 ROOM = "rlaas.tuning"
+SEARCH = "search"
 POLICY = "policy"
 """Folder of the second candidate in the result; not there where the search kept the configuration."""
 
 
 def load_tuner() -> Any:
-    """The room ``rlaas.tuning``: ``TuningConfig``, and ``tune(config, *, output) -> result`` with ``result.best``.
+    """The room ``rlaas.tuning``: ``TuningConfig``, and ``tune(config, *, output, resume)`` with ``best`` in its result.
 
     Loaded here and not before: a pipeline without ``tune`` needs neither Ray Tune nor a search library.
 
@@ -87,11 +89,25 @@ class TuneStage(Stage):
     def run(self, context: Context, folder: Path) -> Mapping[str, float]:
         """Write what the tuner leaves in ``search/``, and the policy of the best configuration in ``policy/``."""
         context.ensure_ray()
-        result = self.tuner.tune(tuning_config(context.config, self.tuner), output=folder / "search")
-        best = TrainingConfig(**result.best.model_dump())
+        best = self._search(context, folder / SEARCH)
         if best == context.config.training:
             return {"kept_configuration": 1.0}
         target = folder / POLICY
         target.mkdir(exist_ok=True)
         metrics = train_into(context, best, target, progress=context.progress)
         return {"kept_configuration": 0.0, **metrics}
+
+    def _search(self, context: Context, folder: Path) -> TrainingConfig:
+        """The best configuration; a search that was killed is gone on with."""
+        config = tuning_config(context.config, self.tuner)
+        if folder.exists():
+            try:
+                return _best(self.tuner.tune(config, output=folder, resume=True))
+            except RequestError:
+                # Killed before it had written down what it searches: there is nothing to go on with.
+                shutil.rmtree(folder)
+        return _best(self.tuner.tune(config, output=folder, resume=False))
+
+
+def _best(result: Any) -> TrainingConfig:
+    return TrainingConfig(**result.best.model_dump(exclude_unset=True))
