@@ -139,14 +139,14 @@ def _screen() -> Iterator[tuple[Observer, list[StageReport]]]:
             self._advance: Any = None
 
         def started(self, stage: str, reason: str) -> None:
-            console.print(f"{stage}: {reason}", markup=False, style="dim", highlight=False)
+            console.print(f"{stage}: {reason}", markup=False, style="dim", highlight=False, soft_wrap=True)
             self._advance = self._bars.enter_context(bar(stage))
 
         def advanced(self, stage: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
             self._advance(done, total, metrics)
 
         def noted(self, stage: str, text: str) -> None:
-            console.print(f"{stage}: {text}", markup=False, highlight=False)
+            console.print(f"{stage}: {text}", markup=False, highlight=False, soft_wrap=True)
 
         def finished(self, report: StageReport) -> None:
             self._bars.close()

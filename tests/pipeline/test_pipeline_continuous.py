@@ -146,7 +146,7 @@ def test_only_what_beats_the_champion_is_registered_and_goes_live(local_ray: Non
     # The former champion has a new one to beat.
     former = run()
     assert states(former)["train"] == "cached"
-    assert reasons(former)["evaluate"].startswith("champion version changed (")
+    assert reasons(former)["evaluate"].startswith("champion changed (")
     assert former.policy is None
     assert registry.get("rivals", "champion").version == 2
 
@@ -198,10 +198,7 @@ def test_warm_start_goes_on_from_the_champion(local_ray: None, settings: Setting
     run_pipeline(pipeline_config("warm", alias="champion", force="always"), settings)
     config = pipeline_config("warm", {"steps": 100}, warm_start="champion", force="always")
     report = run_pipeline(config, settings)
-    assert (
-        reasons(report)["train"].endswith("champion version changed (none -> 1)")
-        or "champion" in reasons(report)["train"]
-    )
+    assert reasons(report)["train"].endswith("champion changed (none -> 1)") or "champion" in reasons(report)["train"]
     train = next(stage for stage in report.stages if stage.name == "train")
     run = Store(settings).call("get_run", train.run_id)
     assert run.data.tags["parent_policy"] == "warm/1"

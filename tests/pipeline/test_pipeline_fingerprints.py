@@ -93,7 +93,7 @@ def test_differences_are_sentences() -> None:
         "code": {"rlaas.training": "aa", "rlaas.lake": "bb"},
         "libraries": {"torch": "2.12.0"},
         "stages": {"data": "xx"},
-        "champion": {"version": 1},
+        "champion": "version 1",
     }
     after = {
         "config": {"training": {"steps": 200, "hidden": [64], "sac": {"tau": 0.01}}},
@@ -101,7 +101,7 @@ def test_differences_are_sentences() -> None:
         "code": {"rlaas.training": "cc", "rlaas.lake": "bb"},
         "libraries": {"torch": "2.13.0"},
         "stages": {"data": "yy"},
-        "champion": {"version": None},
+        "champion": "none",
     }
     assert differences(before, after) == [
         "training.steps changed (100 -> 200)",
@@ -111,6 +111,6 @@ def test_differences_are_sentences() -> None:
         "code of rlaas.training changed",
         "torch 2.12.0 -> 2.13.0",
         "the result of data changed",
-        "champion version changed (1 -> none)",
+        "champion changed (version 1 -> none)",
     ]
     assert differences(before, before) == []

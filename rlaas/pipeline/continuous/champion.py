@@ -6,7 +6,7 @@ from rlaas.errors import NotFoundError
 from rlaas.pipeline.continuous.stage import Context
 from rlaas.registry import CHAMPION, PolicyVersion
 
-__all__ = ["CANDIDATE_TAG", "PARENT_TAG", "champion_of", "opponent_of", "registered_as"]
+__all__ = ["CANDIDATE_TAG", "PARENT_TAG", "champion_of", "described", "opponent_of", "registered_as"]
 
 CANDIDATE_TAG = "candidate"
 """Tag of a version: digest of the trained policies that it was chosen from."""
@@ -47,3 +47,8 @@ def registered_as(context: Context, candidate: str) -> PolicyVersion | None:
     except NotFoundError:
         return None
     return next((version for version in versions if version.tags.get(CANDIDATE_TAG) == candidate), None)
+
+
+def described(version: PolicyVersion | None) -> str:
+    """A version as an input of a stage: its number, and enough of its digest to tell two registries apart."""
+    return "none" if version is None else f"version {version.version} ({version.digest[:12]})"

@@ -13,7 +13,7 @@ from rlaas.errors import ConfigurationError
 from rlaas.optimization import front_hypervolume
 from rlaas.pipeline.candidates import build_front, hypervolumes, utility
 from rlaas.pipeline.continuous.artefacts import Artefact, write_json
-from rlaas.pipeline.continuous.champion import opponent_of
+from rlaas.pipeline.continuous.champion import described, opponent_of
 from rlaas.pipeline.continuous.fingerprints import Room, key_of, libraries, room_of
 from rlaas.pipeline.continuous.searching import searched
 from rlaas.pipeline.continuous.stage import PROBLEM_ROOMS, Context, Stage
@@ -49,13 +49,12 @@ class EvaluateStage(Stage):
 
     def inputs(self, context: Context) -> dict[str, Any]:
         """The protocol, the rules of the verdict, and the opponent."""
-        opponent = opponent_of(context, candidate_id(context))
         return {
             "config": {
                 "protocol": context.scenario.protocols[context.config.protocol].describe(),
                 "evaluation": context.config.evaluation.model_dump(mode="json"),
             },
-            "champion": {"version": None} if opponent is None else _identity(opponent),
+            "champion": described(opponent_of(context, candidate_id(context))),
             "libraries": libraries("numpy", "onnxruntime"),
         }
 
@@ -104,7 +103,7 @@ class EvaluateStage(Stage):
             "opponent": (
                 {"kind": "baseline", "name": scenario.default_baseline, "version": None}
                 if opponent is None
-                else {"kind": "champion", "name": opponent.name, **_identity(opponent)}
+                else {"kind": "champion", "name": opponent.name, "version": opponent.version, "digest": opponent.digest}
             ),
             "judgement": judgement.to_dict(),
             "sentence": judgement.sentence(name),
@@ -193,10 +192,6 @@ def candidates_of(context: Context) -> dict[str, tuple[Path, dict[str, Any]]]:
 def candidate_id(context: Context) -> str:
     """Digest of the candidates' weights: the same networks are the same candidate, whenever they were trained."""
     return key_of({name: sha256_of(bundle / WEIGHTS) for name, (bundle, _) in candidates_of(context).items()})
-
-
-def _identity(version: PolicyVersion) -> dict[str, Any]:
-    return {"version": version.version, "digest": version.digest}
 
 
 def _check_fits(policy: BundlePolicy, scenario: Scenario, version: PolicyVersion) -> None:

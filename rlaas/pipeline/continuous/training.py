@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaas.pipeline.continuous.artefacts import Artefact, write_json
-from rlaas.pipeline.continuous.champion import champion_of
+from rlaas.pipeline.continuous.champion import champion_of, described
 from rlaas.pipeline.continuous.fingerprints import Room, libraries, room_of
 from rlaas.pipeline.continuous.stage import PROBLEM_ROOMS, Context, Progress, Stage
 from rlaas.registry import git_commit
@@ -32,10 +32,7 @@ class TrainStage(Stage):
             "libraries": libraries(*TRAINING_LIBRARIES),
         }
         if context.config.warm_start == "champion":
-            champion = champion_of(context)
-            inputs["champion"] = (
-                {"version": None} if champion is None else {"version": champion.version, "digest": champion.digest}
-            )
+            inputs["champion"] = described(champion_of(context))
         return inputs
 
     def rooms(self, context: Context) -> Iterable[Room]:
