@@ -11,13 +11,14 @@ from rlaas import scenarios
 from rlaas.optimization import load_optimization_config
 from rlaas.pipeline import load_pipeline_config
 from rlaas.serving import load_serving_config
-from rlaas.training import load_config
+from rlaas.training import load_config, load_offline_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*") if p.is_file())
 LOADERS: dict[str, Any] = {
     "training": load_config,
     "optimization": load_optimization_config,
+    "offline": load_offline_config,
     "pipeline": load_pipeline_config,
     "serving": load_serving_config,
 }
@@ -34,6 +35,8 @@ def test_file_loads(name: str) -> None:
         scenario = getattr(part, "scenario", None)
         if scenario is not None:
             loaded = scenarios.load(scenario, **part.options)
+            if getattr(part, "mode", None) is not None:
+                assert part.mode in loaded.modes
             if hasattr(part, "tunable"):
                 assert part.tunable in loaded.tunables
 

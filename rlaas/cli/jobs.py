@@ -14,7 +14,7 @@ from rlaas.cli.main import run
 from rlaas.cli.output import print_json
 from rlaas.settings import Settings, load_settings
 
-__all__ = ["optimize_job", "pipeline_job", "train_job"]
+__all__ = ["fit_job", "optimize_job", "pipeline_job", "train_job"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")]
 FirstOption = Annotated[str | None, typer.Option("--from", help="Run this stage and every later one anew.")]
@@ -87,6 +87,19 @@ def _train(config: ConfigOption) -> None:
     )
 
 
+def _fit(config: ConfigOption) -> None:
+    """Fit a policy to a table of the lake by a config file and register it."""
+    from rlaas.pipeline import plan_fit, run_fit
+    from rlaas.training import load_offline_config
+
+    loaded = load_offline_config(config)
+    settings = _settings()
+    plan_fit(loaded, settings)
+    _connect(settings)
+    _, _, report = run_fit(loaded, settings, progress=_log_progress("fit"))
+    print_json(report)
+
+
 def _optimize(config: ConfigOption) -> None:
     """Search configurations by a config file and write their front."""
     from rlaas.optimization import load_optimization_config
@@ -114,5 +127,6 @@ def _pipeline(config: ConfigOption, first: FirstOption = None, force: ForceOptio
 
 
 train_job = _job(_train)
+fit_job = _job(_fit)
 optimize_job = _job(_optimize)
 pipeline_job = _job(_pipeline)

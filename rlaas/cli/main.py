@@ -42,12 +42,13 @@ def _root(
 
 
 def _register() -> None:
-    from rlaas.cli import decide, demo, lake, pipeline, policies, scenarios, serve, work
+    from rlaas.cli import decide, demo, fit, lake, pipeline, policies, scenarios, serve, work
 
     app.command("demo")(demo.demo)
     app.command("serve")(serve.serve)
     app.add_typer(scenarios.app, name="scenarios")
     app.command("train")(work.train)
+    app.command("fit")(fit.fit)
     app.command("optimize")(work.optimize)
     app.command("pipeline")(pipeline.pipeline)
     app.command("evaluate")(scenarios.evaluate)

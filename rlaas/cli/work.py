@@ -18,6 +18,9 @@ def train(
     scenario: Annotated[str | None, typer.Option(help="Scenario, instead of a config file.")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps (decisions); overrides the file.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; overrides the file.")] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(help="Folder to start from: of a fit or a run, a checkpoint, a bundle.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a preference-conditioned policy and register it as a candidate."""
@@ -26,7 +29,8 @@ def train(
     from rlaas.settings import load_settings
     from rlaas.training import TrainingConfig, load_config
 
-    overrides = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    given = {"steps": steps, "seed": seed, "warm_start": warm_start}
+    overrides = {key: value for key, value in given.items() if value is not None}
     if (config is None) == (scenario is None):
         raise ConfigurationError("give exactly one of --config and --scenario", field="config")
     if config is not None:

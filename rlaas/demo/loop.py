@@ -46,6 +46,7 @@ from rlaas.scenarios import ConstantController, Evaluation, load
 from rlaas.serving import ServingConfig
 from rlaas.settings import Settings
 from rlaas.training import (
+    FitSettings,
     PolicyController,
     TrainingConfig,
     TrainingRun,
@@ -379,11 +380,11 @@ class Loop:
         run = fit_offline(
             served.transitions,
             self.scenario,
-            method="advantage_weighted",
             preference=self._primary,
             output=self._work / "offline",
-            epochs=self.options.offline_epochs,
-            seed=self.options.seed,
+            settings=FitSettings(
+                method="advantage_weighted", epochs=self.options.offline_epochs, seed=self.options.seed
+            ),
             progress=lambda done, total, _: advance(done, total),
         )
         version = self.registry.register(

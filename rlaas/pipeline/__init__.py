@@ -23,6 +23,7 @@ from rlaas.pipeline.continuous import (
 from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
 from rlaas.pipeline.feasibility import Budget, FeasibilityReport, Finalist, TargetSet, feasibility
 from rlaas.pipeline.feasibility_report import feasibility_page
+from rlaas.pipeline.fits import FitPlan, plan_fit, run_fit
 from rlaas.pipeline.jobs import config_parameters, run_optimization, run_training
 from rlaas.pipeline.replay import ReplayComparison, compare_estimators
 from rlaas.pipeline.replay_report import replay_section
@@ -45,6 +46,7 @@ __all__ = [
     "EvaluatedCandidates",
     "FeasibilityReport",
     "Finalist",
+    "FitPlan",
     "Hypervolumes",
     "Observer",
     "PipelineConfig",
@@ -70,11 +72,13 @@ __all__ = [
     "judge_targets",
     "load_pipeline_config",
     "local_ray",
+    "plan_fit",
     "plan_pipeline",
     "policy_preferences",
     "pseudo_values",
     "replay_section",
     "resolve_modes",
+    "run_fit",
     "run_optimization",
     "run_pipeline",
     "run_training",

@@ -9,20 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rlaas.training.config import PPOSettings, SACSettings, TrainingConfig, load_config
+from rlaas.training.offline.config import FitSettings, OfflineConfig, RewardSettings, load_offline_config
 
 if TYPE_CHECKING:
     from rlaas.training.conditioning import spread_preferences
     from rlaas.training.evaluation import PolicyController, evaluate_policy
     from rlaas.training.export import export_bundle, export_constant
-    from rlaas.training.offline import fit_offline
+    from rlaas.training.offline.fitting import fit_offline
+    from rlaas.training.offline.source import open_source
     from rlaas.training.problems import GymnasiumScenario
     from rlaas.training.results import TrainingRun
     from rlaas.training.runs import build_algorithm, train
 
 __all__ = [
+    "FitSettings",
     "GymnasiumScenario",
+    "OfflineConfig",
     "PPOSettings",
     "PolicyController",
+    "RewardSettings",
     "SACSettings",
     "TrainingConfig",
     "TrainingRun",
@@ -32,6 +37,8 @@ __all__ = [
     "export_constant",
     "fit_offline",
     "load_config",
+    "load_offline_config",
+    "open_source",
     "spread_preferences",
     "train",
 ]
@@ -44,7 +51,8 @@ _HOMES = {
     "evaluate_policy": "evaluation",
     "export_bundle": "export",
     "export_constant": "export",
-    "fit_offline": "offline",
+    "fit_offline": "offline.fitting",
+    "open_source": "offline.source",
     "spread_preferences": "conditioning",
     "train": "runs",
 }

@@ -224,6 +224,8 @@ class PackedAlgorithm(Algorithm):
     """Base of the packed algorithms: shares the module and keeps the books."""
 
     config_class: type[PackedConfig]
+    taken_over: dict[str, Any] | None = None
+    """What a warm start brought; see :func:`~rlaas.training.warm_start.apply_warm_start`."""
 
     @classmethod
     def get_default_config(cls) -> PackedConfig:
@@ -261,6 +263,9 @@ class PackedAlgorithm(Algorithm):
     def steps_done(self) -> int:
         """Decisions taken so far."""
         return int(self.runner.num_env_steps_sampled_lifetime)
+
+    def keep_critics(self) -> None:
+        """The critics come from a warm start; an algorithm that would calibrate its own first leaves that out."""
 
     def log_progress(self, steps: int, losses: dict[str, float]) -> None:
         """Enter ``steps`` decisions and the last losses into RLlib's metrics."""

@@ -75,6 +75,7 @@ class TrainingConfig(_Document):
         reward_clip: bound on each objective's step reward, for learning only (figures stay unclipped); None takes 20
             for a scenario, whose rewards are normalised, and no bound for an environment.
         preference_hold: steps after which a running environment gets a fresh preference.
+        warm_start: folder of an offline fit, a checkpoint or a bundle: the networks and the normaliser to begin with.
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.
         evaluation_preferences: number of preferences evaluated: modes first, then points spread over the simplex.
         evaluation_steps, evaluation_warmup, evaluation_replicas: see :func:`rlaas.scenarios.evaluate`.
@@ -99,6 +100,7 @@ class TrainingConfig(_Document):
     preference_hold: int = Field(default=100, ge=1)
     sac: SACSettings = Field(default_factory=SACSettings)
     ppo: PPOSettings = Field(default_factory=PPOSettings)
+    warm_start: str | None = None
     evaluation_seeds: tuple[int, ...] = ()
     evaluation_preferences: int = Field(default=8, ge=1)
     evaluation_steps: int = Field(default=200, ge=1)

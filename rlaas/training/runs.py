@@ -19,9 +19,9 @@ from rlaas.scenarios import Scenario
 from rlaas.training.conditioning import spread_preferences
 from rlaas.training.config import Algorithm, TrainingConfig
 from rlaas.training.evaluation import evaluate_policy, preference_label
-from rlaas.training.initial import start_from
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.results import TrainingRun
+from rlaas.training.warm_start import apply_warm_start, check_warm_start
 
 __all__ = ["build_algorithm", "train"]
 
@@ -30,9 +30,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 FINAL_SHARE = 0.1
 
 
-def train(
-    config: TrainingConfig, *, output: Path, progress: Progress | None = None, initial: Path | None = None
-) -> TrainingRun:
+def train(config: TrainingConfig, *, output: Path, progress: Progress | None = None) -> TrainingRun:
     """Train one preference-conditioned policy in this process.
 
     A local Ray is started if none is running (and stopped again); ``RAY_ADDRESS`` is honoured.
@@ -41,7 +39,6 @@ def train(
         config: what to train.
         output: folder for ``bundle/`` and ``checkpoint/``; made if missing.
         progress: called after every iteration with the decisions taken, those wanted, and the curve's last row.
-        initial: folder of a bundle whose network is where training starts; None for a fresh one.
 
     Raises:
         ConfigurationError: the configuration cannot work; raised before anything starts.
@@ -50,14 +47,13 @@ def train(
     scenario = problem_of(config)
     algorithm = algorithm_of(config, scenario)
     _check_rows(config, algorithm, scenario)
+    check_warm_start(config, algorithm, scenario)
     output = Path(output).absolute()
     output.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     with _ray(), _threads(config.threads):
         algo = build_algorithm(config, algorithm)
         try:
-            if initial is not None:
-                start_from(algo, initial)
             curve = _run(algo, config, progress)
             seconds = time.perf_counter() - started
             checkpoint = Path(algo.save_to_path(str(output / "checkpoint")))
@@ -88,7 +84,10 @@ def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
     # RLlib warns about its own defaults and deprecations on every build; its errors still show.
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     rllib = kind.of(config, algorithm)
-    return rllib.algo_class(config=rllib)
+    algo = rllib.algo_class(config=rllib)
+    if config.warm_start is not None:
+        algo.taken_over = apply_warm_start(algo, config.warm_start)
+    return algo
 
 
 def evaluate_front(scenario: Scenario, bundle: Path, config: TrainingConfig) -> Front:
@@ -173,6 +172,7 @@ def _export(algo: Any, config: TrainingConfig, scenario: Scenario, algorithm: Al
         "git_commit": git_commit(Path(__file__).parent),
         "rlaas": __version__,
         "config": config.model_dump(mode="json"),
+        **({"warm_start": algo.taken_over} if algo.taken_over else {}),
     }
     return export_bundle(algo.policy, scenario, folder, algorithm=algorithm, lineage=lineage)
 

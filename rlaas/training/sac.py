@@ -117,6 +117,10 @@ class SACLearner(PackedLearner):
         online = self._flat_others.value.detach()
         self._online = online[: self._flat_target.value.numel()]
 
+    def end_head_start(self) -> None:
+        """Let the actor move from now on."""
+        self._head_start = 0
+
     def calibrate(self, replay: ReplayBuffer) -> None:
         """Set the reward scales and the critics' first outputs from the warm-up's transitions."""
         stored = replay.stored()
@@ -316,6 +320,11 @@ class SACAlgorithm(PackedAlgorithm):
         self._calibrated = False
         self._owed = 0.0
 
+    def keep_critics(self) -> None:
+        """The critics know something already: neither calibrate them nor keep the actor waiting for them."""
+        self._calibrated = True
+        self.learner.end_head_start()
+
     def training_step(self) -> None:
         """About a thousand decisions and the gradient updates they pay for."""
         runner, learner, sac = self.runner, self.learner, self.training.sac
@@ -323,8 +332,10 @@ class SACAlgorithm(PackedAlgorithm):
         wanted = min(ROWS_PER_ITERATION, max(1, self.training.steps - before))
         for step in range(-(-wanted // runner.rows)):
             warming_up = self.steps_done < self._warm_up
-            # Warming up alternates between the untrained policy, around the default, and the whole box.
-            at_random = warming_up and (self.steps_done // runner.rows) % 2 == 0
+            # Warming up alternates between the untrained policy, around the default, and the whole box. A policy that
+            # was taken over knows better.
+            alone = warming_up and self.taken_over is None
+            at_random = alone and (self.steps_done // runner.rows) % 2 == 0
             # Moments hardly move once there are some: the next iteration takes them in.
             fresh = warming_up or step == 0
             sampled = runner.sample(num_timesteps=1, random_actions=at_random, renormalise=fresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline_toys import pipeline_config
 from rlaas.errors import ConfigurationError, PipelineError, TrainingError
 from rlaas.lake import Lake
 from rlaas.pipeline import PipelineReport, load_pipeline_config, plan_pipeline, run_pipeline
+from rlaas.pipeline.continuous import pipeline_folder
 from rlaas.registry import Registry
 from rlaas.registry.store import Store
 from rlaas.settings import Settings
@@ -204,9 +206,28 @@ def test_warm_start_goes_on_from_the_champion(local_ray: None, settings: Setting
     assert run.data.tags["parent_policy"] == "warm/1"
     # A network of another shape cannot begin where the champion is.
     wide = pipeline_config("warm", {"hidden": [9]}, warm_start="champion")
-    with pytest.raises(PipelineError, match="has another shape than the one to be trained"):
+    with pytest.raises(PipelineError, match=r"hidden \[8\] there, \[9\] in this run"):
         run_pipeline(wide, settings)
     assert registry.get("warm", "champion").version == 1
+
+
+def test_a_start_from_logs_depends_on_the_data_and_on_its_contract(local_ray: None, settings: Settings) -> None:
+    lake = Lake(settings.lake_root)
+    log_traffic(lake, "logged", 40)
+    fields: dict[str, Any] = {"data": {"tables": ["silver.transitions"]}, "fit": {"epochs": 2}}
+    config = pipeline_config("logged", {"steps": 100}, warm_start="logs", **fields)
+    report = run_pipeline(config, settings)
+    train = next(stage for stage in report.stages if stage.name == "train")
+    run = Store(settings).call("get_run", train.run_id)
+    version = lake.version("silver.transitions")
+    assert run.data.tags["lake_versions"] == f'{{"silver.transitions": {version}}}'
+    folder = pipeline_folder(settings, "logged") / "train" / train.key
+    lineage = json.loads((folder / "bundle" / "bundle.json").read_text())["lineage"]
+    assert (lineage["warm_start"]["kind"], lineage["warm_start"]["critics"]) == ("fit", "taken")
+    # Other data, another start.
+    log_traffic(lake, "logged", 5, first=40, decided=lambda i: {"action": [7.0]} if i == 41 else {})
+    with pytest.raises(PipelineError, match=r"transitions that break the contract: out_of_range.*logged-41: action 0"):
+        run_pipeline(config, settings)
 
 
 def _tuner(best: dict[str, Any], failures: int = 0) -> Any:
@@ -302,6 +323,14 @@ def test_what_cannot_work_is_refused_before_anything_starts(settings: Settings, 
         (
             "training: {scenario: network5g}\nevaluation: {guardrails: {latency: -1}}",
             "evaluation.guardrails: latency must be between 0 and 1, got -1.0",
+        ),
+        (
+            "training: {scenario: network5g}\nwarm_start: logs",
+            "warm_start: logs needs silver.transitions in data.tables",
+        ),
+        (
+            "training: {scenario: network5g, warm_start: there}\nwarm_start: champion",
+            "training.warm_start names a folder and warm_start says where to begin; give one of them",
         ),
         ("training: {scenario: network5g}\nforce: sometimes", "force: Input should be 'never' or 'always'"),
     ],

@@ -15,6 +15,7 @@ from rlaas.optimization import OptimizationConfig
 from rlaas.registry import CHAMPION, check_alias
 from rlaas.scenarios import Scenario
 from rlaas.training import TrainingConfig
+from rlaas.training.offline import FitSettings
 
 __all__ = [
     "STAGES",
@@ -105,7 +106,9 @@ class PipelineConfig(_Document):
     Attributes:
         training: the policy to train.
         data, contract: the tables that are read, and what they must be like.
-        warm_start: begin with the champion's network instead of a fresh one.
+        warm_start: begin with the champion's networks, or with ones fitted to the pinned transitions (``logs``), not with
+            fresh ones.
+        fit: how they are fitted; widths, algorithm and discount are the training's.
         tune: a tuning configuration (see ``rlaas.tuning``) whose best configuration is trained as a second candidate.
         searches: configurations searched beside the policies.
         protocol: evaluation protocol of the scenario: ``short`` or ``full``.
@@ -120,7 +123,8 @@ class PipelineConfig(_Document):
     training: TrainingConfig
     data: DataConfig = Field(default_factory=DataConfig)
     contract: ContractConfig = Field(default_factory=ContractConfig)
-    warm_start: Literal["champion"] | None = None
+    warm_start: Literal["champion", "logs"] | None = None
+    fit: FitSettings = Field(default_factory=FitSettings)
     tune: dict[str, Any] | None = None
     searches: tuple[OptimizationConfig, ...] = ()
     protocol: str = "short"
@@ -150,6 +154,13 @@ class PipelineConfig(_Document):
             raise ConfigurationError(
                 "training.scenario is missing: a pipeline is about a scenario", field="training.scenario"
             )
+        if self.warm_start is not None and self.training.warm_start is not None:
+            raise ConfigurationError(
+                "training.warm_start names a folder and warm_start says where to begin; give one of them",
+                field="warm_start",
+            )
+        if self.warm_start == "logs" and TRANSITIONS not in self.data.tables:
+            raise ConfigurationError(f"warm_start: logs needs {TRANSITIONS} in data.tables", field="data.tables")
         tunables = [search.tunable for search in self.searches]
         if len(set(tunables)) < len(tunables):
             raise ConfigurationError(f"searches name a tunable twice: {', '.join(tunables)}", field="searches")

@@ -111,7 +111,7 @@ def _assemble(config: PipelineConfig, settings: Settings, tuner: Any) -> tuple[C
     stages: list[Stage] = [
         DataStage(),
         ValidateStage(),
-        TrainStage(),
+        TrainStage(config),
         TuneStage(tuner),
         SearchStage(),
         EvaluateStage(),
