@@ -106,8 +106,8 @@ class PipelineConfig(_Document):
     Attributes:
         training: the policy to train.
         data, contract: the tables that are read, and what they must be like.
-        warm_start: begin with the champion's networks, or with ones fitted to the pinned transitions (``logs``), not with
-            fresh ones.
+        warm_start: begin with the champion's networks, or with ones fitted to the pinned transitions (``logs``), not
+            with fresh ones.
         fit: how they are fitted; widths, algorithm and discount are the training's.
         tune: a tuning configuration (see ``rlaas.tuning``) whose best configuration is trained as a second candidate.
         searches: configurations searched beside the policies.
