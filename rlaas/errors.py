@@ -15,6 +15,7 @@
     └── OperatorError                 500  call an operator: retrying does not help
         ├── BundleError               500  a bundle is damaged or disagrees with its golden batch
         ├── LakeError                 500  the write-ahead log or a table is damaged
+        ├── PipelineError             500  a stage of a pipeline failed, retries included
         └── TrainingError             500  training failed (a NaN loss, a lost learner)
 
 Every error carries its message (one line, naming the field and what is allowed), the field in question
@@ -38,6 +39,7 @@ __all__ = [
     "NotReadyError",
     "OperatorError",
     "OverloadedError",
+    "PipelineError",
     "RequestError",
     "RetryableError",
     "RlaasError",
@@ -144,6 +146,10 @@ class BundleError(OperatorError):
 
 class LakeError(OperatorError):
     """The write-ahead log or a table is damaged."""
+
+
+class PipelineError(OperatorError):
+    """A stage of a pipeline failed, retries included; what earlier stages made is kept."""
 
 
 class TrainingError(OperatorError):

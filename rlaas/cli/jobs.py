@@ -18,6 +18,8 @@ from rlaas.settings import Settings, load_settings
 __all__ = ["federate_job", "fit_job", "optimize_job", "pipeline_job", "train_job", "tune_job"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")]
+FirstOption = Annotated[str | None, typer.Option("--from", help="Run this stage and every later one anew.")]
+ForceOption = Annotated[list[str] | None, typer.Option("--force", help="Run this stage anew; once for each.")]
 
 
 def _settings() -> Settings:
@@ -112,14 +114,18 @@ def _optimize(config: ConfigOption) -> None:
     print_json({"scenario": front.scenario, "candidates": len(front.candidates), "front": str(path)})
 
 
-def _pipeline(config: ConfigOption) -> None:
-    """Train, search, build one front, resolve it and register the policy, by a config file."""
+def _pipeline(config: ConfigOption, first: FirstOption = None, force: ForceOption = None) -> None:
+    """Check data, train, tune, search, evaluate against the champion, and register what is better."""
+    from rlaas.cli.pipeline import check_contract, log_observer
     from rlaas.pipeline import load_pipeline_config, run_pipeline
 
     loaded = load_pipeline_config(config)
     settings = _settings()
     _connect(settings)
-    print_json(run_pipeline(loaded, settings, progress=_log_progress("pipeline")))
+    observer = log_observer(lambda line: print(line, file=sys.stderr, flush=True))
+    report = run_pipeline(loaded, settings, first=first, force=force or (), observer=observer)
+    print_json(report.to_dict())
+    check_contract(report)
 
 
 def _federate(

@@ -42,7 +42,7 @@ def _root(
 
 
 def _register() -> None:
-    from rlaas.cli import decide, demo, federate, fit, lake, policies, scenarios, serve, tune, work
+    from rlaas.cli import decide, demo, federate, fit, lake, pipeline, policies, scenarios, serve, tune, work
 
     app.command("demo")(demo.demo)
     app.command("serve")(serve.serve)
@@ -52,6 +52,7 @@ def _register() -> None:
     app.command("federate")(federate.federate)
     app.command("optimize")(work.optimize)
     app.command("tune")(tune.tune)
+    app.command("pipeline")(pipeline.pipeline)
     app.command("evaluate")(scenarios.evaluate)
     app.command("resolve")(scenarios.resolve)
     app.add_typer(policies.app, name="policies")

@@ -9,19 +9,23 @@ from rlaas.pipeline.candidates import (
     utility,
 )
 from rlaas.pipeline.cluster import local_ray
+from rlaas.pipeline.continuous import (
+    STAGES,
+    Observer,
+    PipelineConfig,
+    PipelineReport,
+    StagePlan,
+    StageReport,
+    load_pipeline_config,
+    plan_pipeline,
+    run_pipeline,
+)
 from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
 from rlaas.pipeline.feasibility import Budget, FeasibilityReport, Finalist, TargetSet, feasibility
 from rlaas.pipeline.feasibility_report import feasibility_page
 from rlaas.pipeline.federation import federation_folder, run_federation
 from rlaas.pipeline.fits import FitPlan, plan_fit, run_fit
-from rlaas.pipeline.jobs import (
-    PipelineConfig,
-    config_parameters,
-    load_pipeline_config,
-    run_optimization,
-    run_pipeline,
-    run_training,
-)
+from rlaas.pipeline.jobs import config_parameters, run_optimization, run_training
 from rlaas.pipeline.replay import ReplayComparison, compare_estimators
 from rlaas.pipeline.replay_report import replay_section
 from rlaas.pipeline.seeds import seeds_for
@@ -38,14 +42,19 @@ from rlaas.pipeline.stages import (
 from rlaas.pipeline.targets import TargetRow, Verdict, judge_targets
 
 __all__ = [
+    "STAGES",
     "Budget",
     "EvaluatedCandidates",
     "FeasibilityReport",
     "Finalist",
     "FitPlan",
     "Hypervolumes",
+    "Observer",
     "PipelineConfig",
+    "PipelineReport",
     "ReplayComparison",
+    "StagePlan",
+    "StageReport",
     "TargetRow",
     "TargetSet",
     "Verdict",
@@ -66,6 +75,7 @@ __all__ = [
     "load_pipeline_config",
     "local_ray",
     "plan_fit",
+    "plan_pipeline",
     "policy_preferences",
     "pseudo_values",
     "replay_section",

@@ -9,68 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from rlaas.configfiles import read_config
-from rlaas.errors import ConfigurationError, RlaasError, check_choice
+from rlaas.errors import RlaasError
 from rlaas.fronts import Front
 from rlaas.lake import Lake
 from rlaas.optimization import OptimizationConfig
-from rlaas.pipeline.candidates import build_front, configuration_parameters, hypervolumes, search_configurations
+from rlaas.pipeline.candidates import build_front, configuration_parameters, search_configurations
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import (
-    evaluate_baselines,
-    evaluate_candidates,
     evaluate_controller,
-    resolve_modes,
 )
 from rlaas.registry import PolicyVersion, Registry, check_alias, git_commit
 from rlaas.scenarios import Scenario, load
 from rlaas.settings import Settings
 from rlaas.training import Reporter, RunTelemetry, TelemetryConfig, TrainingConfig, TrainingRun, train
 
-__all__ = [
-    "PipelineConfig",
-    "config_parameters",
-    "load_pipeline_config",
-    "run_optimization",
-    "run_pipeline",
-    "run_training",
-]
+__all__ = ["config_parameters", "run_optimization", "run_training", "write_front"]
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
-
-
-class PipelineConfig(BaseModel):
-    """Training and search of one scenario, evaluated together and registered."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    training: TrainingConfig
-    searches: tuple[OptimizationConfig, ...] = Field(min_length=1)
-    protocol: str = Field(default="short", description="evaluation protocol of the scenario: short or full")
-    alias: str = Field(default="candidate", description="alias the policy gets in the registry")
-
-
-def load_pipeline_config(path: str | Path) -> PipelineConfig:
-    """Read a YAML file.
-
-    Raises:
-        ConfigurationError: see :func:`rlaas.configfiles.read_config`; also a search over another scenario than the
-            training's.
-    """
-    config = read_config(path, PipelineConfig)
-    if config.training.scenario is None:
-        raise ConfigurationError(f"{path}: training.scenario is missing", field="training.scenario")
-    for index, search in enumerate(config.searches):
-        # Options may differ: a scenario may offer some for training alone.
-        if search.scenario != config.training.scenario:
-            raise ConfigurationError(
-                f"{path}: searches.{index} is about {search.scenario!r}; "
-                f"expected the training's {config.training.scenario!r}",
-                field=f"searches.{index}.scenario",
-            )
-    return config
 
 
 def _workdir(settings: Settings, kind: str) -> Path:
@@ -184,61 +139,3 @@ def write_front(front: Front, settings: Settings, label: str) -> Path:
     partial.write_text(json.dumps(front.to_dict(), indent=1, allow_nan=False) + "\n")
     partial.replace(target)
     return target
-
-
-def run_pipeline(config: PipelineConfig, settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Scenario to registered policy: baselines, training, searches, one front, a choice per mode.
-
-    Returns:
-        A JSON-ready report: front size and hypervolumes, the choice of each mode, the registered version.
-    """
-    name = str(config.training.scenario)
-    scenario = load(name, **config.training.options)
-    check_choice(config.protocol, scenario.protocols, field="protocol")
-    for index, search in enumerate(config.searches):
-        check_choice(search.tunable, scenario.tunables, field=f"searches.{index}.tunable")
-    tunables = [search.tunable for search in config.searches]
-    if len(set(tunables)) < len(tunables):
-        raise ConfigurationError(f"searches name a tunable twice: {', '.join(tunables)}", field="searches")
-    check_alias(config.alias)
-    protocol = scenario.protocols[config.protocol]
-    seeds = seeds_for("front", config.training.seed, protocol.seeds)
-    baselines = evaluate_baselines(scenario, seeds, protocol)
-    run = train(config.training, output=_workdir(settings, "pipeline"), progress=progress)
-    searches = {search.tunable: search_configurations(search) for search in config.searches}
-    evaluated = evaluate_candidates(scenario, run.bundle, searches, seeds, protocol)
-    front = build_front(scenario, evaluated.candidates)
-    volumes = hypervolumes(scenario, evaluated.candidates, baselines)
-    choices = resolve_modes(scenario, front)
-    primary = evaluated.evaluations[f"policy@{scenario.primary_mode}"]
-    version = Registry(settings).register(
-        scenario.name,
-        run.bundle,
-        params={"kind": "policy", **config_parameters(config.training)},
-        metrics={
-            **run.metrics,
-            **dict(zip(front.names, primary.mean().tolist(), strict=True)),
-            "hypervolume": volumes.union,
-            "baseline_hypervolume": volumes.baselines,
-        },
-        tags=_lineage(scenario, settings, config.training.seed),
-        documents={"front.json": front.to_dict()},
-        curve=run.curve,
-        alias=config.alias,
-    )
-    return {
-        "scenario": scenario.name,
-        "policy": {"name": version.name, "version": version.version},
-        "protocol": protocol.describe(),
-        "front": {
-            "size": len(front.candidates),
-            "hypervolume": volumes.union,
-            "policies_hypervolume": volumes.policies,
-            "configurations_hypervolume": volumes.configurations,
-            "baseline_hypervolume": volumes.baselines,
-        },
-        "resolved": {
-            mode: {"candidate": choice.candidate.name, "objectives": choice.candidate.objectives(front.names)}
-            for mode, choice in choices.items()
-        },
-    }

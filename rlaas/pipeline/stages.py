@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,13 +13,13 @@ from rlaas.bundles import load_bundle
 from rlaas.decisions import Choice, resolve
 from rlaas.fronts import Candidate, Front
 from rlaas.objectives import Preference
-from rlaas.optimization import SearchResult
 from rlaas.pipeline.candidates import configuration_parameters, utility
 from rlaas.scenarios import Controller, Evaluation, EvaluationProtocol, Scenario, evaluate
 from rlaas.training import PolicyController
 
 __all__ = [
     "EvaluatedCandidates",
+    "Searched",
     "best_configuration",
     "evaluate_baselines",
     "evaluate_candidates",
@@ -95,6 +95,18 @@ def spread_subset(objectives_min: np.ndarray[Any, Any], count: int) -> list[int]
     return chosen
 
 
+class Searched(Protocol):
+    """What counts of a search here: a ``SearchResult`` has it."""
+
+    @property
+    def X(self) -> np.ndarray[Any, Any]:  # noqa: N802 - as in the paper
+        """Variables [n, n_var]."""
+
+    @property
+    def F(self) -> np.ndarray[Any, Any]:  # noqa: N802 - as in the paper
+        """Objectives [n, n_obj], smaller is better."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedCandidates:
     """Candidates with the evaluations behind them, by candidate name."""
@@ -106,7 +118,7 @@ class EvaluatedCandidates:
 def evaluate_candidates(
     scenario: Scenario,
     bundle: Path,
-    searches: Mapping[str, SearchResult],
+    searches: Mapping[str, Searched],
     seeds: Sequence[int],
     protocol: EvaluationProtocol,
     *,

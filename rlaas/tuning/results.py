@@ -13,7 +13,7 @@ import yaml
 from scipy import stats
 
 from rlaas.fronts import non_dominated
-from rlaas.training import TrainingConfig
+from rlaas.training import TrainingConfig, load_config
 from rlaas.tuning.book import TrialRecord
 from rlaas.tuning.files import write_text
 from rlaas.tuning.space import training_document
@@ -91,6 +91,11 @@ class TuningResult:
     trials: tuple[TrialRecord, ...]
     confirmation: tuple[Confirmed, ...] = field(default=())
     mlflow_run_id: str | None = None
+
+    @property
+    def best(self) -> TrainingConfig:
+        """The best configuration; of a front its first, which has the best first objective."""
+        return load_config(self.found[0].file)
 
     def counts(self) -> dict[str, int]:
         """Number of trials by status."""

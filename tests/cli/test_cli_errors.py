@@ -122,6 +122,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         "scenarios",
         "train",
         "optimize",
+        "pipeline",
         "evaluate",
         "resolve",
         "policies",
