@@ -36,7 +36,8 @@ demo: $(STAMP) ## run the whole loop on a local Ray (DEMO_ARGS="--scenario recsy
 	$(BIN)/rlaas demo $(DEMO_ARGS)
 
 test: $(STAMP) ## every test, with real parts
-	$(BIN)/python -m pytest
+	# A file at a time on every core: most tests start a Ray or a process, and wait for it.
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP) ## ruff, formatting, rules of the house
 	$(BIN)/ruff check .
@@ -51,7 +52,7 @@ types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
 
 bench: $(BENCH_STAMP) ## every benchmark against its rival (BENCH_ARGS=--quick for a short one)
-	for file in scenarios morl fidelity training search serving; do $(BIN)/python -m benchmarks.$$file $(BENCH_ARGS) || exit 1; done
+	for file in scenarios morl fidelity training training_runs offline federated search serving; do $(BIN)/python -m benchmarks.$$file $(BENCH_ARGS) || exit 1; done
 
 docs-check: $(STAMP) ## links, commands and examples of the documentation
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -36,22 +36,33 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run, new or empty; default: one under the home's runs/.")
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of a run to go on with, as it was configured; instead of all that.")
+    ] = None,
     tensorboard: TensorBoardOption = True,
     metrics_port: MetricsPortOption = None,
     metrics_host: MetricsHostOption = "127.0.0.1",
     as_json: JsonOption = False,
 ) -> None:
     """Train a preference-conditioned policy and register it as a candidate."""
-    from rlaas.pipeline import local_ray, run_training
+    from rlaas.pipeline import local_ray, run_folder, run_training
     from rlaas.scenarios import load
     from rlaas.settings import load_settings
-    from rlaas.training import TrainingConfig, load_config
+    from rlaas.training import TrainingConfig, load_config, load_run_config
 
     given = {"steps": steps, "seed": seed, "warm_start": warm_start}
     overrides = {key: value for key, value in given.items() if value is not None}
-    if (config is None) == (scenario is None):
+    if resume is not None:
+        if config is not None or scenario is not None or output is not None or overrides:
+            raise ConfigurationError(
+                "--resume goes on with what the folder holds; leave out --config, --scenario, --output, --steps, "
+                "--seed and --warm-start",
+                field="resume",
+            )
+        chosen = load_run_config(resume)
+    elif (config is None) == (scenario is None):
         raise ConfigurationError("give exactly one of --config and --scenario", field="config")
-    if config is not None:
+    elif config is not None:
         loaded = load_config(config)
         chosen = TrainingConfig(**{**loaded.model_dump(exclude_unset=True), **overrides})
     else:
@@ -64,14 +75,26 @@ def train(
             raise InvalidInputError(
                 f"--output {output} is not empty; allowed: a new or an empty folder", field="output"
             )
-        output = output.absolute()
     from rlaas.cli.training_screen import TrainingScreen, training_document, training_summary
     from rlaas.training.telemetry import check_telemetry
 
     settings = load_settings()
     check_telemetry(telemetry, settings)
-    with local_ray():
-        run, version = run_training(chosen, settings, output=output, telemetry=telemetry, reporters=[TrainingScreen()])
+    folder = (resume or output or run_folder(settings, "train")).absolute()
+    try:
+        with local_ray():
+            run, version = run_training(
+                chosen,
+                settings,
+                output=folder,
+                telemetry=telemetry,
+                reporters=[TrainingScreen()],
+                resume=resume is not None,
+            )
+    except BaseException:
+        if (folder / "checkpoints").is_dir():
+            typer.echo(f"to go on from the last checkpoint: rlaas train --resume {folder}", err=True)
+        raise
     if as_json:
         print_json(training_document(run, version))
         return

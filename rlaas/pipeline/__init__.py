@@ -25,7 +25,7 @@ from rlaas.pipeline.feasibility import Budget, FeasibilityReport, Finalist, Targ
 from rlaas.pipeline.feasibility_report import feasibility_page
 from rlaas.pipeline.federation import federation_folder, run_federation
 from rlaas.pipeline.fits import FitPlan, plan_fit, run_fit
-from rlaas.pipeline.jobs import config_parameters, run_optimization, run_training
+from rlaas.pipeline.jobs import config_parameters, run_folder, run_optimization, run_training
 from rlaas.pipeline.replay import ReplayComparison, compare_estimators
 from rlaas.pipeline.replay_report import replay_section
 from rlaas.pipeline.seeds import seeds_for
@@ -82,6 +82,7 @@ __all__ = [
     "resolve_modes",
     "run_federation",
     "run_fit",
+    "run_folder",
     "run_optimization",
     "run_pipeline",
     "run_training",

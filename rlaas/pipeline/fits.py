@@ -16,7 +16,7 @@ from rlaas.bundles import load_bundle
 from rlaas.errors import InvalidInputError, check_choice
 from rlaas.lake import Lake
 from rlaas.objectives import Preference
-from rlaas.pipeline.jobs import _workdir
+from rlaas.pipeline.jobs import run_folder
 from rlaas.registry import PolicyVersion, Registry, check_alias, git_commit
 from rlaas.scenarios import Scenario, load
 from rlaas.settings import Settings
@@ -99,7 +99,7 @@ def run_fit(
     table, scenario = plan.table, plan.scenario
     source = {"table": table.name, "table_version": table.version, "filter": config.source.describe()}
     commit = git_commit(Path(__file__).parent)
-    output = _workdir(settings, "fit")
+    output = run_folder(settings, "fit")
     run = fit_offline(
         _some(table, config, scenario),
         scenario,

@@ -23,12 +23,13 @@ from rlaas.scenarios import Scenario, load
 from rlaas.settings import Settings
 from rlaas.training import Reporter, RunTelemetry, TelemetryConfig, TrainingConfig, TrainingRun, train
 
-__all__ = ["config_parameters", "run_optimization", "run_training", "write_front"]
+__all__ = ["config_parameters", "run_folder", "run_optimization", "run_training", "write_front"]
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
-def _workdir(settings: Settings, kind: str) -> Path:
+def run_folder(settings: Settings, kind: str) -> Path:
+    """A new folder of its own in the home, for a run of some kind."""
     folder = settings.home / "runs" / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06d}"
     folder.mkdir(parents=True)
     return folder
@@ -52,6 +53,7 @@ def run_training(
     output: Path | None = None,
     telemetry: TelemetryConfig | None = None,
     reporters: Sequence[Reporter] = (),
+    resume: bool = False,
 ) -> tuple[TrainingRun, PolicyVersion | None]:
     """Train and register under the scenario's name, in the MLflow run that has followed the training.
 
@@ -65,6 +67,7 @@ def run_training(
         output: folder of the run; None for a new one in the home.
         telemetry: what follows the training; None for all that costs nothing to have.
         reporters: told as well.
+        resume: go on from the last checkpoint in ``output``; the MLflow run is the one that it was begun in.
 
     Raises:
         ConfigurationError: a configuration that cannot work, or telemetry that cannot start; nothing was begun.
@@ -73,11 +76,11 @@ def run_training(
         RlaasError: the registration failed; the message says where the bundle is.
     """
     check_alias(alias)
-    folder = output if output is not None else _workdir(settings, "train")
+    folder = output if output is not None else run_folder(settings, "train")
     wanted = telemetry if telemetry is not None else TelemetryConfig()
     params = {"kind": "policy", **config_parameters(config)}
     with RunTelemetry(wanted, settings, folder, params=params, others=reporters) as watch:
-        run = train(config, output=folder, progress=progress, reporter=watch)
+        run = train(config, output=folder, progress=progress, reporter=watch, resume=resume)
         version = None
         if config.scenario is not None:
             scenario = load(config.scenario, **config.options)

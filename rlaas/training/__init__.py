@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rlaas.training.offline.source import open_source
     from rlaas.training.problems import GymnasiumScenario
     from rlaas.training.results import TrainingRun
-    from rlaas.training.runs import build_algorithm, train
+    from rlaas.training.runs import build_algorithm, load_run_config, train
     from rlaas.training.telemetry import Reporter, RunTelemetry, Telemetry, TelemetryConfig, TelemetryReport
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "fit_offline",
     "load_config",
     "load_offline_config",
+    "load_run_config",
     "open_source",
     "spread_preferences",
     "train",
@@ -65,6 +66,7 @@ _HOMES = {
     "fit_offline": "offline.fitting",
     "open_source": "offline.source",
     "spread_preferences": "conditioning",
+    "load_run_config": "runs",
     "train": "runs",
 }
 

@@ -20,7 +20,7 @@ from rlaas.registry import git_commit
 from rlaas.scenarios import Scenario
 from rlaas.training.checkpoints import Checkpoint, CheckpointStore
 from rlaas.training.conditioning import spread_preferences
-from rlaas.training.config import Algorithm, TrainingConfig
+from rlaas.training.config import Algorithm, TrainingConfig, load_config
 from rlaas.training.evaluation import evaluate_policy, preference_label
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.resources import running_ray
@@ -29,7 +29,7 @@ from rlaas.training.telemetry import Reporter, Telemetry
 from rlaas.training.timing import breakdown
 from rlaas.training.warm_start import apply_warm_start, check_warm_start
 
-__all__ = ["build_algorithm", "check_training", "train"]
+__all__ = ["build_algorithm", "check_training", "load_run_config", "train"]
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -97,6 +97,18 @@ def train(
     return TrainingRun(
         bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=None
     )
+
+
+def load_run_config(output: Path) -> TrainingConfig:
+    """The configuration of the run in ``output``.
+
+    Raises:
+        ConfigurationError: there is no run, or its configuration cannot be read.
+    """
+    if not (Path(output) / CONFIG).is_file():
+        raise ConfigurationError(f"{output} holds no run to resume: it has no {CONFIG}", field="resume")
+    # JSON is YAML.
+    return load_config(Path(output) / CONFIG)
 
 
 def check_training(config: TrainingConfig) -> tuple[Scenario, Algorithm]:

@@ -31,6 +31,8 @@ from rlaas.cli.main import app, run
         (["train"], "exactly one of --config and --scenario"),
         (["train", "--scenario", "chess"], "unknown scenario 'chess'"),
         (["train", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["train", "--resume", "/nowhere"], "/nowhere holds no run to resume"),
+        (["train", "--resume", "/nowhere", "--steps", "5"], "leave out --config, --scenario, --output, --steps"),
         (["train", "--scenario", "network5g", "--metrics-port", "70000"], "--metrics-port"),
         (["fit", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["fit"], "--config"),

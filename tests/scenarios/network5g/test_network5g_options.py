@@ -190,7 +190,7 @@ WRONG_SEEDS = [-1, 1.5, True, "12", b"ab", NAN, {}, {1, 2}, object(), [1, -2], [
 WRONG_SEEDS += [np.array([1.0, 2.0]), np.array([[1, 2]]), np.array([True, False]), np.float64(3), np.array(2.0)]
 
 
-@pytest.mark.parametrize("seed", WRONG_SEEDS, ids=repr)
+@pytest.mark.parametrize("seed", WRONG_SEEDS, ids=[f"{i}-{type(s).__name__}" for i, s in enumerate(WRONG_SEEDS)])
 def test_a_seed_that_is_none_is_refused(seed):
     scenario = Network5G()
     env = scenario.vector_env(2)
