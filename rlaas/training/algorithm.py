@@ -54,6 +54,8 @@ __all__ = ["LostLearnerError", "PackedAlgorithm", "PackedConfig"]
 
 
 RUNNER_PATIENCE_S = 60.0
+EVALUATION_SEED = 500_009
+LONGEST_EVALUATION = 1_000
 # RLlib's own places for the seconds of an iteration.
 _TIMERS: dict[str, tuple[str, ...]] = {
     SAMPLE: (TIMERS, ENV_RUNNER_SAMPLING_TIMER),
@@ -195,6 +197,7 @@ class PackedAlgorithm(Algorithm):
         self.stopwatch = Stopwatch(SAMPLE, LEARN, SYNC)
         self._timed: dict[str, float] = {}
         self._remote_environment = 0.0
+        self._evaluator: PackedRunner | None = None
         super().setup(config)
         self.training = cast(PackedConfig, self.config).training_config
         scenario = self.scenario
@@ -410,6 +413,47 @@ class PackedAlgorithm(Algorithm):
                 NUM_EPISODES: float(len(self.sampled.returns)),
             }
             _log_each(self.metrics, (ENV_RUNNER_RESULTS,), figures.items())
+
+    @classmethod
+    def _should_create_evaluation_env_runners(cls, _: AlgorithmConfig) -> bool:
+        # RLlib's own evaluation counts episode objects; see evaluate().
+        return False
+
+    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
+        """Roll out the policy without exploration, on environments of its own, under freshly drawn preferences.
+
+        RLlib's settings say how long: ``evaluation_duration`` in ``evaluation_duration_unit`` (``episodes`` or
+        ``timesteps``; ``auto`` counts as 10). Episodes are counted up to a thousand steps of each environment.
+
+        Returns:
+            ``env_runners``: RLlib's names for episodes, and ``reward`` with ``reward_<objective>``, means per decision.
+        """
+        if self._evaluator is None:
+            seed = {**self.config.env_config["training"], "seed": self.training.seed + EVALUATION_SEED}
+            config = self.config.copy(copy_frozen=False).environment(env_config={"training": seed})
+            self._evaluator = PackedRunner(config=config.env_runners(num_env_runners=0), worker_index=0)
+            self._evaluator.module = self.net
+        duration = self.config.evaluation_duration
+        wanted = 10 if duration == "auto" else int(duration)
+        sampled, steps = self._evaluator.pop_rewards(), 0
+        in_episodes = self.config.evaluation_duration_unit == "episodes"
+        while (len(sampled.returns) if in_episodes else sampled.rows) < wanted and steps < LONGEST_EVALUATION:
+            self._evaluator.sample(num_timesteps=20, explore=False)
+            sampled.add(self._evaluator.pop_rewards())
+            steps += 20
+        rows = max(1, sampled.rows)
+        figures: dict[str, Any] = {"reward": sampled.scalar / rows, NUM_ENV_STEPS_SAMPLED: sampled.rows}
+        figures |= {
+            f"reward_{objective.name}": float(value)
+            for objective, value in zip(self.scenario.objectives, sampled.vector / rows, strict=True)
+        }
+        if sampled.returns:
+            figures |= {
+                EPISODE_RETURN_MEAN: float(np.mean(sampled.returns)),
+                EPISODE_LEN_MEAN: float(np.mean(sampled.lengths)),
+                NUM_EPISODES: len(sampled.returns),
+            }
+        return {ENV_RUNNER_RESULTS: figures}
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Runners that came back; each is sent the policy with its next order, so nothing else has to be."""

@@ -96,12 +96,15 @@ class PackedRunner(EnvRunner, Checkpointable):
         """Draw half of the preferences from ``focus`` from now on."""
         self._focus = focus
 
-    def sample(self, *, num_timesteps: int = 1, random_actions: bool = False, **_: Any) -> Rollout:
+    def sample(
+        self, *, num_timesteps: int = 1, random_actions: bool = False, explore: bool = True, **_: Any
+    ) -> Rollout:
         """Take ``num_timesteps`` steps of every row.
 
         Args:
             num_timesteps: steps of the vector environment.
             random_actions: draw actions uniformly instead of asking the module.
+            explore: draw from the module's distribution; otherwise its mode is taken.
         """
         self._renew_preferences(self._held >= self.training.preference_hold)
         module, steps, rows = self.module, num_timesteps, self.rows
@@ -118,6 +121,8 @@ class PackedRunner(EnvRunner, Checkpointable):
         seen[0] = self._observation
         with torch.no_grad():
             noise = None if random_actions else module.noise(steps, rows, self._generator)
+            if noise is not None and not explore:
+                noise.zero_()
             for t in range(steps):
                 asked[t], valid[t] = self._preference, ~self._ended
                 if noise is None:

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from training_toys import MaskedToy, RecallToy, SeveralToy
 
 from rlaas.training import TrainingConfig, build_algorithm
+from rlaas.training.ppo import PPOConfig
 from rlaas.training.problems import GymnasiumScenario
 from rlaas.training.sac import transitions_of
 
@@ -289,4 +290,23 @@ def test_runners_in_other_processes(kind: str, local_ray: None) -> None:
             break
     assert algo.steps_done > before
     assert group.num_healthy_remote_env_runners() == 2
+    algo.stop()
+
+
+def test_rllib_evaluation(local_ray: None) -> None:
+    """`evaluation_interval` works as for any other algorithm: without exploration, beside training."""
+    config = TrainingConfig(environment="CartPole-v1", seed=2, num_envs=16, gamma=0.98, steps=20_000, ppo=SHORT)
+    rllib = PPOConfig.of(config).evaluation(evaluation_interval=2, evaluation_duration=12)
+    algo = rllib.algo_class(config=rllib)
+    assert "evaluation" not in algo.train()
+    before = {name: value.clone() for name, value in algo.policy.state_dict().items()}
+    found = algo.train()["evaluation"]["env_runners"]
+    assert found["num_episodes"] >= 12
+    assert found["episode_return_mean"] == found["episode_len_mean"] > 5
+    assert found["reward_return"] == pytest.approx(1.0)
+    assert any(not torch.equal(value, before[name]) for name, value in algo.policy.state_dict().items())
+    while algo.steps_done < 20_000:
+        algo.train()
+    # The same policy explores less well than it acts.
+    assert algo.evaluate()["env_runners"]["episode_return_mean"] > np.mean(algo.sampled.returns)
     algo.stop()
