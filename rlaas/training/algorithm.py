@@ -7,7 +7,6 @@ weights are copied between them; with actors on either side the algorithm carrie
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
@@ -202,8 +201,8 @@ class PackedAlgorithm(Algorithm):
         self.training = cast(PackedConfig, self.config).training_config
         scenario = self.scenario
         # Learners elsewhere, or on another device, are followed by a copy here.
-        local = self.learner_group.is_local and self.learner.device.type == "cpu"
-        self.net: PackedModule = self.learner.net if local else self._copy_of_module()
+        self._shares_module = self.learner_group.is_local and self.learner.device.type == "cpu"
+        self.net: PackedModule = self.learner.net if self._shares_module else self._copy_of_module()
         self.runner.module = self.net
         self.moments = RunningMoments(len(scenario.observation_names))
         # With remote runners their first rollouts bring the first observations too.
@@ -286,9 +285,12 @@ class PackedAlgorithm(Algorithm):
         """
         with self.stopwatch.measure(LEARN):
             answers = self._answers(method, arguments)
-        with self.stopwatch.measure(SYNC):
-            self.updates = int(self._answers("count_updates", {})[0])
-            self.follow_learners()
+        if self._shares_module:
+            self.updates = int(self.learner.updates)
+        else:
+            with self.stopwatch.measure(SYNC):
+                self.updates = int(self.on_learners("count_updates"))
+                self.follow_learners()
         return {name: float(np.mean([losses[name] for losses in answers])) for name in answers[0]}
 
     def _answers(self, method: str, arguments: Mapping[str, Any]) -> list[Any]:
@@ -302,14 +304,14 @@ class PackedAlgorithm(Algorithm):
 
     def follow_learners(self) -> None:
         """Bring this process's module up to date with the learners, where it is a copy."""
-        if self.learner_group.is_local and self.net is self.learner.net:
+        if self._shares_module:
             return
         state = self.on_learners("module_arrays")
         self.net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
 
     def lead_learners(self) -> None:
         """Bring the learners up to date with this process's module, where it is a copy: after it was changed here."""
-        if self.learner_group.is_local and self.net is self.learner.net:
+        if self._shares_module:
             return
         arrays = {name: value.detach().numpy() for name, value in self.net.state_dict().items()}
         self.on_learners("take_over", arrays=arrays)
@@ -475,8 +477,7 @@ class PackedAlgorithm(Algorithm):
         """RLlib's state with what has been seen, the multipliers, and the remote runners' environments."""
         state = dict(super().get_state(components, not_components=not_components, **kwargs))
         state["packed"] = {
-            "moments": self.moments.get_state(),
-            "unseen": copy.deepcopy(self._unseen),
+            "moments": self.observed(),
             "steps": self._steps,
             "updates": self.updates,
             "multipliers": self.multipliers.copy(),
@@ -492,7 +493,7 @@ class PackedAlgorithm(Algorithm):
             return
         packed: Mapping[str, Any] = state["packed"]
         self.moments.set_state(packed["moments"])
-        self._unseen = list(packed["unseen"])
+        self._unseen = []
         self._steps, self.updates = int(packed["steps"]), int(packed["updates"])
         self.multipliers, self.focus = packed["multipliers"].copy(), packed["focus"]
         if self.training.constraints:

@@ -1,4 +1,4 @@
-"""A local Ray for the whole folder, and the toys on the import path."""
+"""A local Ray for each file, and the toys on the import path."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
     # Workers find the toys as this process does.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     # Unix sockets allow some 100 characters: a short folder of our own.
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
     ray.init(
@@ -35,4 +33,5 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    patch.undo()
     shutil.rmtree(folder, ignore_errors=True)

@@ -49,8 +49,8 @@ def test_several_choices_at_once(local_ray: None) -> None:
     targets = np.array([[-0.9, 0.2], [-0.5, 0.2], [0.5, 0.2], [0.9, 0.2]])
     logits = _follow(algo, targets, [1.0, 0.0])
     chosen = np.stack([logits[:, :2].argmax(axis=1), logits[:, 2:].argmax(axis=1)], axis=1)
-    # The nearest level, or the one beside it; the sign is its own choice.
-    np.testing.assert_allclose(SeveralToy().level(chosen), targets[:, 0], atol=0.45)
+    # The sign is one choice, the distance another: nobody learns the one without the other.
+    np.testing.assert_allclose(SeveralToy().level(chosen), targets[:, 0], atol=0.55)
     assert (np.sign(SeveralToy().level(chosen)) == np.sign(targets[:, 0])).all()
     algo.stop()
 
@@ -243,6 +243,7 @@ def test_learners_in_other_processes_make_the_update_of_one(kind: str, local_ray
     two.follow_learners()
     if kind == "ppo":
         one.renormalise()
+        two.renormalise()
         rollout = one.sample(16)
         losses = one.learn("update_from_rollout", rollout=rollout, progress=0.0)
         shared = two.learn("update_from_rollout", rollout=ray.put(rollout.arrays()), progress=0.0)

@@ -61,7 +61,7 @@ def test_one_round_of_one_site_is_plain_training_bit_for_bit(training: dict[str,
     assert found.sums is not None
     scales = [float(s / found.sums.scales[0]) for s in found.sums.scales[1:]]
     assert scales == pytest.approx(layout.read_scales(plain.learner.net).tolist(), rel=1e-6)
-    state, shared = plain.runner.get_state()["moments"], moments_of(found.sums.moments)
+    state, shared = plain.observed(), moments_of(found.sums.moments)
     assert shared["count"] == state["count"]
     np.testing.assert_allclose(shared["mean"], state["mean"], rtol=1e-9)
     np.testing.assert_allclose(shared["squares"], state["squares"], rtol=1e-9)

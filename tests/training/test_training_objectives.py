@@ -123,12 +123,17 @@ def test_half_of_the_preferences_come_from_the_focus() -> None:
 @pytest.mark.ray
 @pytest.mark.parametrize("values", [SAC, PPO], ids=["sac", "ppo"])
 def test_preferences_follow_the_expected_gain(values: dict[str, Any], local_ray: None) -> None:
-    algo = _trained(values | {"preference_sampling": "hypervolume", "steps": 6_000})
-    assert algo.focus is not None
-    points, chances = algo.focus
-    assert points.shape == (64, 2)
-    assert chances.sum() == pytest.approx(1.0)
-    assert chances.max() > 1.5 / 64
+    config = TrainingConfig(**values | {"preference_sampling": "hypervolume"})
+    algo, seen = build_algorithm(config, values["algorithm"]), []
+    for _ in range(12):
+        algo.train()
+        if algo.focus is not None:
+            points, chances = algo.focus
+            assert points.shape == (64, 2)
+            assert chances.sum() == pytest.approx(1.0)
+            seen.append(chances.max())
+    # Now and then some preferences move more than others; where none do, all are drawn alike.
+    assert max(seen) > 3 / 64
     rows = algo.runner.sample(num_timesteps=60).preference.numpy().reshape(-1, 2)
     on_lattice = np.isclose(rows[:, :1] * 63, np.round(rows[:, :1] * 63), atol=1e-4).mean()
     assert on_lattice > 0.4

@@ -265,7 +265,7 @@ def test_nothing_but_what_is_asked_for(local_ray: None, settings: Settings, tmp_
     before = len(_runs(settings))
     nothing = TelemetryConfig(mlflow=False, tensorboard=False, progress_log=False, ray_metrics=False)
     run, version = run_training(TrainingConfig(**PPO), settings, output=tmp_path / "run", telemetry=nothing)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["bundle", "checkpoint"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["bundle", "checkpoints", "config.json"]
     assert version is not None
     # The registration has a run of its own then, with the whole curve.
     assert len(_runs(settings)) == before + 1

@@ -151,7 +151,7 @@ def test_our_algorithms_are_plain_rllib_to_tune(tmp_path: Path) -> None:
     from rlaas.training.ppo import PPOAlgorithm, PPOConfig
 
     training = {**TRAINING, "scenario": "training_toys:DiscreteToy", "ppo": {"rollout_length": 32, "minibatch": 128}}
-    space = PPOConfig.of(TrainingConfig(**training), "ppo")
+    space = PPOConfig.of(TrainingConfig(**training))
     space.training(lr=ray_tune.grid_search([1e-6, 5e-3]))
     results = Tuner(
         PPOAlgorithm,
@@ -167,7 +167,7 @@ def test_our_algorithms_are_plain_rllib_to_tune(tmp_path: Path) -> None:
     slow, fast = sorted(results, key=lambda result: result.config["lr"])
     assert slow.metrics["env_runners"]["num_env_steps_sampled_lifetime"] == 12 * 32 * 16
     assert fast.metrics["env_runners"]["episode_return_mean"] > slow.metrics["env_runners"]["episode_return_mean"] + 1.0
-    restored = PPOConfig.of(TrainingConfig(**training), "ppo")
+    restored = PPOConfig.of(TrainingConfig(**training))
     algorithm = PPOAlgorithm(config=restored)
     algorithm.restore_from_path(fast.checkpoint.path)
     assert algorithm.steps_done == 12 * 32 * 16

@@ -57,7 +57,7 @@ class TrainStage(Stage):
         return (*training_rooms(context), Room(__name__))
 
     def run(self, context: Context, folder: Path) -> Mapping[str, float]:
-        """Write ``bundle/``, ``checkpoint/`` and ``training.json``: configuration, figures and learning curve."""
+        """Write ``bundle/``, ``checkpoints/`` and ``training.json``: configuration, figures and learning curve."""
         config, parent, start = context.config.training, None, None
         if context.config.warm_start == "champion":
             champion = champion_of(context)

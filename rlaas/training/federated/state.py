@@ -52,7 +52,12 @@ class Layout:
         others = [
             (n, tuple(p.shape)) for n, p in net.named_parameters() if p.requires_grad and not n.startswith("policy.")
         ]
-        buffers = [(n, tuple(b.shape)) for n, b in net.named_buffers() if "normaliser" not in n]
+        buffers = [
+            (n, tuple(b.shape))
+            for n, b in net.named_buffers()
+            # A site keeps its own constraints by its own multipliers.
+            if "normaliser" not in n and n != "multipliers"
+        ]
         scenario = algo.scenario
         return cls(
             parameters=tuple(policy + (others if share == "all" else [])),

@@ -39,7 +39,8 @@ class Template:
         self.algorithm = algorithm_of(whole, self.scenario)
         self.fixed = None if config.normaliser == "shared" else _fixed_moments(config, self.scenario)
         # It never trains, so it needs no replay to speak of.
-        self._algo: Any = build_algorithm(whole.model_copy(update={"steps": 1}), self.algorithm)
+        small = whole.sac.model_copy(update={"buffer_size": whole.batch_size})
+        self._algo: Any = build_algorithm(whole.model_copy(update={"sac": small}), self.algorithm)
         self.layout = Layout.of(self._algo, self.algorithm, config.share)
 
     def parameters(self) -> NDArray[np.float32]:
