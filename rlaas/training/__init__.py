@@ -12,8 +12,10 @@ from rlaas.training.config import PPOSettings, SACSettings, TrainingConfig, load
 
 if TYPE_CHECKING:
     from rlaas.training.conditioning import spread_preferences
+    from rlaas.training.episodes import EpisodeReturns, episode_returns
     from rlaas.training.evaluation import PolicyController, evaluate_policy
     from rlaas.training.export import export_bundle, export_constant
+    from rlaas.training.front_evaluation import FrontEvaluation, Interval, evaluate_front, front_quality
     from rlaas.training.offline import fit_offline
     from rlaas.training.problems import GymnasiumScenario
     from rlaas.training.results import TrainingRun
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from rlaas.training.telemetry import Reporter, RunTelemetry, Telemetry, TelemetryConfig, TelemetryReport
 
 __all__ = [
+    "EpisodeReturns",
+    "FrontEvaluation",
     "GymnasiumScenario",
+    "Interval",
     "PPOSettings",
     "PolicyController",
     "Reporter",
@@ -33,17 +38,23 @@ __all__ = [
     "TrainingConfig",
     "TrainingRun",
     "build_algorithm",
+    "episode_returns",
+    "evaluate_front",
     "evaluate_policy",
     "export_bundle",
     "export_constant",
     "fit_offline",
+    "front_quality",
     "load_config",
     "spread_preferences",
     "train",
 ]
 
 _HOMES = {
+    "EpisodeReturns": "episodes",
+    "FrontEvaluation": "front_evaluation",
     "GymnasiumScenario": "problems",
+    "Interval": "front_evaluation",
     "PolicyController": "evaluation",
     "Reporter": "telemetry",
     "RunTelemetry": "telemetry",
@@ -52,10 +63,13 @@ _HOMES = {
     "TelemetryReport": "telemetry",
     "TrainingRun": "results",
     "build_algorithm": "runs",
+    "episode_returns": "episodes",
+    "evaluate_front": "front_evaluation",
     "evaluate_policy": "evaluation",
     "export_bundle": "export",
     "export_constant": "export",
     "fit_offline": "offline",
+    "front_quality": "front_evaluation",
     "spread_preferences": "conditioning",
     "train": "runs",
 }
