@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -16,11 +17,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+import rlaas.training
 from benchmarks.harness import Row
 from rlaas.bundles import BundlePolicy, load_bundle
 from rlaas.training import TrainingConfig, TrainingRun, train
 
-__all__ = ["Cache", "Findings", "Summary", "pooled_ratio", "summary", "trained", "versions"]
+__all__ = ["Cache", "Findings", "Summary", "pooled_ratio", "summary", "trained", "trainer", "versions"]
 
 RESAMPLES = 10_000
 PACKAGES = ("rlaas", "ray", "torch", "gymnasium", "mo-gymnasium", "stable-baselines3", "morl-baselines")
@@ -29,6 +31,14 @@ PACKAGES = ("rlaas", "ray", "torch", "gymnasium", "mo-gymnasium", "stable-baseli
 def versions(*names: str) -> dict[str, str]:
     """Versions of the packages that a figure depends on."""
     return {name: version(name) for name in names or PACKAGES}
+
+
+@functools.cache
+def trainer() -> dict[str, str]:
+    """Digest of the training code: what ours learned before a change of it counts no more."""
+    sources = sorted(Path(rlaas.training.__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
+    return {"trainer": digest.hexdigest()[:12], **versions("torch", "ray")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Row
-from benchmarks.quality_kit import Cache, Findings, Summary, summary, trained, versions
+from benchmarks.quality_kit import Cache, Findings, Summary, summary, trained, trainer, versions
 from benchmarks.quality_specialists import Weighted
 from rlaas.scenarios import Controller, ScalarisedVectorEnv, evaluate, load
 from rlaas.training import GymnasiumScenario, PolicyController, TrainingConfig, episode_returns
@@ -87,7 +87,7 @@ def compare(cache: Cache, *, quick: bool) -> Findings:
     seeds = (1, 2) if quick else (1, 2, 3, 4, 5)
     for environment, steps, learn in (
         ("CartPole-v1", 4_096 if quick else 50_000, _sb3_cartpole),
-        ("Pendulum-v1", 600 if quick else 10_000, _sb3_pendulum),
+        ("Pendulum-v1", 600 if quick else 5_000, _sb3_pendulum),
     ):
         ours = [_ours(cache, environment, steps, seed) for seed in seeds]
         theirs = [_theirs(cache, environment, steps, seed, learn) for seed in seeds]
@@ -140,7 +140,8 @@ def _ours(cache: Cache, environment: str, steps: int, seed: int) -> float:
         _, policy = trained(config)
         return {"return": _returns(environment, PolicyController(policy))}
 
-    settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **versions("torch", "gymnasium")}
+    settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS}
+    settings |= trainer() | versions("gymnasium")
     return float(cache.result(f"sb3-ours-{environment}-{seed}", settings, work)["return"])
 
 
@@ -206,7 +207,7 @@ def _ours_network(cache: Cache, steps: int, seed: int, quick: bool) -> float:
         return {"utility": _utility(PolicyController(policy), quick)}
 
     settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **_network_protocol(quick)}
-    settings["reference"] = load("network5g").reference_hash
+    settings |= trainer() | {"reference": load("network5g").reference_hash}
     return float(cache.result(f"sb3-ours-network5g-{seed}", settings, work)["utility"])
 
 

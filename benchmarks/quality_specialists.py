@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Row
-from benchmarks.quality_kit import Cache, Findings, pooled_ratio, trained
+from benchmarks.quality_kit import Cache, Findings, pooled_ratio, trained, trainer
 from rlaas.objectives import Objective, Preference, normalise
 from rlaas.optimization import front_hypervolume
 from rlaas.scenarios import Controller, Scenario, VectorScenarioEnv, evaluate, load
@@ -174,7 +174,7 @@ def _one_for_all(
         return {"points": points, "train_seconds": run.metrics["seconds"]}
 
     settings = {"config": config.model_dump(mode="json"), "preferences": [p.weights for p in wanted], **protocol}
-    settings |= {"seeds": EVALUATION_SEEDS, "reference": scenario.reference_hash}
+    settings |= {"seeds": EVALUATION_SEEDS, "reference": scenario.reference_hash, **trainer()}
     return cache.result(f"specialists-one-{seed}", settings, work)
 
 
@@ -201,6 +201,6 @@ def _specialist(
         }
 
     settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **protocol}
-    settings["reference"] = scenario.reference_hash
+    settings |= {"reference": scenario.reference_hash, **trainer()}
     label = "-".join(f"{weight:.2f}".lstrip("0") for weight in preference.weights)
     return cache.result(f"specialists-{label}-{seed}", settings, work)
