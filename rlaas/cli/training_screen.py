@@ -232,7 +232,7 @@ def _front_facts(run: TrainingRun) -> list[tuple[str, str]]:
         unit = "undiscounted returns" if found.gamma == 1.0 else f"returns discounted by {found.gamma:g}"
     facts = [
         ("front", f"{len(found.front.candidates)} of {len(found.names)} preferences not dominated"),
-        ("judged by", f"{unit}; intervals of 95 % over {len(found.seeds)} seeds"),
+        ("judged by", f"{unit}; {_certainty(len(found.seeds))}"),
     ]
     if found.hypervolume is None:
         facts.append(("hypervolume", "none: the configuration names no evaluation_reference"))
@@ -240,6 +240,10 @@ def _front_facts(run: TrainingRun) -> list[tuple[str, str]]:
     if found.cut_episodes:
         facts.append(("cut off", f"{found.cut_episodes} episodes, after evaluation_steps"))
     return facts
+
+
+def _certainty(seeds: int) -> str:
+    return "one seed, so no intervals" if seeds == 1 else f"intervals of 95 % over {seeds} seeds"
 
 
 def training_document(run: TrainingRun, version: PolicyVersion | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rlaas.scenarios.checks import check_seeds
 from rlaas.training.conditioning import lattice, spread_preferences
 from rlaas.training.config import TrainingConfig
 from rlaas.training.episodes import episode_returns
-from rlaas.training.evaluation import PolicyController, preference_label
+from rlaas.training.evaluation import PolicyController, named_preferences
 from rlaas.training.problems import GymnasiumScenario
 
 __all__ = ["FrontEvaluation", "Interval", "configured_preferences", "evaluate_front", "front_quality"]
@@ -156,7 +156,7 @@ def evaluate_front(
     elif isinstance(preferences, Mapping):
         named = dict(preferences)
     else:
-        named = {preference_label(preference): preference for preference in preferences}
+        named = named_preferences(preferences)
     if seeds is None:
         raise InvalidInputError("evaluate_front needs seeds, or the configuration that names them", field="seeds")
     if not named:
@@ -253,13 +253,12 @@ def front_quality(
 
 def configured_preferences(scenario: Scenario, config: TrainingConfig) -> dict[str, Preference]:
     """The modes' preferences, then points spread over the simplex, as many as ``config`` evaluates, by name."""
-    asked: dict[str, Preference] = {name: mode.preference for name, mode in scenario.modes.items()}
-    names = [o.name for o in scenario.objectives]
-    taken = {preference.weights for preference in asked.values()}
-    for preference in spread_preferences(names, config.evaluation_preferences + len(asked)):
-        if len(asked) < config.evaluation_preferences and preference.weights not in taken:
-            asked[preference_label(preference)] = preference
-    return dict(list(asked.items())[: config.evaluation_preferences])
+    modes = {name: mode.preference for name, mode in scenario.modes.items()}
+    taken = {preference.weights for preference in modes.values()}
+    count, names = config.evaluation_preferences, [o.name for o in scenario.objectives]
+    spread = [one for one in spread_preferences(names, count + len(modes)) if one.weights not in taken]
+    others = named_preferences(spread[: max(0, count - len(modes))])
+    return dict(list((modes | others).items())[:count])
 
 
 def _corner(objectives: Sequence[Objective], reference: ObjectiveVector | None, plain: bool) -> dict[str, float] | None:

@@ -120,7 +120,10 @@ def test_the_summary_says_how_good_the_front_is(finished: TrainingRun, version: 
     without = front_quality(scenario, candidates, values, (1, 2))
     text = "\n".join(_printed(training_summary(dataclasses.replace(finished, evaluation=without), version)))
     assert "none: the configuration names no evaluation_reference" in text
-    assert "undiscounted returns" in text
+    assert "undiscounted returns; intervals of 95 % over 2 seeds" in text
+    single = front_quality(scenario, candidates, values[:, :1], (1,))
+    text = "\n".join(_printed(training_summary(dataclasses.replace(finished, evaluation=single), version)))
+    assert "undiscounted returns; one seed, so no intervals" in text
     assert training_document(finished, version)["evaluation"] is None
 
 

@@ -30,6 +30,8 @@ from rlaas.training import (
     front_quality,
     train,
 )
+from rlaas.training.evaluation import named_preferences
+from rlaas.training.front_evaluation import configured_preferences
 from rlaas.training.networks import PolicyNetwork
 
 TREASURE = "mo_gymnasium:deep-sea-treasure-v0"
@@ -262,3 +264,17 @@ def test_a_constant_policy_needs_no_preference(tmp_path: Path) -> None:
     bundle = export_constant(scenario, np.zeros(1), tmp_path / "b")
     found = evaluate_front(scenario, bundle, [Preference.uniform(scenario.objectives)], (1, 2), steps=10)
     assert found.expected_utility.value == pytest.approx(float(normalise(scenario.objectives, found.values).mean()))
+
+
+def test_preferences_that_look_alike_keep_names_of_their_own(treasure: GymnasiumScenario) -> None:
+    close = [Preference.of(treasure.objectives, [share, 1.0 - share]) for share in (0.5, 0.501, 0.5011, 0.5)]
+    named = named_preferences(close)
+    assert list(named) == [
+        "return_0=0.50,return_1=0.50",
+        "return_0=0.501,return_1=0.499",
+        "return_0=0.5011,return_1=0.4989",
+    ]
+    config = TrainingConfig(environment=TREASURE, evaluation_preferences=101)
+    asked = configured_preferences(treasure, config)
+    assert len(asked) == 101
+    assert len({preference.weights for preference in asked.values()}) == 101
