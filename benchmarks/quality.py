@@ -1,11 +1,16 @@
 """How well trained policies are, beside Stable-Baselines3, known fronts, MORL-Baselines' CAPQL and specialists.
 
-    python -m benchmarks.quality [--part sb3|treasure|capql|specialists ...] [--cache FOLDER] [--quick] [--json]
+    python -m benchmarks.quality [--part sb3|treasure|capql|specialists ...] [--seed N ...] [--cache FOLDER]
+        [--quick] [--json]
 
 Figures are interquartile means over training seeds with bootstrap intervals (95 %), evaluated on seeds that nobody
 trains on. With ``--cache`` every training's result is kept in a file of its own, and a run that was interrupted goes on
-from there: each file is named after what it depends on. On two idle cores ``treasure`` takes some 5 minutes, ``sb3``
-20, ``capql`` 30 and ``specialists`` 40.
+from there: each file is named after what it depends on. It trains one policy at a time, so several cores are used by
+several shells with the same cache and other parts or seeds; a last run without either prints all::
+
+    python -m benchmarks.quality --cache q --part treasure --part sb3 --part capql &
+    python -m benchmarks.quality --cache q --part specialists; wait
+    python -m benchmarks.quality --cache q
 """
 
 from __future__ import annotations
@@ -42,6 +47,7 @@ PARTS: dict[str, tuple[str, str, str]] = {
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", action="append", choices=sorted(PARTS), help="only this one; may be repeated")
+    parser.add_argument("--seed", type=int, action="append", help="only this training seed; may be repeated")
     parser.add_argument("--cache", type=Path, help="folder in which the trainings' results are kept")
 
 
@@ -72,7 +78,7 @@ def main() -> None:
                     print(f"{needed} is not installed (pip install -e '.[bench]'): {part} is left out", file=sys.stderr)
                     continue
                 study: Callable[..., Findings] = _function(module, function)
-                found = study(cache, quick=arguments.quick)
+                found = study(cache, quick=arguments.quick, only=arguments.seed)
                 rows += found.rows
                 notes += found.notes
         finally:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Row
-from benchmarks.quality_kit import Cache, Findings, summary, trained, trainer, versions
+from benchmarks.quality_kit import Cache, Findings, summary, trained, trainer, training_seeds, versions
 from rlaas.objectives import Preference
 from rlaas.scenarios import Controller
 from rlaas.training import (
@@ -88,9 +88,9 @@ def judged(
     return front_quality(scenario, candidates, played.values, seeds, gamma=gamma, reference=reference)
 
 
-def treasure(cache: Cache, *, quick: bool) -> Findings:
+def treasure(cache: Cache, *, quick: bool, only: Sequence[int] | None = None) -> Findings:
     """Deep-sea-treasure: convex by weighted sums, concave by Chebyshev's utility, beside the exact fronts."""
-    seeds = (1, 2) if quick else (1, 2, 3, 4, 5)
+    seeds = training_seeds(2 if quick else 5, only)
     shipped = load_config(CONFIG)
     concave = "mo_gymnasium:deep-sea-treasure-concave-v0"
     hollow = {**shipped.model_dump(exclude_unset=True), **HOLLOW, "environment": concave}
@@ -165,9 +165,9 @@ class FromAgent(Controller):
         return np.asarray(self._agent.eval(rows, np.repeat(self._weights[None], len(rows), axis=0)))
 
 
-def capql(cache: Cache, *, quick: bool) -> Findings:
+def capql(cache: Cache, *, quick: bool, only: Sequence[int] | None = None) -> Findings:
     """Two continuous problems that need no physics engine, beside CAPQL with its own defaults."""
-    seeds, steps = ((1,), 1_500) if quick else ((1, 2, 3), 30_000)
+    seeds, steps = training_seeds(1 if quick else 3, only), 1_500 if quick else 30_000
     found = Findings()
     used = versions("morl-baselines", "mo-gymnasium", "gymnasium")
     rival = f"MORL-Baselines {used['morl-baselines']} CAPQL"

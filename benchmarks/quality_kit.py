@@ -22,7 +22,17 @@ from benchmarks.harness import Row
 from rlaas.bundles import BundlePolicy, load_bundle
 from rlaas.training import TrainingConfig, TrainingRun, train
 
-__all__ = ["Cache", "Findings", "Summary", "pooled_ratio", "summary", "trained", "trainer", "versions"]
+__all__ = [
+    "Cache",
+    "Findings",
+    "Summary",
+    "pooled_ratio",
+    "summary",
+    "trained",
+    "trainer",
+    "training_seeds",
+    "versions",
+]
 
 RESAMPLES = 10_000
 PACKAGES = ("rlaas", "ray", "torch", "gymnasium", "mo-gymnasium", "stable-baselines3", "morl-baselines")
@@ -119,6 +129,11 @@ class Cache:
             partial.write_text(json.dumps({"name": name, "settings": json.loads(text), "result": result}, indent=1))
             partial.replace(file)
         return result
+
+
+def training_seeds(count: int, only: Sequence[int] | None) -> tuple[int, ...]:
+    """The seeds from 1 to ``count``, or those that were asked for."""
+    return tuple(only) if only else tuple(range(1, count + 1))
 
 
 def trained(config: TrainingConfig) -> tuple[TrainingRun, BundlePolicy]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Row
-from benchmarks.quality_kit import Cache, Findings, Summary, summary, trained, trainer, versions
+from benchmarks.quality_kit import Cache, Findings, Summary, summary, trained, trainer, training_seeds, versions
 from benchmarks.quality_specialists import Weighted
 from rlaas.scenarios import Controller, ScalarisedVectorEnv, evaluate, load
 from rlaas.training import GymnasiumScenario, PolicyController, TrainingConfig, episode_returns
@@ -81,10 +81,10 @@ class FromModel(Controller):
         return np.asarray(actions)
 
 
-def compare(cache: Cache, *, quick: bool) -> Findings:
+def compare(cache: Cache, *, quick: bool, only: Sequence[int] | None = None) -> Findings:
     """All problems of this part."""
     found = Findings()
-    seeds = (1, 2) if quick else (1, 2, 3, 4, 5)
+    seeds = training_seeds(2 if quick else 5, only)
     for environment, steps, learn in (
         ("CartPole-v1", 4_096 if quick else 50_000, _sb3_cartpole),
         ("Pendulum-v1", 600 if quick else 5_000, _sb3_pendulum),
