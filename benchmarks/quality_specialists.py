@@ -114,7 +114,7 @@ def preferences(scenario: Scenario) -> list[Preference]:
 
 def compare(cache: Cache, *, quick: bool, only: Sequence[int] | None = None) -> Findings:
     """Hypervolume from the default's vector, share of the training time, and the specialists' plateau."""
-    seeds, each = training_seeds(2 if quick else 5, only), 2_000 if quick else 180_000
+    seeds, each = training_seeds(2 if quick else 5, only), 2_000 if quick else 450_000
     protocol = {"steps": 40, "warmup": 20} if quick else {"steps": 200, "warmup": 50}
     scenario = load("network5g")
     wanted = preferences(scenario)[: 3 if quick else 10]
