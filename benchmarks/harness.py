@@ -131,11 +131,13 @@ def parse_arguments(
     return parser.parse_args()
 
 
-def report(benchmark: str, rows: Sequence[Row], as_json: bool) -> None:
-    """Print the rows as one JSON document or as a Markdown table that fits RESULTS.md."""
+def report(benchmark: str, rows: Sequence[Row], as_json: bool, notes: Sequence[str] = ()) -> None:
+    """Print the rows as one JSON document or as a Markdown table that fits RESULTS.md, with ``notes`` below."""
     here = machine()
     if as_json:
         document = {"benchmark": benchmark, "machine": here, "rows": [row.to_dict() for row in rows]}
+        if notes:
+            document["notes"] = list(notes)
         print(json.dumps(document, indent=2, allow_nan=False))
         return
     print(f"{benchmark}, {here['date']}: {here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB, ", end="")
@@ -145,3 +147,5 @@ def report(benchmark: str, rows: Sequence[Row], as_json: bool) -> None:
         theirs = "" if row.rival_value is None else f"{row.rival_value:,.4g}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         print(f"| {row.what} | {row.unit} | {row.ours:,.4g} | {row.rival or ''} | {theirs} | {ratio} |")
+    if notes:
+        print("\n" + "\n".join(f"- {note}" for note in notes))

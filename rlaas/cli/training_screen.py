@@ -205,6 +205,7 @@ def _facts(run: TrainingRun, version: PolicyVersion | None) -> list[tuple[str, s
         for key, value in last.items()
         if key.endswith("_loss")
     ]
+    facts += _front_facts(run)
     facts.append(("bundle", str(run.bundle)))
     if version is not None:
         facts.append(
@@ -221,6 +222,30 @@ def _facts(run: TrainingRun, version: PolicyVersion | None) -> list[tuple[str, s
     return facts
 
 
+def _front_facts(run: TrainingRun) -> list[tuple[str, str]]:
+    """The front's size and quality; nothing without a front of several objectives."""
+    found = run.evaluation
+    if found is None or len(found.front.objectives) == 1:
+        return []
+    unit = "normalised goodness"
+    if found.unit == "return":
+        unit = "undiscounted returns" if found.gamma == 1.0 else f"returns discounted by {found.gamma:g}"
+    facts = [
+        ("front", f"{len(found.front.candidates)} of {len(found.names)} preferences not dominated"),
+        ("judged by", f"{unit}; {_certainty(len(found.seeds))}"),
+    ]
+    if found.hypervolume is None:
+        facts.append(("hypervolume", "none: the configuration names no evaluation_reference"))
+    facts += [(name.replace("_", " "), str(interval)) for name, interval in found.intervals().items()]
+    if found.cut_episodes:
+        facts.append(("cut off", f"{found.cut_episodes} episodes, after evaluation_steps"))
+    return facts
+
+
+def _certainty(seeds: int) -> str:
+    return "one seed, so no intervals" if seeds == 1 else f"intervals of 95 % over {seeds} seeds"
+
+
 def training_document(run: TrainingRun, version: PolicyVersion | None) -> dict[str, Any]:
     """The same for a program, ready for JSON."""
     telemetry = run.telemetry
@@ -232,6 +257,7 @@ def training_document(run: TrainingRun, version: PolicyVersion | None) -> dict[s
     return {
         "bundle": str(run.bundle),
         "metrics": run.metrics,
+        "evaluation": run.evaluation.to_dict() if run.evaluation else None,
         "policy": {"name": version.name, "version": version.version} if version else None,
         "telemetry": traces,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlaas.optimization.config import OptimizationConfig, load_optimization_config
 from rlaas.optimization.directions import reference_directions
-from rlaas.optimization.indicators import front_hypervolume, hypervolume, igd
+from rlaas.optimization.indicators import expected_utility, front_hypervolume, hypervolume, igd, sparsity
 from rlaas.optimization.problems import Evaluator, FunctionProblem, Problem, PymooProblem, as_problem
 from rlaas.optimization.search import ALGORITHMS, Generation, SearchResult, minimize
 
@@ -27,12 +27,14 @@ __all__ = [
     "PymooProblem",
     "SearchResult",
     "as_problem",
+    "expected_utility",
     "front_hypervolume",
     "hypervolume",
     "igd",
     "load_optimization_config",
     "minimize",
     "reference_directions",
+    "sparsity",
 ]
 
 

@@ -1,4 +1,4 @@
-"""How good a front is: hypervolume and inverted generational distance."""
+"""How good a front is: hypervolume, expected utility, sparsity and inverted generational distance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlaas.errors import InvalidInputError
 from rlaas.fronts import Front
 from rlaas.objectives import Objective, ObjectiveVector, normalise
 
-__all__ = ["front_hypervolume", "hypervolume", "igd"]
+__all__ = ["expected_utility", "front_hypervolume", "hypervolume", "igd", "sparsity"]
 
 FloatArray = NDArray[np.float64]
 
@@ -89,6 +89,50 @@ def front_hypervolume(
             )
         corner = normalise(objectives, given)
     return hypervolume(-normalise(objectives, values), -corner)
+
+
+def expected_utility(points: ArrayLike, preferences: ArrayLike) -> float:
+    """Mean over preferences of the best weighted sum that some point gives.
+
+    ``1/k sum_w max_p w . p``: the expected utility metric of Zintgraf et al. 2015 ("Quality assessment of MORL
+    algorithms: a utility-based approach") for linear utilities, as MORL-Baselines computes it
+    (``morl_baselines.common.performance_indicators.expected_utility``).
+
+    Args:
+        points: [n, m], larger is better.
+        preferences: weights [k, m].
+
+    Raises:
+        InvalidInputError: no point, no preference, shapes that do not fit, or a NaN.
+    """
+    weights = _points(preferences, "preferences", None)
+    array = _points(points, "points", weights.shape[1])
+    if not len(array) or not len(weights):
+        raise InvalidInputError("expected_utility needs at least one point and one preference", field="points")
+    return float((weights @ array.T).max(axis=1).mean())
+
+
+def sparsity(points: ArrayLike) -> float:
+    """Mean squared gap between neighbours of the front, summed over objectives; 0 for fewer than two points.
+
+    ``1/(n - 1) sum_j sum_i (P_j[i] - P_j[i + 1])^2`` with ``P_j`` the sorted values of objective j over the n
+    non-dominated points (Xu et al. 2020, "Prediction-guided multi-objective reinforcement learning", section 3), as
+    MORL-Baselines computes it. Smaller is denser; it says nothing about how far out the front lies: a single point is
+    perfect by it.
+
+    Args:
+        points: [n, m], larger is better. Dominated points and repetitions are left out.
+
+    Raises:
+        InvalidInputError: not a table of numbers, or a NaN.
+    """
+    import moocore
+
+    array = _points(points, "points", None)
+    array = array[moocore.is_nondominated(-array)]
+    if len(array) < 2:
+        return 0.0
+    return float(np.square(np.diff(np.sort(array, axis=0), axis=0)).sum() / (len(array) - 1))
 
 
 def igd(points: ArrayLike, front: ArrayLike) -> float:

@@ -13,8 +13,10 @@ from rlaas.training.offline.config import FitSettings, OfflineConfig, RewardSett
 
 if TYPE_CHECKING:
     from rlaas.training.conditioning import spread_preferences
+    from rlaas.training.episodes import EpisodeReturns, episode_returns
     from rlaas.training.evaluation import PolicyController, evaluate_policy
     from rlaas.training.export import export_bundle, export_constant
+    from rlaas.training.front_evaluation import FrontEvaluation, Interval, evaluate_front, front_quality
     from rlaas.training.offline.fitting import fit_offline
     from rlaas.training.offline.source import open_source
     from rlaas.training.problems import GymnasiumScenario
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from rlaas.training.telemetry import Reporter, RunTelemetry, Telemetry, TelemetryConfig, TelemetryReport
 
 __all__ = [
+    "EpisodeReturns",
     "FitSettings",
+    "FrontEvaluation",
     "GymnasiumScenario",
+    "Interval",
     "OfflineConfig",
     "PPOSettings",
     "PolicyController",
@@ -38,10 +43,13 @@ __all__ = [
     "TrainingConfig",
     "TrainingRun",
     "build_algorithm",
+    "episode_returns",
+    "evaluate_front",
     "evaluate_policy",
     "export_bundle",
     "export_constant",
     "fit_offline",
+    "front_quality",
     "load_config",
     "load_offline_config",
     "load_run_config",
@@ -51,7 +59,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EpisodeReturns": "episodes",
+    "FrontEvaluation": "front_evaluation",
     "GymnasiumScenario": "problems",
+    "Interval": "front_evaluation",
     "PolicyController": "evaluation",
     "Reporter": "telemetry",
     "RunTelemetry": "telemetry",
@@ -60,11 +71,14 @@ _HOMES = {
     "TelemetryReport": "telemetry",
     "TrainingRun": "results",
     "build_algorithm": "runs",
+    "episode_returns": "episodes",
+    "evaluate_front": "front_evaluation",
     "evaluate_policy": "evaluation",
     "export_bundle": "export",
     "export_constant": "export",
     "fit_offline": "offline.fitting",
     "open_source": "offline.source",
+    "front_quality": "front_evaluation",
     "spread_preferences": "conditioning",
     "load_run_config": "runs",
     "train": "runs",

@@ -29,6 +29,8 @@ ANCHOR_SHARE = 0.25
 CORNER_SHARE = 0.1
 FOCUS_SHARE = 0.5
 SMALLEST_DEVIATION = 1e-3
+CONSTANT = 1e-4
+"""Deviation, as a share of the mean, below which a reward is a constant but for rounding."""
 
 Focus = tuple[FloatArray, FloatArray]
 """Preferences [k, n_objectives] that deserve more attention, and the chances [k] with which they are drawn."""
@@ -96,10 +98,11 @@ def _lattice(m: int, h: int) -> list[tuple[int, ...]]:
 def reward_scale(deviation: float, mean: float) -> float:
     """The factor that brings rewards to about unit deviation.
 
-    Rewards that hardly vary (one per step survived) are scaled by a hundredth of their mean instead, so that the
-    rounding of a constant is not blown up; rewards that are all 0 so far stay as they are.
+    Rewards that hardly vary are scaled by a hundredth of their mean instead, so that what they say is not blown up.
+    A constant (one per step survived, or lost) becomes 1 or -1: all that it says is how long an episode lasts, and a
+    hundred per step would be values that no critic reaches. Rewards that are all 0 so far stay as they are.
     """
-    size = max(deviation, 0.01 * abs(mean))
+    size = abs(mean) if deviation < CONSTANT * abs(mean) else max(deviation, 0.01 * abs(mean))
     return 1.0 / size if size > 1e-12 else 1.0
 
 

@@ -121,7 +121,10 @@ class TrainingConfig(_Document):
         warm_start: folder of an offline fit, a checkpoint or a bundle: the networks and the normaliser to begin with.
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.
         evaluation_preferences: number of preferences evaluated: modes first, then points spread over the simplex.
-        evaluation_steps, evaluation_warmup, evaluation_replicas: see :func:`rlaas.scenarios.evaluate`.
+        evaluation_steps, evaluation_warmup, evaluation_replicas: see :func:`rlaas.training.evaluate_front`.
+        evaluation_gamma: discount factor of an environment's returns in the evaluation; None for no discount.
+        evaluation_reference: point that the front's hypervolume is measured from, a value for each objective. None for
+            the worse end of every range; an environment has no ranges, and no hypervolume without it.
         checkpoint_interval: iterations between two checkpoints; 0 writes the last one only.
         threads: torch threads while training. Networks this small are slower on more than one.
 
@@ -157,6 +160,8 @@ class TrainingConfig(_Document):
     evaluation_steps: int = Field(default=200, ge=1)
     evaluation_warmup: int = Field(default=20, ge=0)
     evaluation_replicas: int = Field(default=1, ge=1)
+    evaluation_gamma: float | None = Field(default=None, gt=0, le=1)
+    evaluation_reference: dict[str, float] | None = None
     checkpoint_interval: int = Field(default=20, ge=0)
     threads: int = Field(default=1, ge=1)
 

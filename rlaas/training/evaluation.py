@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from rlaas.fronts import Candidate
 from rlaas.objectives import Preference
 from rlaas.scenarios import Controller, Scenario, evaluate
 
-__all__ = ["PolicyController", "evaluate_policy", "preference_label"]
+__all__ = ["PolicyController", "evaluate_policy", "named_preferences", "preference_label"]
 
 FloatArray = NDArray[np.floating[Any]]
+
+MOST_DIGITS = 17
+"""So many tell any two weights apart."""
 
 
 class PolicyController(Controller):
@@ -59,11 +62,26 @@ class PolicyController(Controller):
             self._states[first] = 0.0
 
 
-def preference_label(preference: Preference) -> str:
+def preference_label(preference: Preference, digits: int = 2) -> str:
     """``latency=0.60,energy=0.40``: the non-zero weights, in the objectives' order."""
     return ",".join(
-        f"{name}={weight:.2f}" for name, weight in zip(preference.names, preference.weights, strict=True) if weight > 0
+        f"{name}={weight:.{digits}f}"
+        for name, weight in zip(preference.names, preference.weights, strict=True)
+        if weight > 0
     )
+
+
+def named_preferences(preferences: Iterable[Preference]) -> dict[str, Preference]:
+    """Preferences by label; labels that would be alike get more digits. One that comes twice stands once."""
+    named: dict[str, Preference] = {}
+    for preference in preferences:
+        digits = 2
+        while (label := preference_label(preference, digits)) in named and digits < MOST_DIGITS:
+            if named[label] == preference:
+                break
+            digits += 1
+        named[label] = preference
+    return named
 
 
 def evaluate_policy(
@@ -91,11 +109,7 @@ def evaluate_policy(
         InvalidInputError: no seed, no counted step, or an objective undefined because nothing was counted for it.
     """
     policy = bundle if isinstance(bundle, BundlePolicy) else load_bundle(bundle)
-    named = (
-        dict(preferences)
-        if isinstance(preferences, Mapping)
-        else {preference_label(preference): preference for preference in preferences}
-    )
+    named = dict(preferences) if isinstance(preferences, Mapping) else named_preferences(preferences)
     return [
         evaluate(
             scenario, PolicyController(policy, preference), seeds, steps=steps, warmup=warmup, replicas=replicas

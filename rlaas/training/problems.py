@@ -71,10 +71,28 @@ def check_problem(config: TrainingConfig, algorithm: Algorithm, scenario: Scenar
             "lower it or raise steps",
             field="sac.learning_starts",
         )
+    _check_evaluation(config, scenario)
     for index, constraint in enumerate(config.constraints):
         check_choice(constraint.part, scenario.part_names, field=f"constraints.{index}.part")
     if algorithm == "ppo":
         _check_rollout(config, scenario)
+
+
+def _check_evaluation(config: TrainingConfig, scenario: Scenario) -> None:
+    """Refuse a reference point of other objectives, and a discount of what is no return."""
+    names = [o.name for o in scenario.objectives]
+    reference = config.evaluation_reference
+    if reference is not None and (set(reference) != set(names) or not np.isfinite(list(reference.values())).all()):
+        raise ConfigurationError(
+            f"evaluation_reference needs a finite value for each of {', '.join(names)}, got {reference}",
+            field="evaluation_reference",
+        )
+    if config.evaluation_gamma is not None and config.environment is None:
+        raise ConfigurationError(
+            f"the objectives of {scenario.name!r} are averages over steps and cannot be discounted; leave "
+            "evaluation_gamma out",
+            field="evaluation_gamma",
+        )
 
 
 def _check_rollout(config: TrainingConfig, scenario: Scenario) -> None:

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 
 from rlaas.errors import ConfigurationError, TrainingError
-from rlaas.fronts import Front
-from rlaas.objectives import Preference
 from rlaas.registry import git_commit
 from rlaas.scenarios import Scenario
 from rlaas.training.checkpoints import Checkpoint, CheckpointStore
-from rlaas.training.conditioning import spread_preferences
 from rlaas.training.config import Algorithm, TrainingConfig, load_config
-from rlaas.training.evaluation import evaluate_policy, preference_label
+from rlaas.training.front_evaluation import evaluate_front
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.resources import running_ray
 from rlaas.training.results import TrainingRun
@@ -89,13 +86,21 @@ def train(
                 metrics |= breakdown(algo.time_spent, seconds)
             finally:
                 algo.stop()
-        front = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
+        evaluation = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
+        if evaluation is not None:
+            metrics |= evaluation.metrics()
     except BaseException as problem:
         reporter.failed(problem)
         raise
     reporter.finished(metrics)
     return TrainingRun(
-        bundle=bundle, checkpoint=checkpoint, metrics=metrics, curve=curve, front=front, mlflow_run_id=None
+        bundle=bundle,
+        checkpoint=checkpoint,
+        metrics=metrics,
+        curve=curve,
+        front=None if evaluation is None else evaluation.front,
+        mlflow_run_id=None,
+        evaluation=evaluation,
     )
 
 
@@ -219,26 +224,6 @@ def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
     if config.warm_start is not None:
         algo.taken_over = apply_warm_start(algo, config.warm_start)
     return algo
-
-
-def evaluate_front(scenario: Scenario, bundle: Path, config: TrainingConfig) -> Front:
-    """The policy at the modes' preferences, then at points spread over the simplex, on the evaluation seeds."""
-    asked: dict[str, Preference] = {name: mode.preference for name, mode in scenario.modes.items()}
-    names = [o.name for o in scenario.objectives]
-    taken = {preference.weights for preference in asked.values()}
-    for preference in spread_preferences(names, config.evaluation_preferences + len(asked)):
-        if len(asked) < config.evaluation_preferences and preference.weights not in taken:
-            asked[preference_label(preference)] = preference
-    candidates = evaluate_policy(
-        scenario,
-        bundle,
-        dict(list(asked.items())[: config.evaluation_preferences]),
-        config.evaluation_seeds,
-        steps=config.evaluation_steps,
-        warmup=config.evaluation_warmup,
-        replicas=config.evaluation_replicas,
-    )
-    return Front.of(scenario.name, scenario.objectives, candidates, scenario.reference_hash)
 
 
 def _run(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from support.processes import RLAAS, TESTS, environment, free_port
@@ -18,7 +21,14 @@ from support.toy import ToyScenario
 from rlaas.cli.main import app, run
 from rlaas.cli.training_screen import TrainingLog, TrainingScreen, training_document, training_summary
 from rlaas.registry import PolicyVersion
-from rlaas.training import Reporter, TelemetryReport, TrainingConfig, TrainingRun
+from rlaas.training import (
+    GymnasiumScenario,
+    Reporter,
+    TelemetryReport,
+    TrainingConfig,
+    TrainingRun,
+    front_quality,
+)
 
 CONFIG = TrainingConfig(environment="CartPole-v1", steps=200)
 
@@ -88,6 +98,34 @@ def test_the_summary_says_where_the_time_went_and_what_there_is(
     assert stripped["MLflow run"] == "0a1b"
     assert "progress log: [Errno 28] No space left" in text
     assert all(len(line) <= width for line in lines)
+
+
+def test_the_summary_says_how_good_the_front_is(finished: TrainingRun, version: PolicyVersion) -> None:
+    scenario = GymnasiumScenario("mo_gymnasium:deep-sea-treasure-v0")
+    candidates: dict[str, dict[str, float]] = {"policy@a": {}, "policy@b": {}, "policy@c": {}}
+    values = np.array([[[1.0, -2.0], [3.0, -2.0]], [[8.0, -3.0], [8.0, -5.0]], [[0.0, -9.0], [0.0, -9.0]]])
+    evaluation = front_quality(
+        scenario, candidates, values, (1, 2), gamma=0.9, reference={"return_0": 0.0, "return_1": -10.0}, cut_episodes=3
+    )
+    judged = dataclasses.replace(finished, front=evaluation.front, evaluation=evaluation)
+    lines = [line.strip() for line in _printed(training_summary(judged, version))]
+    facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in lines if re.search(r"\w {2,}\w", line))
+    assert facts["front"] == "2 of 3 preferences not dominated"
+    assert facts["judged by"] == "returns discounted by 0.9; intervals of 95 % over 2 seeds"
+    # 8 x 6 and 2 x 2 more; the first seed alone gives 8 x 7 and 1 x 1, the second 8 x 5 and 3 x 3.
+    assert facts["hypervolume"] == "52 [49, 57]"
+    assert facts["cut off"] == "3 episodes, after evaluation_steps"
+    document = json.loads(json.dumps(training_document(judged, version), allow_nan=False))
+    assert document["evaluation"]["hypervolume"]["value"] == pytest.approx(52.0)
+    assert document["evaluation"]["reference"] == {"return_0": 0.0, "return_1": -10.0}
+    without = front_quality(scenario, candidates, values, (1, 2))
+    text = "\n".join(_printed(training_summary(dataclasses.replace(finished, evaluation=without), version)))
+    assert "none: the configuration names no evaluation_reference" in text
+    assert "undiscounted returns; intervals of 95 % over 2 seeds" in text
+    single = front_quality(scenario, candidates, values[:, :1], (1,))
+    text = "\n".join(_printed(training_summary(dataclasses.replace(finished, evaluation=single), version)))
+    assert "undiscounted returns; one seed, so no intervals" in text
+    assert training_document(finished, version)["evaluation"] is None
 
 
 def test_the_document_says_the_same(finished: TrainingRun, version: PolicyVersion) -> None:

@@ -12,7 +12,7 @@ from pymoo.indicators.igd import IGD
 from rlaas.errors import InvalidInputError
 from rlaas.fronts import Candidate, Front
 from rlaas.objectives import Objective
-from rlaas.optimization import front_hypervolume, hypervolume, igd
+from rlaas.optimization import expected_utility, front_hypervolume, hypervolume, igd, sparsity
 
 OBJECTIVES = (
     Objective(name="latency", unit="", direction="minimize", low=0.5, high=1.5),
@@ -90,3 +90,31 @@ def test_bad_input_names_the_field() -> None:
         front_hypervolume([[1.0, 2.0]], OBJECTIVES, [1.0])
     with pytest.raises(InvalidInputError, match="at least one point"):
         igd([], [[1.0, 2.0]])
+    with pytest.raises(InvalidInputError, match=r"points have shape \(1, 3\); expected \[n, 2\]"):
+        expected_utility([[1.0, 2.0, 3.0]], [[0.5, 0.5]])
+    with pytest.raises(InvalidInputError, match="at least one point and one preference"):
+        expected_utility(np.empty((0, 2)), [[0.5, 0.5]])
+    with pytest.raises(InvalidInputError, match="hold a NaN"):
+        sparsity([[np.nan, 1.0]])
+
+
+def test_expected_utility_and_sparsity_of_known_figures() -> None:
+    # Each corner takes its own best point, equal weights the middle one: (4 + 3 + 3) / 3.
+    points = [[4.0, 0.0], [3.0, 3.0], [0.0, 3.0], [1.0, 1.0]]
+    assert expected_utility(points, [[1, 0], [0, 1], [0.5, 0.5]]) == pytest.approx(10 / 3)
+    # Only (4, 0) and (3, 3) are not dominated: gaps 1 and 3.
+    assert sparsity(points) == pytest.approx(1.0 + 9.0)
+    assert sparsity([[1.0, 2.0], [1.0, 2.0]]) == 0.0
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_expected_utility_and_sparsity_agree_with_morl_baselines(m: int) -> None:
+    theirs = pytest.importorskip("morl_baselines.common.performance_indicators")
+    rng = np.random.default_rng(m)
+    points, weights = rng.normal(size=(60, m)), rng.dirichlet(np.ones(m), size=30)
+    front = points[moocore.is_nondominated(-points)]
+    assert 2 < len(front) < 60
+    assert expected_utility(points, weights) == pytest.approx(theirs.expected_utility(list(front), list(weights)))
+    assert sparsity(points) == pytest.approx(theirs.sparsity(list(front)))
+    reference = np.full(m, -4.0)
+    assert hypervolume(-points, -reference) == pytest.approx(theirs.hypervolume(reference, list(front)))

@@ -11,10 +11,10 @@ from rlaas.training import TrainingConfig, load_config
 
 def test_shipped_configurations_load(repository: Path) -> None:
     files = sorted((repository / "configs" / "training").glob("*.yaml"))
-    assert [f.name for f in files] == ["network5g-sac.yaml", "recsys-ppo.yaml"]
+    assert [f.name for f in files] == ["deep-sea-treasure.yaml", "network5g-sac.yaml", "recsys-ppo.yaml"]
     loaded = [load_config(f) for f in files]
-    assert [c.algorithm for c in loaded] == ["sac", "ppo"]
-    assert [c.scenario for c in loaded] == ["network5g", "recsys"]
+    assert [c.algorithm for c in loaded] == ["ppo", "sac", "ppo"]
+    assert [c.problem_name for c in loaded] == ["mo_gymnasium:deep-sea-treasure-v0", "network5g", "recsys"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from rlaas.training.federated.coordinator import Coordinator, OnPhase
 from rlaas.training.federated.results import FederationRun, RoundResult
 from rlaas.training.federated.template import Template, front_figures
 from rlaas.training.federated.tracking import Tracker
-from rlaas.training.runs import evaluate_front
+from rlaas.training.front_evaluation import evaluate_front
 
 __all__ = ["federate", "final_figures"]
 
@@ -68,13 +68,13 @@ def federate(
         raise
     finally:
         template.stop()
-    front = evaluate_front(template.scenario, bundle, config.training) if config.training.evaluation_seeds else None
+    evaluated = evaluate_front(template.scenario, bundle, config.training) if config.training.evaluation_seeds else None
     return FederationRun(
         scenario=template.scenario.name,
         bundle=bundle,
         rounds=coordinator.state.rounds,
         stopped=coordinator.stopped,
-        front=front,
+        front=None if evaluated is None else evaluated.front,
         mlflow_run_id=coordinator.state.run_id,
     )
 

@@ -19,8 +19,9 @@ from rlaas.training.conditioning import spread_preferences
 from rlaas.training.export import export_bundle
 from rlaas.training.federated.config import FederationConfig
 from rlaas.training.federated.state import FixedMoments, GlobalModel, Layout
+from rlaas.training.front_evaluation import evaluate_front
 from rlaas.training.problems import algorithm_of, problem_of
-from rlaas.training.runs import build_algorithm, evaluate_front
+from rlaas.training.runs import build_algorithm
 
 __all__ = ["Template", "front_figures"]
 
@@ -59,7 +60,7 @@ class Template:
         """Hypervolume and mean utility of the policy of ``model`` on the evaluation seeds."""
         with tempfile.TemporaryDirectory(prefix="rlaas-") as folder:
             bundle = self.export(model, Path(folder), {})
-            front = evaluate_front(self.scenario, bundle, self._config.training)
+            front = evaluate_front(self.scenario, bundle, self._config.training).front
         return front_figures(front, self._config.training.evaluation_preferences)
 
     def stop(self) -> None:
