@@ -204,6 +204,8 @@ class PackedAlgorithm(Algorithm):
         self._shares_module = self.learner_group.is_local and self.learner.device.type == "cpu"
         self.net: PackedModule = self.learner.net if self._shares_module else self._copy_of_module()
         self.runner.module = self.net
+        # Looking it up through the group for every update would take as long as some updates do.
+        self._learner_here: Any = self.learner if self._shares_module else None
         self.moments = RunningMoments(len(scenario.observation_names))
         # With remote runners their first rollouts bring the first observations too.
         self._unseen: list[NDArray[np.float32]] = [] if self.num_runners else [self.runner.first_observation]
@@ -283,14 +285,16 @@ class PackedAlgorithm(Algorithm):
         Raises:
             TrainingError: see :meth:`on_learners`.
         """
+        if self._learner_here is not None:
+            with self.stopwatch.measure(LEARN):
+                own: dict[str, float] = getattr(self._learner_here, method)(**arguments)
+            self.updates = int(self._learner_here.updates)
+            return own
         with self.stopwatch.measure(LEARN):
             answers = self._answers(method, arguments)
-        if self._shares_module:
-            self.updates = int(self.learner.updates)
-        else:
-            with self.stopwatch.measure(SYNC):
-                self.updates = int(self.on_learners("count_updates"))
-                self.follow_learners()
+        with self.stopwatch.measure(SYNC):
+            self.updates = int(self.on_learners("count_updates"))
+            self.follow_learners()
         return {name: float(np.mean([losses[name] for losses in answers])) for name in answers[0]}
 
     def _answers(self, method: str, arguments: Mapping[str, Any]) -> list[Any]:

@@ -147,6 +147,7 @@ class SACLearner(PackedLearner):
         """Build RLlib's parts, and the passes through the networks."""
         super().build()
         self._widths = widths_of(self.net)
+        self._alone = self.world == 1 and self.device.type == "cpu"
         self._actor = Pass(self.net.policy.body)
         self._critic, self._target = TwinPass(self.net.critic), TwinPass(self.net.target)
         # The temperature stands behind the critics.
@@ -194,11 +195,11 @@ class SACLearner(PackedLearner):
     def _update(self, rows: Transitions) -> Tensor:
         batch = self._read(rows)
         noise = self._noise(batch)
-        # Every learner draws the same numbers for the whole batch, and works on its own rows.
-        parts = self._step(
-            {name: self.own(value).to(self.device) for name, value in batch.items()},
-            noise[:, self.rank :: self.world].to(self.device),
-        )
+        if not self._alone:
+            # Every learner draws the same numbers for the whole batch, and works on its own rows.
+            batch = {name: self.own(value).to(self.device) for name, value in batch.items()}
+            noise = noise[:, self.rank :: self.world].to(self.device)
+        parts = self._step(batch, noise)
         self.share()
         self.optimizer.advance()
         self._flat_target.value.lerp_(self._online, self.training.sac.tau)
