@@ -40,6 +40,8 @@ OURS: Mapping[str, Mapping[str, Any]] = {
             "gae_lambda": 0.8,
             "entropy": 0.0,
             "clip": CARTPOLE_CLIP,
+            "final_rate": 0.0,
+            "final_clip": 0.0,
         },
     },
     "Pendulum-v1": {

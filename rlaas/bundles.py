@@ -13,7 +13,6 @@ gives ``next_state``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlaas.errors import BundleError, InvalidInputError
+from rlaas.files import sha256_of, write_text
 from rlaas.objectives import Objective, Preference
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "GoldenBatch",
     "ObservationSpec",
     "load_bundle",
-    "sha256_of",
     "write_manifest",
 ]
 
@@ -113,17 +112,9 @@ class BundleManifest(_Document):
     lineage: dict[str, Any] = Field(default_factory=dict)
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def write_manifest(folder: Path, manifest: BundleManifest) -> None:
     """Write ``bundle.json`` last, atomically: a folder without it is no bundle."""
-    target = folder / MANIFEST
-    partial = folder / f".{MANIFEST}.partial"
-    partial.write_text(manifest.model_dump_json(indent=1) + "\n")
-    partial.replace(target)
+    write_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
 def load_bundle(folder: Path | str) -> BundlePolicy:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaas.errors import RlaasError
+from rlaas.files import write_text
 from rlaas.fronts import Front
 from rlaas.lake import Lake
 from rlaas.optimization import OptimizationConfig
@@ -138,7 +139,5 @@ def write_front(front: Front, settings: Settings, label: str) -> Path:
     """Write a front as ``fronts/<scenario>-<label>.json`` in the home, in one piece."""
     target = settings.home / "fronts" / f"{front.scenario}-{label}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(front.to_dict(), indent=1, allow_nan=False) + "\n")
-    partial.replace(target)
+    write_text(target, json.dumps(front.to_dict(), indent=1, allow_nan=False) + "\n")
     return target

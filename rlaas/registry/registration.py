@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaas.bundles import MANIFEST, load_bundle, sha256_of
+from rlaas.bundles import MANIFEST, load_bundle
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
+from rlaas.files import sha256_of
 from rlaas.registry.lineage import lineage_tags
 from rlaas.registry.runs import BUNDLE, METRICS_PER_BATCH, MISSING, chunks, log_params
 from rlaas.registry.store import Store

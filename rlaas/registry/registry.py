@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaas.bundles import MANIFEST, load_bundle, sha256_of
+from rlaas.bundles import MANIFEST, load_bundle
 from rlaas.errors import BundleError, ConflictError, NotFoundError, OperatorError
+from rlaas.files import sha256_of
 from rlaas.names import check_name
 from rlaas.registry.registration import DOCUMENTS, OWN_RUN_TAG, Registration
 from rlaas.registry.runs import BUNDLE, MISSING, LiveRun

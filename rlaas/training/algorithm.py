@@ -1,4 +1,4 @@
-"""What SAC and PPO share as RLlib algorithms: configuration, the ways between runners and learners, bookkeeping.
+"""What SAC and PPO share as RLlib algorithms: who samples and learns when, what has been seen, and the books.
 
 They stay RLlib ``Algorithm``s of the new API stack: ``train()``, ``save_to_path``, ``restore_from_path``, ``evaluate``,
 ``config`` and Tune work as for any other. With runner and learner in the calling process both use one module, so no
@@ -7,20 +7,15 @@ weights are copied between them; with actors on either side the algorithm carrie
 
 from __future__ import annotations
 
-import time
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
-import ray
-import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -36,23 +31,20 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from rlaas.errors import TrainingError
-from rlaas.scenarios import ConstantController, Scenario
+from rlaas.scenarios import Scenario
 from rlaas.training import config as training_config
-from rlaas.training.actions import ActionSpec
 from rlaas.training.conditioning import Focus, RunningMoments
 from rlaas.training.networks import PolicyNetwork
-from rlaas.training.packed_learner import PackedLearner
+from rlaas.training.packed_config import PackedConfig
+from rlaas.training.packed_links import Learners, RemoteRunners
 from rlaas.training.packed_module import PackedModule
 from rlaas.training.packed_runner import PackedRunner
-from rlaas.training.problems import check_problem, problem_of
 from rlaas.training.rollouts import Rollout, SampledRewards
 from rlaas.training.timing import ENVIRONMENT, LEARN, SAMPLE, SYNC, Stopwatch
 
-__all__ = ["LostLearnerError", "PackedAlgorithm", "PackedConfig"]
+__all__ = ["PackedAlgorithm"]
 
 
-RUNNER_PATIENCE_S = 60.0
 EVALUATION_SEED = 500_009
 LONGEST_EVALUATION = 1_000
 # RLlib's own places for the seconds of an iteration.
@@ -62,116 +54,6 @@ _TIMERS: dict[str, tuple[str, ...]] = {
     LEARN: (TIMERS, LEARNER_UPDATE_TIMER),
     SYNC: (TIMERS, SYNCH_WORKER_WEIGHTS_TIMER),
 }
-
-
-class LostLearnerError(TrainingError):
-    """A learner's process has died; its parameters are those of the last checkpoint."""
-
-
-class PackedConfig(AlgorithmConfig):
-    """RLlib configuration of a packed algorithm; built from a :class:`TrainingConfig` by :meth:`of`."""
-
-    algorithm_name: training_config.Algorithm
-    activation: str
-
-    @classmethod
-    def of(cls, training: training_config.TrainingConfig) -> PackedConfig:
-        """The RLlib configuration of ``training``."""
-        config = cls()
-        config.environment(env="rlaas", env_config={"training": training.model_dump(mode="json")})
-        config.framework("torch")
-        config.env_runners(env_runner_cls=PackedRunner, num_env_runners=training.num_env_runners)
-        config.learners(num_learners=training.num_learners, num_gpus_per_learner=training.num_gpus_per_learner)
-        # A runner that died is replaced, and what the others bring is learned from meanwhile.
-        config.fault_tolerance(restart_failed_env_runners=True)
-        config.training(
-            lr=training.resolved_learning_rate(cls.algorithm_name),
-            gamma=training.resolved_gamma(cls.algorithm_name),
-        )
-        config.debugging(seed=training.seed, log_level="ERROR")
-        return config
-
-    @property
-    def training_config(self) -> training_config.TrainingConfig:
-        """What is trained; runners and learners as this configuration has them."""
-        given = dict(self.env_config["training"])
-        return training_config.TrainingConfig(
-            **{
-                **given,
-                "num_env_runners": self.num_env_runners,
-                "num_learners": self.num_learners,
-                "num_gpus_per_learner": self.num_gpus_per_learner,
-            }
-        )
-
-    def validate(self) -> None:
-        """RLlib's checks, and ours.
-
-        Raises:
-            ConfigurationError: a combination that cannot work, naming the field.
-        """
-        super().validate()
-        training = self.training_config
-        check_problem(training, self.algorithm_name, problem_of(training))
-
-    def get_default_learner_class(self) -> type[PackedLearner]:
-        """The learner that goes with the algorithm and the actions."""
-        raise NotImplementedError
-
-    def module_class(self) -> type[PackedModule]:
-        """The module that goes with the algorithm and the actions."""
-        raise NotImplementedError
-
-    def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """The module's class and shape, as the problem has it."""
-        return RLModuleSpec(module_class=self.module_class(), model_config=self.shape())
-
-    def build_module(self) -> PackedModule:
-        """A module with first parameters of its own."""
-        return self.module_class()(
-            observation_space=None, action_space=None, inference_only=False, model_config=self.shape()
-        )
-
-    def shape(self) -> dict[str, Any]:
-        """What a module has to know about the problem."""
-        training = self.training_config
-        scenario = problem_of(training)
-        actions = ActionSpec.of(scenario.single_action_space)
-        several = len(scenario.objectives) > 1
-        return {
-            "n_features": len(scenario.observation_names),
-            # A single objective has nothing to prefer: its policy takes no preference.
-            "n_preferences": len(scenario.objectives) if several else 0,
-            "n_objectives": len(scenario.objectives),
-            "n_constraints": len(training.constraints),
-            "n_actions": actions.n,
-            "sizes": actions.sizes,
-            "masked": scenario.masked_actions,
-            "memory": training.ppo.memory if self.algorithm_name == "ppo" else 0,
-            "centralised": training.centralised_critic,
-            "scalarisation": training.scalarisation if several else "linear",
-            "models_returns": several and training.preference_sampling == "hypervolume",
-            "hidden": training.hidden,
-            "activation": self.activation,
-            "first_action": first_action(scenario),
-        }
-
-
-def first_action(scenario: Scenario) -> list[float] | None:
-    """The scenario's default configuration in the normalised box [n_actions], or None where it has no such thing.
-
-    A policy that starts where operators already are has only improvements to learn; one that starts in the middle of
-    the box first has to find the way back.
-    """
-    action = scenario.single_action_space
-    baseline = scenario.baselines.get(scenario.default_baseline)
-    if baseline is None or not isinstance(action, spaces.Box):
-        return None
-    controller = baseline.make()
-    if not isinstance(controller, ConstantController):
-        return None
-    share = 2.0 * (controller.action - action.low) / (action.high - action.low) - 1.0
-    return [float(value) for value in share]
 
 
 class PackedAlgorithm(Algorithm):
@@ -195,22 +77,17 @@ class PackedAlgorithm(Algorithm):
         """RLlib's setup, then one module for all that happens in this process."""
         self.stopwatch = Stopwatch(SAMPLE, LEARN, SYNC)
         self._timed: dict[str, float] = {}
-        self._remote_environment = 0.0
-        self._evaluator: PackedRunner | None = None
         super().setup(config)
-        self.training = cast(PackedConfig, self.config).training_config
+        config = cast(PackedConfig, self.config)
+        self.training = config.training_config
         scenario = self.scenario
-        # Learners elsewhere, or on another device, are followed by a copy here.
-        self._shares_module = self.learner_group.is_local and self.learner.device.type == "cpu"
-        self.net: PackedModule = self.learner.net if self._shares_module else self._copy_of_module()
+        self.learners = Learners(self.learner_group, config.build_module, self.stopwatch)
+        self.remote = RemoteRunners(self.env_runner_group, self.stopwatch) if config.num_env_runners else None
         self.runner.module = self.net
-        # Looking it up through the group for every update would take as long as some updates do.
-        self._learner_here: Any = self.learner if self._shares_module else None
         self.moments = RunningMoments(len(scenario.observation_names))
         # With remote runners their first rollouts bring the first observations too.
-        self._unseen: list[NDArray[np.float32]] = [] if self.num_runners else [self.runner.first_observation]
+        self._unseen: list[NDArray[np.float32]] = [] if self.remote else [self.runner.first_observation]
         self._steps = 0
-        self.updates = 0
         self.multipliers = np.zeros(len(self.training.constraints))
         self.focus: Focus | None = None
         self.last_losses: dict[str, float] = {}
@@ -228,8 +105,18 @@ class PackedAlgorithm(Algorithm):
 
     @property
     def learner(self) -> Any:
-        """The learner in this process."""
-        return next(iter(self.learner_group.foreach_learner(lambda learner: learner))).get()
+        """The learner in this process; None where there are others."""
+        return self.learners.here
+
+    @property
+    def net(self) -> PackedModule:
+        """The module as this process has it."""
+        return self.learners.net
+
+    @property
+    def updates(self) -> int:
+        """Gradient updates so far."""
+        return self.learners.updates
 
     @property
     def policy(self) -> PolicyNetwork:
@@ -248,8 +135,8 @@ class PackedAlgorithm(Algorithm):
         ``sync`` is the exchange of parameters with learners and runners elsewhere: none where they share one module.
         With remote runners ``environment`` is their mean.
         """
-        environment = self.runner.stopwatch.seconds[ENVIRONMENT] + self._remote_environment
-        return {**self.stopwatch.seconds, ENVIRONMENT: environment}
+        elsewhere = self.remote.environment_seconds if self.remote else 0.0
+        return {**self.stopwatch.seconds, ENVIRONMENT: self.runner.stopwatch.seconds[ENVIRONMENT] + elsewhere}
 
     @property
     def calibrated(self) -> bool:
@@ -266,67 +153,14 @@ class PackedAlgorithm(Algorithm):
             self._unseen = []
         return self.moments.get_state()
 
-    @property
-    def num_runners(self) -> int:
-        """Remote runners; 0 where this process steps the environments."""
-        return int(self.config.num_env_runners)
-
-    def on_learners(self, method: str, **arguments: Any) -> Any:
-        """Call a method of every learner and return the first one's answer.
-
-        Raises:
-            TrainingError: what a learner says is wrong with the data, or that one of them has died.
-        """
-        return self._answers(method, arguments)[0]
-
-    def learn(self, method: str, **arguments: Any) -> dict[str, float]:
-        """Call an updating method of every learner: its losses, averaged, and this process's copy brought up to date.
-
-        Raises:
-            TrainingError: see :meth:`on_learners`.
-        """
-        if self._learner_here is not None:
-            with self.stopwatch.measure(LEARN):
-                own: dict[str, float] = getattr(self._learner_here, method)(**arguments)
-            self.updates = int(self._learner_here.updates)
-            return own
-        with self.stopwatch.measure(LEARN):
-            answers = self._answers(method, arguments)
-        with self.stopwatch.measure(SYNC):
-            self.updates = int(self.on_learners("count_updates"))
-            self.follow_learners()
-        return {name: float(np.mean([losses[name] for losses in answers])) for name in answers[0]}
-
-    def _answers(self, method: str, arguments: Mapping[str, Any]) -> list[Any]:
-        answers = [result.get() for result in self.learner_group.foreach_learner(partial(_call, method, arguments))]
-        problem = next((answer for answer in answers if isinstance(answer, Exception)), None)
-        if isinstance(problem, TrainingError):
-            raise problem
-        if problem is not None or len(answers) < max(1, int(self.config.num_learners)):
-            raise LostLearnerError("a learner's process has died", field="num_learners") from problem
-        return answers
-
-    def follow_learners(self) -> None:
-        """Bring this process's module up to date with the learners, where it is a copy."""
-        if self._shares_module:
-            return
-        state = self.on_learners("module_arrays")
-        self.net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
-
-    def lead_learners(self) -> None:
-        """Bring the learners up to date with this process's module, where it is a copy: after it was changed here."""
-        if self._shares_module:
-            return
-        arrays = {name: value.detach().numpy() for name, value in self.net.state_dict().items()}
-        self.on_learners("take_over", arrays=arrays)
-
     def renormalise(self) -> None:
         """Let policies normalise by all observations so far."""
         self.observed()
-        statistics = {"mean": self.moments.mean, "deviation": self.moments.deviation()}
-        self.on_learners("normalise_by", **statistics)
-        seen = self.net.policy.n_seen
-        self.net.policy.normaliser.freeze(statistics["mean"][:seen], statistics["deviation"][:seen])
+        mean, deviation = self.moments.mean, self.moments.deviation()
+        self.learners.tell("normalise_by", mean=mean, deviation=deviation)
+        if not self.learners.shared:
+            seen = self.policy.n_seen
+            self.policy.normaliser.freeze(mean[:seen], deviation[:seen])
 
     def sample(self, steps: int, *, at_random: bool = False) -> Rollout:
         """``steps`` steps of all runners' environments, side by side; runners that died meanwhile are left out.
@@ -334,39 +168,20 @@ class PackedAlgorithm(Algorithm):
         Raises:
             TrainingError: no runner has been alive for a minute.
         """
+        order = self.remote.order(self.policy, self.focus, steps, at_random) if self.remote else None
         with self.stopwatch.measure(SAMPLE):
-            if self.num_runners:
-                rollout = self._gather(steps, at_random)
+            if self.remote:
+                rollout, sums = self.remote.gather(order)
             else:
                 rollout = self.runner.sample(num_timesteps=steps, random_actions=at_random)
-                self.sampled.add(self.runner.pop_rewards())
+                sums = [self.runner.pop_rewards()]
+            for one in sums:
+                self.sampled.add(one)
             self._take_in(rollout)
         return rollout
 
-    def _gather(self, steps: int, at_random: bool) -> Rollout:
-        """Send the present policy to the remote runners, let them take ``steps`` steps, and join what they bring."""
-        arrays = {name: value.detach().cpu().numpy() for name, value in self.net.policy.state_dict().items()}
-        group = self.env_runner_group
-        assert group is not None
-        order = partial(_sample_remotely, ray.put((arrays, self.focus)), steps, at_random)
-        patience = time.monotonic() + RUNNER_PATIENCE_S
-        answers: list[Any] = group.foreach_env_runner(order, local_env_runner=False)
-        while not answers:
-            if time.monotonic() > patience:
-                raise TrainingError(
-                    f"no environment runner has been alive for {RUNNER_PATIENCE_S:.0f} s; see their logs",
-                    field="num_env_runners",
-                )
-            time.sleep(0.5)
-            self.restore_env_runners(group)
-            answers = group.foreach_env_runner(order, local_env_runner=False)
-        for _, sums, _ in answers:
-            self.sampled.add(sums)
-        self._remote_environment += sum(seconds for *_, seconds in answers) / len(answers)
-        return Rollout.joined([Rollout.of_arrays(found) for found, *_ in answers])
-
     def _take_in(self, rollout: Rollout) -> None:
-        seen = rollout.observation if self.num_runners and self._steps == 0 else rollout.observation[1:]
+        seen = rollout.observation if self.remote and self._steps == 0 else rollout.observation[1:]
         self._unseen.append(seen.flatten(0, 1).numpy())
         self._steps += rollout.valid.numel()
 
@@ -381,9 +196,9 @@ class PackedAlgorithm(Algorithm):
                     )
                 ]
             )
-            self.on_learners("set_multipliers", values=self.multipliers)
+            self.learners.tell("set_multipliers", values=self.multipliers)
         if self.training.preference_sampling == "hypervolume":
-            self.focus = self.on_learners("focus")
+            self.focus = self.learners.tell("focus")
             self.runner.draw_preferences_by(self.focus)
 
     def training_step(self) -> None:
@@ -395,9 +210,9 @@ class PackedAlgorithm(Algorithm):
         self.adapt()
         self.log_progress(self.steps_done - before, losses)
 
+    @abstractmethod
     def iterate(self) -> dict[str, float]:
         """Sample and learn; returns the losses, none while there is nothing to learn from."""
-        raise NotImplementedError
 
     def keep_critics(self) -> None:
         """The critics come from a warm start; an algorithm that would calibrate its own first leaves that out."""
@@ -426,7 +241,7 @@ class PackedAlgorithm(Algorithm):
         return False
 
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
-        """Roll out the policy without exploration, on environments of its own, under freshly drawn preferences.
+        """Roll out the policy without exploration, on environments of its own: the same ones and preferences each time.
 
         RLlib's settings say how long: ``evaluation_duration`` in ``evaluation_duration_unit`` (``episodes`` or
         ``timesteps``; ``auto`` counts as 10). Episodes are counted up to a thousand steps of each environment.
@@ -434,19 +249,19 @@ class PackedAlgorithm(Algorithm):
         Returns:
             ``env_runners``: RLlib's names for episodes, and ``reward`` with ``reward_<objective>``, means per decision.
         """
-        if self._evaluator is None:
-            seed = {**self.config.env_config["training"], "seed": self.training.seed + EVALUATION_SEED}
-            config = self.config.copy(copy_frozen=False).environment(env_config={"training": seed})
-            self._evaluator = PackedRunner(config=config.env_runners(num_env_runners=0), worker_index=0)
-            self._evaluator.module = self.net
+        seed = {**self.config.env_config["training"], "seed": self.training.seed + EVALUATION_SEED}
+        config = self.config.copy(copy_frozen=False).environment(env_config={"training": seed})
+        evaluator = PackedRunner(config=config.env_runners(num_env_runners=0), worker_index=0)
+        evaluator.module = self.net
         duration = self.config.evaluation_duration
         wanted = 10 if duration == "auto" else int(duration)
-        sampled, steps = self._evaluator.pop_rewards(), 0
+        sampled, steps = evaluator.pop_rewards(), 0
         in_episodes = self.config.evaluation_duration_unit == "episodes"
         while (len(sampled.returns) if in_episodes else sampled.rows) < wanted and steps < LONGEST_EVALUATION:
-            self._evaluator.sample(num_timesteps=20, explore=False)
-            sampled.add(self._evaluator.pop_rewards())
+            evaluator.sample(num_timesteps=20, explore=False)
+            sampled.add(evaluator.pop_rewards())
             steps += 20
+        evaluator.stop()
         rows = max(1, sampled.rows)
         figures: dict[str, Any] = {"reward": sampled.scalar / rows, NUM_ENV_STEPS_SAMPLED: sampled.rows}
         figures |= {
@@ -465,12 +280,6 @@ class PackedAlgorithm(Algorithm):
         """Runners that came back; each is sent the policy with its next order, so nothing else has to be."""
         return list(env_runner_group.probe_unhealthy_env_runners())
 
-    def _copy_of_module(self) -> PackedModule:
-        module = cast(PackedConfig, self.config).build_module()
-        state = self.on_learners("module_arrays")
-        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
-        return module
-
     def get_state(
         self,
         components: str | Collection[str] | None = None,
@@ -486,7 +295,7 @@ class PackedAlgorithm(Algorithm):
             "updates": self.updates,
             "multipliers": self.multipliers.copy(),
             "focus": self.focus,
-            "runners": self._runner_states(),
+            "runners": self.remote.states() if self.remote else [],
         }
         return state
 
@@ -498,52 +307,13 @@ class PackedAlgorithm(Algorithm):
         packed: Mapping[str, Any] = state["packed"]
         self.moments.set_state(packed["moments"])
         self._unseen = []
-        self._steps, self.updates = int(packed["steps"]), int(packed["updates"])
+        self._steps, self.learners.updates = int(packed["steps"]), int(packed["updates"])
         self.multipliers, self.focus = packed["multipliers"].copy(), packed["focus"]
         if self.training.constraints:
-            self.on_learners("set_multipliers", values=self.multipliers)
-        self.follow_learners()
-        # Other numbers of runners have other environments: those begin anew.
-        if self.num_runners and len(packed["runners"]) == self.num_runners:
-            group = self.env_runner_group
-            assert group is not None
-            group.foreach_env_runner(
-                [partial(_set_remote_state, ray.put(one)) for one in packed["runners"]], local_env_runner=False
-            )
-
-    def _runner_states(self) -> list[dict[str, Any]]:
-        if not self.num_runners:
-            return []
-        group = self.env_runner_group
-        assert group is not None
-        return list(group.foreach_env_runner(_state_of, local_env_runner=False))
-
-
-def _call(method: str, arguments: Mapping[str, Any], learner: Any) -> Any:
-    """Call a method in the learner's process; what is wrong with the data is an answer, what kills it is not."""
-    given = {name: ray.get(value) if isinstance(value, ray.ObjectRef) else value for name, value in arguments.items()}
-    try:
-        return getattr(learner, method)(**given)
-    except TrainingError as problem:
-        return problem
-
-
-def _sample_remotely(
-    message: Any, steps: int, at_random: bool, runner: PackedRunner
-) -> tuple[dict[str, Any], SampledRewards, float]:
-    """A rollout's arrays, the sums since the last one, and the seconds that the environment took of it."""
-    runner.receive(*ray.get(message))
-    before = runner.stopwatch.seconds[ENVIRONMENT]
-    rollout = runner.sample(num_timesteps=steps, random_actions=at_random)
-    return rollout.arrays(), runner.pop_rewards(), runner.stopwatch.seconds[ENVIRONMENT] - before
-
-
-def _state_of(runner: PackedRunner) -> dict[str, Any]:
-    return runner.get_state()
-
-
-def _set_remote_state(state: Any, runner: PackedRunner) -> None:
-    runner.set_state(ray.get(state))
+            self.learners.tell("set_multipliers", values=self.multipliers)
+        self.learners.follow()
+        if self.remote:
+            self.remote.continue_from(packed["runners"])
 
 
 def _moved(multiplier: float, constraint: training_config.Constraint, top: float, bottom: float) -> float:

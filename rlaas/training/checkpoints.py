@@ -9,11 +9,9 @@ written.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rlaas.errors import TrainingError
+from rlaas.files import sha256_of, sync, write_bytes
 
 __all__ = ["ALGORITHM", "Checkpoint", "CheckpointStore"]
 
@@ -76,7 +75,7 @@ class CheckpointStore:
             replay = self._save_replay(algo)
             algo.save_to_path(str(partial / ALGORITHM))
             (partial / CURVE).write_text(json.dumps(list(curve)))
-            files = {str(path.relative_to(partial)): _digest(path) for path in _files(partial)}
+            files = {str(path.relative_to(partial)): sha256_of(path) for path in _files(partial)}
             manifest = {
                 "schema_version": 1,
                 "steps": int(algo.steps_done),
@@ -86,11 +85,11 @@ class CheckpointStore:
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             for path in _files(partial):
-                _flush(path)
-            _flush(partial)
+                sync(path)
+            sync(partial)
             _remove(target)
             partial.rename(target)
-            _flush(self.folder)
+            sync(self.folder)
         except OSError as problem:
             shutil.rmtree(partial, ignore_errors=True)
             last = self.newest()
@@ -134,21 +133,16 @@ class CheckpointStore:
         if since < total:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{since:012d}-{total:012d}.npy"
-            partial = path.with_suffix(PARTIAL)
             # Into memory first: to a full disk numpy itself does not say what is wrong.
             content = io.BytesIO()
             np.save(content, algo.replay.rows_since(since))
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
-            _flush(folder)
+            write_bytes(path, content.getbuffer())
+            sync(folder)
             names.append(path.name)
         return {
             "files": names,
             "total": total,
-            "sha256": {name: _digest(folder / name) for name in names},
+            "sha256": {name: sha256_of(folder / name) for name in names},
         }
 
     def _replay_of_last(self) -> Mapping[str, Any]:
@@ -165,10 +159,10 @@ class CheckpointStore:
     def _read(self, folder: Path) -> Checkpoint:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, digest in manifest["files"].items():
-            if _digest(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 raise ValueError(f"{name} does not match its sha256")
         for name, digest in manifest["replay"].get("sha256", {}).items():
-            if _digest(self.folder / REPLAY / name) != digest:
+            if sha256_of(self.folder / REPLAY / name) != digest:
                 raise ValueError(f"{REPLAY}/{name} does not match its sha256")
         return Checkpoint(
             folder=folder,
@@ -202,20 +196,6 @@ def _range(name: str) -> tuple[int, int]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Bring a file, or the entries of a folder, to the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _remove(folder: Path) -> None:

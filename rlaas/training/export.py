@@ -28,10 +28,10 @@ from rlaas.bundles import (
     GoldenBatch,
     ObservationSpec,
     load_bundle,
-    sha256_of,
     write_manifest,
 )
 from rlaas.errors import InvalidInputError
+from rlaas.files import sha256_of
 from rlaas.scenarios import Scenario
 from rlaas.training.actions import ActionSpec
 from rlaas.training.distributions import FORBIDDEN, LOG_STD_RANGE

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from abc import abstractmethod
+from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -66,9 +67,9 @@ class PackedLearner(TorchLearner):
         # Gradients are written out, so that autograd's hooks would never run: share() averages them.
         return
 
+    @abstractmethod
     def trained_parameters(self, module: PackedModule) -> list[torch.nn.Parameter]:
         """What the optimizer moves, in one order for all time."""
-        raise NotImplementedError
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """One fused Adam over one vector of everything that is trained: one call an update, whatever the layers."""
@@ -114,12 +115,14 @@ class PackedLearner(TorchLearner):
         """Average gradients with the other learners, and add what ties draw back."""
         for flat in self.flats:
             flat.pull()
-        if self.world == 1:
-            return
-        for flat in self.flats:
-            assert flat.value.grad is not None
-            torch.distributed.all_reduce(flat.value.grad)
-            flat.value.grad.div_(self.world)
+        self._average([flat.value.grad for flat in self.flats])
+
+    def _average(self, tensors: Iterable[Tensor | None]) -> None:
+        """Replace each tensor by its mean over the learners."""
+        for tensor in tensors if self.world > 1 else ():
+            assert tensor is not None
+            torch.distributed.all_reduce(tensor)
+            tensor.div_(self.world)
 
     def normalise_by(self, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> None:
         """Let the policy normalise observations by these statistics [n_features] from now on."""
@@ -148,7 +151,8 @@ class PackedLearner(TorchLearner):
         m = self.net.n_objectives
         mean_reward = values[:, :m] * (1.0 - self.config.gamma) / self.net.reward_scale[:m]
         for rows in torch.split(torch.randperm(len(values), generator=self.generator), RETURNS_BATCH):
-            self.net.returns.fit(self._returns_optimizer, preference[rows], mean_reward[rows])
+            # Each learner sees rows of its own, and all of them weigh objectives by one model.
+            self.net.returns.fit(self._returns_optimizer, preference[rows], mean_reward[rows], self._average)
 
     def focus(self) -> Focus | None:
         """Preferences that are expected to add to the front, with their chances; None where all are drawn alike."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
-from rlaas.training.distributions import gumbel_noise
+from rlaas.training.distributions import draw_choices, forbid, gumbel_noise
 from rlaas.training.networks import PolicyNetwork
 from rlaas.training.scalarisation import ReturnModel, chebyshev_weights
 
@@ -80,12 +81,13 @@ class PackedModule(TorchRLModule):
         seen = self.policy.n_seen
         return torch.cat((features[:, :seen], self.policy.normaliser(context), features[:, seen:]), dim=1)
 
-    def explore_at_random(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Uniform actions: [rows, n_actions] in [-1, 1), or choices [rows, n_components]."""
-        if self.policy.discrete:
-            sizes = torch.tensor(self.policy.sizes)
-            return (torch.rand(rows, len(sizes), generator=generator) * sizes).long()
-        return torch.rand(rows, self.policy.n_actions, generator=generator) * 2.0 - 1.0
+    def explore_at_random(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        """Uniform actions: [rows, n_actions] in [-1, 1), or choices among the allowed ones [rows, n_components]."""
+        rows, policy = len(observation), self.policy
+        if not policy.discrete:
+            return torch.rand(rows, policy.n_actions, generator=generator) * 2.0 - 1.0
+        equal = forbid(torch.zeros(rows, policy.n_actions), policy.mask(observation))
+        return draw_choices(equal, gumbel_noise(equal.shape, generator), policy.sizes)
 
     def noise(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
         """What :meth:`explore` draws from, for a whole rollout [steps, rows, n_actions]: normal or Gumbel's numbers."""
@@ -93,6 +95,7 @@ class PackedModule(TorchRLModule):
             return gumbel_noise((steps, rows, self.policy.n_actions), generator)
         return torch.randn(steps, rows, self.policy.n_actions, generator=generator)
 
+    @abstractmethod
     def explore(
         self, observation: Tensor, preference: Tensor, noise: Tensor, memory: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -108,7 +111,6 @@ class PackedModule(TorchRLModule):
             Actions (in (-1, 1) [rows, n_actions], or choices [rows, n_components]), what the learner wants to know of
             them, and the memory afterwards.
         """
-        raise NotImplementedError
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         return dict(self.policy(batch["observation"], batch.get("preference"), batch.get("state")))

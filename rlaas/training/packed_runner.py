@@ -126,7 +126,7 @@ class PackedRunner(EnvRunner, Checkpointable):
             for t in range(steps):
                 asked[t], valid[t] = self._preference, ~self._ended
                 if noise is None:
-                    action, extra = module.explore_at_random(rows, self._generator), {}
+                    action, extra = module.explore_at_random(observation[t], self._generator), {}
                 else:
                     action, extra, memory = module.explore(observation[t], preference[t], noise[t], memory)
                 chosen = self._to_environment(action)

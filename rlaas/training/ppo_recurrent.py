@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rlaas.training.ppo import PPOLearner, PPOModule
+from rlaas.training.ppo_learner import PPOLearner, PPOModule
 from rlaas.training.recurrence import Memory
 from rlaas.training.rollouts import Rollout
 

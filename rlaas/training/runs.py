@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlaas.errors import ConfigurationError, TrainingError
+from rlaas.files import write_text
 from rlaas.registry import git_commit
 from rlaas.scenarios import Scenario
 from rlaas.training.checkpoints import Checkpoint, CheckpointStore
@@ -157,9 +158,7 @@ def _resumable(config: TrainingConfig, output: Path, store: CheckpointStore, res
 
 
 def _remember(config: TrainingConfig, output: Path) -> None:
-    partial = output / f"{CONFIG}.partial"
-    partial.write_text(config.model_dump_json(indent=1))
-    partial.replace(output / CONFIG)
+    write_text(output / CONFIG, config.model_dump_json(indent=1))
 
 
 def _trained(
@@ -172,7 +171,7 @@ def _trained(
     started: float,
 ) -> tuple[Any, list[dict[str, float]], Path]:
     """The algorithm after its last step, its curve and last checkpoint; begun anew where a learner is lost."""
-    from rlaas.training.algorithm import LostLearnerError
+    from rlaas.training.packed_links import LostLearnerError
 
     lost = 0
     while True:
@@ -210,7 +209,7 @@ def build_algorithm(config: TrainingConfig, algorithm: Algorithm) -> Any:
         config: what to train.
         algorithm: ``sac`` or ``ppo``.
     """
-    from rlaas.training.algorithm import PackedConfig
+    from rlaas.training.packed_config import PackedConfig
 
     kind: type[PackedConfig]
     if algorithm == "sac":

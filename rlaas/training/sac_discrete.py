@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from rlaas.training.distributions import draw_choices, forbid
 from rlaas.training.networks import TwinCritic
-from rlaas.training.sac import HUBER_DELTA, SACLearner, SACModule, utility
+from rlaas.training.sac_learner import HUBER_DELTA, SACLearner, SACModule, utility
 
 __all__ = ["DiscreteSACLearner", "DiscreteSACModule"]
 

@@ -9,6 +9,7 @@ scalarised step reward can stand in for it. :class:`ReturnModel` learns that fro
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -68,11 +69,24 @@ class ReturnModel(nn.Module):
         """What :meth:`fit` moves it with."""
         return torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE)
 
-    def fit(self, optimizer: torch.optim.Optimizer, preference: Tensor, returns: Tensor) -> None:
-        """One step towards ``returns`` [n, n_objectives] that were seen or estimated under ``preference``."""
+    def fit(
+        self,
+        optimizer: torch.optim.Optimizer,
+        preference: Tensor,
+        returns: Tensor,
+        average: Callable[[list[Tensor | None]], None] = lambda _: None,
+    ) -> None:
+        """One step towards ``returns`` [n, n_objectives] that were seen or estimated under ``preference``.
+
+        Args:
+            optimizer: see :meth:`optimizer`.
+            preference, returns: [n, n_objectives].
+            average: replaces tensors by their means over all who fit the same model to rows of their own.
+        """
         if not bool(self.known):
             self.offset.copy_(returns.mean(dim=0))
             self.spread.copy_(returns.std(dim=0).clamp_min(1e-6))
+            average([self.offset, self.spread])
             self.best.copy_(self.offset)
             self.worst.copy_(self.offset)
             self.known.fill_(True)
@@ -81,6 +95,7 @@ class ReturnModel(nn.Module):
             loss = (self.net(preference) - wanted).square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            average([parameter.grad for parameter in self.net.parameters()])
             optimizer.step()
         now = self(self.points).detach()
         torch.maximum(self.best, now.amax(dim=0), out=self.best)

@@ -171,7 +171,7 @@ def apply_warm_start(algo: Any, path: Path | str) -> dict[str, Any]:
         raise ConfigurationError(f"warm_start {warm.path} does not fit: {reason}", field="warm_start") from problem
     algo.moments.set_state(dict(warm.moments))
     critics = _whole_module(algo, warm) if warm.kind == "checkpoint" else _fitted_critics(algo, warm)
-    algo.lead_learners()
+    algo.learners.lead()
     return {
         "path": str(warm.path),
         "kind": warm.kind,

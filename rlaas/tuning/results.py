@@ -12,10 +12,10 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from rlaas.files import write_text
 from rlaas.fronts import non_dominated
 from rlaas.training import TrainingConfig, load_config
 from rlaas.tuning.book import TrialRecord
-from rlaas.tuning.files import write_text
 from rlaas.tuning.space import training_document
 
 __all__ = ["Confirmed", "Found", "TuningResult", "confirmed", "select", "write_config"]

@@ -17,8 +17,8 @@ from typing import Any
 from ray.tune import Callback
 
 from rlaas.errors import ConfigurationError, OperatorError
+from rlaas.files import sync
 from rlaas.tuning.book import Book
-from rlaas.tuning.files import sync
 
 __all__ = ["BOOK", "SCHEDULER", "Snapshots", "check_resumed", "install_snapshot", "newest_snapshot"]
 

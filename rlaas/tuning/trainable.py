@@ -13,10 +13,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune import Trainable
 
 from rlaas.errors import ConfigurationError, TrainingError
+from rlaas.files import write_text
 from rlaas.training import TrainingConfig, build_algorithm
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.tuning import figures
-from rlaas.tuning.files import write_text
 from rlaas.tuning.space import values_of, with_values
 
 __all__ = ["PolicyTrainable", "trial_config"]

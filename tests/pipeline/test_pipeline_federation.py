@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.local_ray import started_ray
 
 from rlaas.errors import ConfigurationError, ConflictError
 from rlaas.pipeline import federation_folder, run_federation
@@ -46,24 +44,8 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def ray_with_support() -> Iterator[None]:
     """A Ray whose workers can import the toys."""
-    import ray
-
-    ray.shutdown()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
-    folder = tempfile.mkdtemp(prefix="rf", dir="/tmp")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 1024 * 1024,
-        _temp_dir=folder,
-    )
-    yield
-    ray.shutdown()
-    patch.undo()
-    shutil.rmtree(folder, ignore_errors=True)
+    with started_ray(TESTS):
+        yield
 
 
 @pytest.mark.ray

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from support.registry_bundles import MakeBundle
 
-from rlaas.bundles import MANIFEST, MODEL, load_bundle, sha256_of
+from rlaas.bundles import MANIFEST, MODEL, load_bundle
 from rlaas.errors import BundleError, ConflictError, InvalidInputError, NotFoundError, OperatorError, RlaasError
+from rlaas.files import sha256_of
 from rlaas.registry import PolicyVersion, Registry
 from rlaas.settings import Settings, load_settings
 

@@ -20,9 +20,9 @@ from rlaas.bundles import (
     DiscreteAction,
     GoldenBatch,
     ObservationSpec,
-    sha256_of,
     write_manifest,
 )
+from rlaas.files import sha256_of
 
 OBJECTIVES = (
     {"name": "latency", "unit": "ms", "direction": "minimize", "low": 0.0, "high": 10.0},

@@ -17,9 +17,9 @@ from rlaas.bundles import (
     DiscreteAction,
     GoldenBatch,
     ObservationSpec,
-    sha256_of,
     write_manifest,
 )
+from rlaas.files import sha256_of
 
 MakeBundle = Callable[..., Path]
 

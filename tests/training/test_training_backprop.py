@@ -126,7 +126,9 @@ def test_a_step_of_ppo_has_the_gradients_of_its_losses(problem: str, local_ray: 
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("problem", ["training_toys:Toy", "Pendulum-v1"])
+@pytest.mark.parametrize(
+    "problem", ["training_toys:Toy", "Pendulum-v1", "training_toys:DiscreteToy", "training_toys:MaskedToy"]
+)
 @pytest.mark.parametrize("head_start", [0, 1_000_000])
 def test_a_step_of_sac_has_the_gradients_of_its_losses(problem: str, head_start: int, local_ray: None) -> None:
     name = "environment" if problem == "Pendulum-v1" else "scenario"

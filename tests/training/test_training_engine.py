@@ -62,10 +62,6 @@ def test_forbidden_choices_are_never_taken(kind: str, local_ray: None) -> None:
     if kind == "sac":
         settings = {"sac": {"learning_starts": 500, "updates_per_step": 0.1, "head_start": 100}, "steps": 12_000}
     algo = build_algorithm(_config("MaskedToy", algorithm=kind, **settings), kind)  # type: ignore[arg-type]
-    algo.runner.module = algo.net
-    # Its own random warm-up does not know the mask, so SAC starts from the policy here.
-    if kind == "sac":
-        algo._warm_up = 0
     for _ in range(12):
         algo.train()
     allowed = np.ones((2, 5))
@@ -84,34 +80,6 @@ def test_discrete_sac_learns_the_trade_off(local_ray: None) -> None:
     targets = np.array([[-0.95, 0.2], [-0.5, 0.2], [0.0, 0.2], [0.5, 0.2], [0.95, 0.2]])
     assert _follow(algo, targets, [1.0, 0.0]).argmax(axis=1).tolist() == [0, 1, 2, 3, 4]
     assert _follow(algo, targets, [0.0, 1.0]).argmax(axis=1).tolist() == [4, 3, 2, 1, 0]
-    algo.stop()
-
-
-@pytest.mark.parametrize("head_start", [0, 10**6])
-@pytest.mark.parametrize("problem", ["DiscreteToy", "MaskedToy"])
-def test_a_step_of_discrete_sac_has_the_gradients_of_its_losses(problem: str, head_start: int, local_ray: None) -> None:
-    config = _config(problem, algorithm="sac", sac={"learning_starts": 1, "head_start": head_start})
-    algo = build_algorithm(config, "sac")
-    algo._warm_up = 0
-    algo.train()
-    learner = algo.learner
-    batch = learner._read(algo.replay.sample(256, learner.generator))
-    batch["reward"] = batch["reward"] * 6.0
-    noise = learner._noise(batch)
-    flats = (learner._flat_actor.value, learner._flat_others.value)
-    for flat in flats:
-        flat.grad.zero_()
-    parts = learner.losses(batch, noise)
-    parts[:3].sum().backward()
-    wanted = [flat.grad.clone() for flat in flats]
-    for flat in flats:
-        flat.grad.fill_(torch.nan)
-    with torch.no_grad():
-        ours = learner._step(batch, noise)
-    torch.testing.assert_close(ours, parts.detach(), rtol=1e-4, atol=1e-5)
-    for flat, gradient in zip(flats, wanted, strict=True):
-        torch.testing.assert_close(flat.grad, gradient, rtol=1e-4, atol=1e-5)
-    assert (wanted[0].abs().max() > 1e-4) == (head_start == 0)
     algo.stop()
 
 
@@ -240,21 +208,21 @@ def test_learners_in_other_processes_make_the_update_of_one(kind: str, local_ray
     two = build_algorithm(_config(problem, num_learners=2, **values), kind)  # type: ignore[arg-type]
     # The same first parameters and numbers everywhere.
     two.learner_group.set_state(one.learner_group.get_state())
-    two.follow_learners()
+    two.learners.follow()
     if kind == "ppo":
         one.renormalise()
         two.renormalise()
         rollout = one.sample(16)
-        losses = one.learn("update_from_rollout", rollout=rollout, progress=0.0)
-        shared = two.learn("update_from_rollout", rollout=ray.put(rollout.arrays()), progress=0.0)
+        losses = one.learners.learn("update_from_rollout", rollout=rollout, progress=0.0)
+        shared = two.learners.learn("update_from_rollout", rollout=ray.put(rollout.arrays()), progress=0.0)
     else:
         one.train()
         two.learner_group.set_state(one.learner_group.get_state())
-        two.follow_learners()
+        two.learners.follow()
         batches = [one.replay.rows(64, torch.Generator().manual_seed(n)) for n in range(8)]
         rows = torch.stack(batches).numpy()
-        losses = one.learn("update_from_batches", rows=rows)
-        shared = two.learn("update_from_batches", rows=ray.put(rows))
+        losses = one.learners.learn("update_from_batches", rows=rows)
+        shared = two.learners.learn("update_from_batches", rows=ray.put(rows))
     for name, value in one.net.state_dict().items():
         torch.testing.assert_close(two.net.state_dict()[name], value, rtol=1e-3, atol=2e-5, msg=name)
     assert shared == pytest.approx(losses, rel=1e-3, abs=1e-4)

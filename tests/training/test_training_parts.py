@@ -12,9 +12,9 @@ from training_toys import Toy
 from rlaas.training.conditioning import RunningMoments, anchors_of, reward_scale, sample_preferences, spread_preferences
 from rlaas.training.distributions import squashed_sample
 from rlaas.training.networks import TwinCritic
-from rlaas.training.ppo import generalised_advantages
+from rlaas.training.ppo_learner import generalised_advantages
 from rlaas.training.replay import ReplayBuffer, Transitions
-from rlaas.training.sac import SACModule, utility
+from rlaas.training.sac_learner import SACModule, utility
 
 
 @settings(max_examples=40, deadline=None)

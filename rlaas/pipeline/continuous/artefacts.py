@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaas.bundles import sha256_of
 from rlaas.errors import OperatorError
+from rlaas.files import sha256_of, write_text
 from rlaas.pipeline.continuous.fingerprints import differences, key_of
 from rlaas.pipeline.continuous.locks import exclusive, try_exclusive
 
@@ -191,9 +191,7 @@ class ArtefactStore:
 def write_json(path: Path, document: Any) -> None:
     """Write JSON in one piece: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

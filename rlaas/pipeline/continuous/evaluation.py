@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rlaas.bundles import WEIGHTS, BundlePolicy, load_bundle, sha256_of
+from rlaas.bundles import WEIGHTS, BundlePolicy, load_bundle
 from rlaas.errors import ConfigurationError
+from rlaas.files import sha256_of
 from rlaas.optimization import front_hypervolume
 from rlaas.pipeline.candidates import build_front, hypervolumes, utility
 from rlaas.pipeline.continuous.artefacts import Artefact, write_json

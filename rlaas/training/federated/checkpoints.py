@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from rlaas.errors import ConflictError
+from rlaas.files import sync, write_bytes, write_text
 from rlaas.training.federated.results import RoundResult
 
 __all__ = ["FederationState", "load_newest", "write_state"]
@@ -78,18 +78,17 @@ def write_state(folder: Path, state: FederationState, digest: str) -> Path:
     before = _read(target)
     if before is not None and before[0]["model_sha256"] == document["model_sha256"]:
         # The same model with more privacy spent: never without a state in between.
-        _write(target / f"{STATE}.partial", sealed.encode())
-        (target / f"{STATE}.partial").replace(target / STATE)
-        _sync(target)
+        write_text(target / STATE, sealed)
+        sync(target)
         return target
     for old in (partial, target):
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
-    _write(partial / MODEL, model)
-    _write(partial / STATE, sealed.encode())
-    _sync(partial)
+    write_bytes(partial / MODEL, model)
+    write_text(partial / STATE, sealed)
+    sync(partial)
     partial.rename(target)
-    _sync(folder)
+    sync(folder)
     for old in sorted(folder.glob("round-*[0-9]"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -133,18 +132,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
         return (document, load(model)) if intact else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
