@@ -25,7 +25,7 @@ from scipy.stats import qmc
 
 from benchmarks.harness import Row, parse_arguments, report
 from rlaas.objectives import normalise
-from rlaas.scenarios.base import Controller
+from rlaas.scenarios.controllers import Controller
 from rlaas.scenarios.evaluation import Evaluation, evaluate
 from rlaas.scenarios.network5g import Network5G
 from rlaas.scenarios.network5g.calibration import with_ranges

@@ -2,18 +2,15 @@
 
 from rlaas.environments import register_environments
 from rlaas.scenarios.base import (
-    Baseline,
-    ConstantController,
-    Controller,
     EvaluationProtocol,
     LoggedPair,
     Scenario,
     Target,
-    Tunable,
     VectorScenarioEnv,
     seed_list,
 )
 from rlaas.scenarios.configuration import ConfigurationProblem
+from rlaas.scenarios.controllers import Baseline, ConstantController, Controller, Tunable
 from rlaas.scenarios.evaluation import Evaluation, evaluate
 from rlaas.scenarios.outcomes import outcome_document, outcome_parts
 from rlaas.scenarios.registry import available, load

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from rlaas.errors import check_choice
 from rlaas.fronts import Candidate
 from rlaas.objectives import to_minimisation
-from rlaas.scenarios.base import Controller, Scenario, Tunable
+from rlaas.scenarios.base import Scenario
 from rlaas.scenarios.checks import check_seeds
+from rlaas.scenarios.controllers import Controller, Tunable
 from rlaas.scenarios.evaluation import Evaluation, SideBySide, check_counts, roll_out
 
 __all__ = ["ConfigurationProblem"]

@@ -15,8 +15,9 @@ from scipy import stats
 
 from rlaas.errors import InvalidInputError
 from rlaas.fronts import Candidate, CandidateKind
-from rlaas.scenarios.base import Controller, Scenario
+from rlaas.scenarios.base import Scenario
 from rlaas.scenarios.checks import check_count, check_seeds
+from rlaas.scenarios.controllers import Controller
 
 __all__ = ["Evaluation", "SideBySide", "check_counts", "evaluate", "roll_out"]
 

@@ -14,7 +14,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from rlaas.scenarios.base import Baseline, Tunable
+from rlaas.scenarios.controllers import Baseline, Tunable
 
 __all__ = ["FILE", "load_tuned", "tuned_baselines"]
 

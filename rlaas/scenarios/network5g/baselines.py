@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.scenarios.base import Baseline, ConstantController, Controller, Tunable
+from rlaas.scenarios.controllers import Baseline, ConstantController, Controller, Tunable
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW, default_action
 from rlaas.scenarios.network5g.reference import Reference
 from rlaas.scenarios.network5g.rules import (

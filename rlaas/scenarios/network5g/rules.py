@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.scenarios.base import Controller
+from rlaas.scenarios.controllers import Controller
 from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES
 

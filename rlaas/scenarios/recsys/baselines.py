@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.errors import UnknownNameError
-from rlaas.scenarios.base import Baseline, ConstantController, Controller, Tunable
 from rlaas.scenarios.choices import Choices
+from rlaas.scenarios.controllers import Baseline, ConstantController, Controller, Tunable
 from rlaas.scenarios.recsys.actions import ActionTable
 from rlaas.scenarios.recsys.controllers import LinUCBController, RandomController, ReactiveController, ReactiveRule
 from rlaas.scenarios.recsys.reference import ActionConstants

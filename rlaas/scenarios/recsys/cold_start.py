@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rlaas.errors import InvalidInputError, shown
-from rlaas.scenarios.base import Controller
 from rlaas.scenarios.checks import is_whole
+from rlaas.scenarios.controllers import Controller
 from rlaas.scenarios.recsys.catalogue import Catalogue
 from rlaas.scenarios.recsys.reference import SLATE
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.scenarios.base import Controller
+from rlaas.scenarios.controllers import Controller
 from rlaas.scenarios.recsys.actions import ActionTable
 
 __all__ = ["LinUCBController", "RandomController", "ReactiveController", "ReactiveRule"]

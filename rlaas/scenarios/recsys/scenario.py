@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
 from rlaas.objectives import Direction, Mode, Objective, Preference
-from rlaas.scenarios.base import EvaluationProtocol, FloatArray, LoggedPair, Scenario, Target, VectorScenarioEnv
+from rlaas.scenarios.base import (
+    EvaluationProtocol,
+    FloatArray,
+    LoggedPair,
+    Scenario,
+    Target,
+    VectorScenarioEnv,
+)
 from rlaas.scenarios.recsys.actions import ActionTable
 from rlaas.scenarios.recsys.baselines import Baselines, baselines_of, tunables_of
 from rlaas.scenarios.recsys.catalogue import Catalogue, build_catalogue

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from rlaas.scenarios import evaluate
-from rlaas.scenarios.base import ConstantController
+from rlaas.scenarios.controllers import ConstantController
 from rlaas.scenarios.network5g import ACTION_NAMES, Network5G
 from rlaas.scenarios.network5g.control import HIGH, LOW
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES
