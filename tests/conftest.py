@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports Ray, MLflow or torch: these are read at import.
@@ -25,8 +26,18 @@ hypothesis_settings.load_profile("rlaas")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture
+def _here() -> Iterator[None]:
+    """A test that leaves the process in a folder of its own breaks those after it, once the folder is gone."""
+    before = Path.cwd()
+    yield
+    after = Path.cwd()
+    os.chdir(before)
+    assert after == before, f"the test left this process in {after}"
+
+
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home(_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the developer's own ``.rlaas``."""
     monkeypatch.setenv("RLAAS_HOME", str(tmp_path / "home"))
 

@@ -153,8 +153,13 @@ def test_a_process_becomes_another_trial() -> None:
     one.stop()
 
 
-def test_a_trial_that_is_over_says_the_same_again_without_the_work(tmp_path: Path) -> None:
+def test_a_trial_that_is_over_says_the_same_again_without_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray.train._internal.storage import StorageContext
+
+    # A trial with storage would take this process into its folder and leave it there.
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
     def storage() -> StorageContext:
         return StorageContext(
