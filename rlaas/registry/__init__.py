@@ -6,12 +6,13 @@ MLflow takes seconds to import, so nothing here does so before the first call th
 from rlaas.registry.lineage import git_commit
 from rlaas.registry.nested import NestedRuns
 from rlaas.registry.registry import CHAMPION, Registry
-from rlaas.registry.runs import LiveRun
+from rlaas.registry.runs import PARENT_RUN_TAG, LiveRun
 from rlaas.registry.store import Store
 from rlaas.registry.versions import TENANT_TAG, PolicyVersion, check_alias
 
 __all__ = [
     "CHAMPION",
+    "PARENT_RUN_TAG",
     "TENANT_TAG",
     "LiveRun",
     "NestedRuns",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from rlaas.registry.lineage import as_text
+from rlaas.registry.runs import PARENT_RUN_TAG
 from rlaas.registry.store import Store
 from rlaas.settings import Settings
 
@@ -35,7 +36,7 @@ class NestedRuns:
         Raises:
             RetryableError, OperatorError: MLflow cannot be reached, or refused.
         """
-        own = {"mlflow.runName": name, **({} if parent is None else {"mlflow.parentRunId": parent})}
+        own = {"mlflow.runName": name, **({} if parent is None else {PARENT_RUN_TAG: parent})}
         texts = {key: as_text(value) for key, value in (tags or {}).items() if value is not None}
         return str(self._store.call("create_run", self._store.experiment(), tags={**texts, **own}).info.run_id)
 
@@ -74,7 +75,7 @@ class NestedRuns:
         self._store.call("set_terminated", run_id, status)
 
     def end_family(self, run_id: str, status: Status) -> None:
-        """Close a run and the runs nested in it, those of them that are still open; an unknown run has none.
+        """Close a run and the runs nested in it at any depth, those that are still open; an unknown run has none.
 
         Raises:
             RetryableError, OperatorError: MLflow cannot be reached, or refused.
@@ -82,9 +83,10 @@ class NestedRuns:
         nested = self._store.call(
             "search_runs",
             [self._store.experiment()],
-            f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'",
+            f"tags.`{PARENT_RUN_TAG}` = '{run_id}' and attributes.status = 'RUNNING'",
         )
+        for run in nested:
+            self.end_family(run.info.run_id, status)
         own = self._store.call("get_run", run_id, expected=("RESOURCE_DOES_NOT_EXIST",))
-        for run in [*nested, *([] if own is None else [own])]:
-            if run.info.status == "RUNNING":
-                self.end(run.info.run_id, status)
+        if own is not None and own.info.status == "RUNNING":
+            self.end(run_id, status)

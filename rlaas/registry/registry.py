@@ -143,7 +143,13 @@ class Registry:
         self._store.check_reachable()
 
     def open_run(
-        self, name: str, *, scenario: str, algorithm: str, params: Mapping[str, object] | None = None
+        self,
+        name: str,
+        *,
+        scenario: str,
+        algorithm: str,
+        params: Mapping[str, object] | None = None,
+        parent: str | None = None,
     ) -> LiveRun:
         """Begin a run of MLflow that can be logged to while the work goes on.
 
@@ -152,6 +158,7 @@ class Registry:
             scenario: what is trained on.
             algorithm: what trains.
             params: what it is done with.
+            parent: id of the run that it is nested in, if there is one.
 
         Raises:
             InvalidInputError: a parameter is not acceptable; nothing was stored.
@@ -159,11 +166,21 @@ class Registry:
             OperatorError: MLflow refused.
         """
         return LiveRun.begin(
-            self._store, name, tenant=self.settings.tenant, scenario=scenario, algorithm=algorithm, params=params
+            self._store,
+            name,
+            tenant=self.settings.tenant,
+            scenario=scenario,
+            algorithm=algorithm,
+            params=params,
+            parent=parent,
         )
 
-    def resume_run(self, run_id: str) -> LiveRun | None:
+    def resume_run(self, run_id: str, *, parent: str | None = None) -> LiveRun | None:
         """Go on with a run of :meth:`open_run` that another process has begun; it counts as running again.
+
+        Args:
+            run_id: of the run.
+            parent: the run that it is nested in from now on; None leaves it where it is.
 
         Returns:
             The run, or None where it is gone, deleted, or holds a bundle already.
@@ -172,7 +189,7 @@ class Registry:
             RetryableError: the MLflow server does not answer.
             OperatorError: MLflow refused.
         """
-        return LiveRun.again(self._store, run_id)
+        return LiveRun.again(self._store, run_id, parent=parent)
 
     def register(
         self,

@@ -10,10 +10,11 @@ from typing import Any
 from rlaas.registry.store import Store
 from rlaas.registry.versions import ALGORITHM_TAG, SCENARIO_TAG, TENANT_TAG, check_params
 
-__all__ = ["BUNDLE", "MISSING", "PROBLEM_TAG", "LiveRun", "chunks", "log_params"]
+__all__ = ["BUNDLE", "MISSING", "PARENT_RUN_TAG", "PROBLEM_TAG", "LiveRun", "chunks", "log_params"]
 
 BUNDLE = "bundle"  # folder of a run's artifacts
 MISSING = ("RESOURCE_DOES_NOT_EXIST",)
+PARENT_RUN_TAG = "mlflow.parentRunId"  # what MLflow's pages nest runs by
 PROBLEM_TAG = "rlaas.problem"  # why a run has failed
 
 # Limits of MLflow for one batch.
@@ -43,6 +44,7 @@ class LiveRun:
         scenario: str,
         algorithm: str,
         params: Mapping[str, object] | None,
+        parent: str | None = None,
     ) -> LiveRun:
         """Create the run; arguments as of ``Registry.open_run``.
 
@@ -54,13 +56,20 @@ class LiveRun:
         texts = check_params(params)
         store.check_reachable()
         tags = {TENANT_TAG: tenant, SCENARIO_TAG: scenario, ALGORITHM_TAG: algorithm, "mlflow.runName": name}
+        if parent is not None:
+            tags[PARENT_RUN_TAG] = parent
         run = cls(store, str(store.call("create_run", store.experiment(), tags=tags).info.run_id))
         log_params(store, run.run_id, texts)
         return run
 
     @classmethod
-    def again(cls, store: Store, run_id: str) -> LiveRun | None:
+    def again(cls, store: Store, run_id: str, *, parent: str | None = None) -> LiveRun | None:
         """A run that was begun by another process, set to running; None where there is none to go on with.
+
+        Args:
+            store: where it is.
+            run_id: of the run.
+            parent: the run that it is nested in from now on; None leaves it where it is.
 
         Raises:
             RetryableError: the server does not answer.
@@ -71,6 +80,8 @@ class LiveRun:
         if found is None or found.info.lifecycle_stage != "active" or store.call("list_artifacts", run_id, BUNDLE):
             return None
         store.call("update_run", run_id, status="RUNNING")
+        if parent is not None:
+            store.call("set_tag", run_id, PARENT_RUN_TAG, parent)
         return cls(store, run_id)
 
     def log(self, points: Sequence[tuple[str, float, int, int]]) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rlaas.errors import ConfigurationError
 from rlaas.training.config import TrainingConfig
 
-__all__ = ["needed_resources", "running_ray", "wait_for_resources"]
+__all__ = ["needed_resources", "process_resources", "running_ray", "wait_for_resources"]
 
 SAY_AFTER_S = 30.0
 GIVE_UP_AFTER_S = 600.0
@@ -19,11 +19,17 @@ GIVE_UP_AFTER_S = 600.0
 log = logging.getLogger(__name__)
 
 
-def needed_resources(config: TrainingConfig) -> dict[str, float]:
-    """What the processes of a training reserve, by Ray's names; the trainer's own process reserves nothing."""
+def process_resources(config: TrainingConfig) -> list[dict[str, float]]:
+    """What each process of a training but the trainer's own reserves, by Ray's names."""
     on_gpu = config.num_gpus_per_learner > 0
-    cpus = config.num_env_runners + (0 if on_gpu else config.num_learners)
-    return {"CPU": float(cpus), "GPU": config.num_learners * config.num_gpus_per_learner}
+    learner = {"GPU": config.num_gpus_per_learner} if on_gpu else {"CPU": 1.0}
+    return [{"CPU": 1.0}] * config.num_env_runners + [learner] * config.num_learners
+
+
+def needed_resources(config: TrainingConfig) -> dict[str, float]:
+    """What they reserve together; the trainer's own process reserves nothing."""
+    processes = process_resources(config)
+    return {name: sum(one.get(name, 0.0) for one in processes) for name in ("CPU", "GPU")}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from rlaas.scenarios import Scenario
 from rlaas.training import TrainingConfig
 from rlaas.tuning.book import Book, TrialRecord
 from rlaas.tuning.checks import Aim
+from rlaas.tuning.cluster import trial_room
 from rlaas.tuning.config import TuningConfig
 from rlaas.tuning.experiment import Experiment
 from rlaas.tuning.figures import known_metrics
@@ -63,7 +64,7 @@ def confirm(
         param_space={**shared, "training": ray.tune.grid_search(list(cases.values()))},
         trials=len(cases),
         concurrency=config.concurrency,
-        cpus=config.cpus_per_trial,
+        room=trial_room(config),
         failures=config.failures_allowed,
         seed=config.seed,
     )
@@ -81,7 +82,7 @@ def confirm(
             )
         )
     if notice is not None:
-        experiment.callbacks.append(Waiting(notice, config.cpus_per_trial))
+        experiment.callbacks.append(Waiting(notice, trial_room(config)))
     experiment.run()
     # A grid is laid out in order, and so are the trials' numbers.
     records = sorted(book.records.values(), key=lambda record: record.id)

@@ -61,7 +61,7 @@ class Experiment:
         resumable_scheduler: whether the scheduler's state belongs into the snapshots.
         trials: configurations to try.
         concurrency: trials at the same time; None leaves it to the CPUs.
-        cpus: reserved for each trial.
+        room: what each process of a trial reserves, by Ray's names, the trial's own first.
         failures: crashes after which a trial is continued.
         checkpoint_every: reports.
         seed: of what is drawn here.
@@ -77,7 +77,7 @@ class Experiment:
     resumable_scheduler: bool = False
     trials: int
     concurrency: int | None
-    cpus: float
+    room: list[dict[str, float]]
     failures: int
     checkpoint_every: int = 1
     seed: int
@@ -130,7 +130,7 @@ class Experiment:
                     num_samples=self.trials if self.searcher is not None or not _gridded(self.param_space) else 1,
                     search_alg=self._search(),
                     scheduler=self.scheduler,
-                    resources_per_trial={"cpu": self.cpus},
+                    resources_per_trial=tune.PlacementGroupFactory(self.room),
                     checkpoint_config=CheckpointConfig(
                         checkpoint_frequency=self.checkpoint_every, checkpoint_at_end=True
                     ),

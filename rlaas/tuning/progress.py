@@ -66,7 +66,7 @@ class Waiting(Callback):
 
     Args:
         notice: takes the message.
-        cpus: CPUs that a trial asks for.
+        room: what the processes of a trial reserve, by Ray's names.
         patience: seconds.
         clock: monotonic seconds.
     """
@@ -74,12 +74,12 @@ class Waiting(Callback):
     def __init__(
         self,
         notice: Notice,
-        cpus: float,
+        room: list[dict[str, float]],
         *,
         patience: float = PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._notice, self._cpus, self._patience, self._clock = notice, cpus, patience, clock
+        self._notice, self._room, self._patience, self._clock = notice, room, patience, clock
         self._since: float | None = None
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -98,8 +98,15 @@ class Waiting(Callback):
     def _message(self, waiting: int) -> str:
         import ray
 
-        free, all_of_it = ray.available_resources().get("CPU", 0.0), ray.cluster_resources().get("CPU", 0.0)
+        free, there = ray.available_resources(), ray.cluster_resources()
+        needed = {name: sum(process.get(name, 0.0) for process in self._room) for name in ("CPU", "GPU")}
+        wanted = " and ".join(f"{amount:g} {name}s" for name, amount in needed.items() if amount)
+        have = " and ".join(
+            f"{free.get(name, 0.0):g} of the cluster's {there.get(name, 0.0):g} {name}s"
+            for name, amount in needed.items()
+            if amount
+        )
         return (
-            f"waiting for resources: {waiting} trial{'s' if waiting > 1 else ''} of {self._cpus:g} CPUs each, and "
-            f"{free:g} of the cluster's {all_of_it:g} are free; end other work, or lower cpus_per_trial"
+            f"waiting for resources: {waiting} trial{'s' if waiting > 1 else ''} of {wanted} each, and {have} are "
+            "free; end other work, or lower cpus_per_trial"
         )

@@ -13,7 +13,7 @@ from rlaas.scenarios import Scenario
 from rlaas.settings import Settings
 from rlaas.tuning.book import Book, TrialRecord
 from rlaas.tuning.checks import Aim, check_tuning
-from rlaas.tuning.cluster import check_cpus, search_ray
+from rlaas.tuning.cluster import check_room, search_ray, trial_room
 from rlaas.tuning.config import Asha, Pbt, TuningConfig
 from rlaas.tuning.confirmation import confirm
 from rlaas.tuning.experiment import Experiment
@@ -65,7 +65,7 @@ def tune(
         OperatorError: the search broke off, or its state is damaged.
     """
     scenario, aim = check_tuning(config)
-    check_cpus(config)
+    check_room(config)
     output = Path(output).absolute()
     run_id = _open(output, config, resume=resume)
     book = Book(output / TRIALS, known_metrics(scenario))
@@ -157,7 +157,7 @@ def _experiment(config: TuningConfig, aim: Aim, output: Path, book: Book) -> Exp
         trials=config.number_of_trials,
         # A population lives at once, or in turns where there are fewer CPUs: a limit would starve the rest of it.
         concurrency=None if population else config.concurrency,
-        cpus=config.cpus_per_trial,
+        room=trial_room(config),
         failures=config.failures_allowed,
         seed=config.seed,
     )
@@ -179,7 +179,7 @@ def _watchers(
             )
         )
     if notice is not None:
-        found.append(Waiting(notice, config.cpus_per_trial))
+        found.append(Waiting(notice, trial_room(config)))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from rlaas.registry import TENANT_TAG, Store, git_commit
+from rlaas.registry import PARENT_RUN_TAG, TENANT_TAG, Store, git_commit
 from rlaas.registry.lineage import COMMIT_TAG, as_text
 from rlaas.settings import Settings
 from rlaas.tuning.book import Book, TrialRecord
@@ -19,7 +19,7 @@ from rlaas.tuning.figures import STEPS
 
 __all__ = ["Tracking"]
 
-PARENT_TAG, NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
+NAME_TAG = "mlflow.runName"
 KIND_TAG, STATUS_TAG, FAILURE_TAG = "rlaas.kind", "rlaas.status", "rlaas.failure"
 # MLflow knows three ends; which of ours it was stands in a tag.
 _ENDS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
@@ -75,7 +75,7 @@ class Tracking(Callback):
         """A trial begins or goes on."""
         record = self._record(trial)
         if record.mlflow_run_id is None:
-            tags = {KIND_TAG: "trial", PARENT_TAG: self.run_id, "rlaas.trial": record.id}
+            tags = {KIND_TAG: "trial", PARENT_RUN_TAG: self.run_id, "rlaas.trial": record.id}
             record.mlflow_run_id = self._create(f"trial-{record.number}", tags)
             self._log(record.mlflow_run_id, params=record.values)
             self._books().write()

@@ -91,6 +91,12 @@ def test_first_run_registers_with_lineage_and_the_second_one_makes_nothing(local
     assert by_name["data"].data.tags["lake_versions"] == version.tags["lake_versions"]
     assert by_name["train"].data.tags["git_commit"] == version.tags["git_commit"]
     assert by_name["register"].data.tags["policy"] == "story/1"
+    # The training is followed while it goes on, in a run of its own below its stage's.
+    training = store.call("get_run", version.tags["training_run"])
+    assert training.data.tags["mlflow.parentRunId"] == by_name["train"].info.run_id
+    assert training.info.status == "FINISHED"
+    assert training.data.params["steps"] == "300"
+    assert training.data.metrics["curve/reward"] == (store.call("get_run", version.run_id).data.metrics["curve/reward"])
     assert by_name["train"].data.metrics["steps"] >= 300
     assert store.call("get_run", report.run_id).data.tags["policy"] == "story/1"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +190,32 @@ def test_a_folder_holds_one_search(tmp_path: Path) -> None:
         tune(searched(trials=2), output=output, resume=True)
 
 
+def test_a_trial_reserves_what_its_runners_need(tmp_path: Path) -> None:
+    """Two trials of a process and a runner each do not fit on two CPUs together: they take turns."""
+    import ray
+
+    seen: list[float] = []
+
+    def watch(done: int, of: int, figures: Mapping[str, float]) -> None:
+        seen.append(figures["running"])
+        if figures["running"]:
+            free.append(ray.available_resources().get("CPU", 0.0))
+
+    free: list[float] = []
+    training = {"num_env_runners": 1, "steps": 1_024}
+    config = searched(training=training, trials=2, concurrency=2)
+    result = tune(config, output=tmp_path / "search", progress=watch)
+    assert [trial.status for trial in result.trials] == ["finished", "finished"]
+    assert max(seen) == 1.0
+    assert min(free) == 0.0, "a trial's process and its runner take both"
+
+
 def test_waiting_for_resources_is_said_after_half_a_minute_and_again() -> None:
     class Trial:
         status = "PENDING"
 
     now, messages, trial = [0.0], [], Trial()
-    waiting = Waiting(messages.append, 64, clock=lambda: now[0])
+    waiting = Waiting(messages.append, [{"CPU": 62.0}, {"CPU": 1.0}, {"CPU": 1.0}], clock=lambda: now[0])
     for now[0] in (0.0, 10.0, 29.0):
         waiting.on_step_end(0, [trial])
     assert messages == []
@@ -202,7 +223,7 @@ def test_waiting_for_resources_is_said_after_half_a_minute_and_again() -> None:
         waiting.on_step_end(0, [trial, trial])
     assert len(messages) == 2
     assert messages[0] == (
-        "waiting for resources: 2 trials of 64 CPUs each, and 2 of the cluster's 2 are free; "
+        "waiting for resources: 2 trials of 64 CPUs each, and 2 of the cluster's 2 CPUs are free; "
         "end other work, or lower cpus_per_trial"
     )
     trial.status = "RUNNING"

@@ -139,6 +139,7 @@ class RegisterStage(Stage):
                 CANDIDATE_TAG: evaluation["candidate"],
                 PARENT_TAG: evaluation["opponent"]["version"],
                 "pipeline_run": context.run_id or None,
+                "training_run": training["mlflow_run"],
                 "stage_keys": keys,
             },
             documents={FRONT: context.artefacts["evaluate"].read(FRONT), EVALUATION: dict(evaluation)},

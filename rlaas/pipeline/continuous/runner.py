@@ -122,6 +122,7 @@ class _Turn:
             if artefact is None:
                 self._observer.started(stage.name, reason)
                 context.progress = lambda *seen: self._observer.advanced(stage.name, *seen)
+                context.stage_run_id = self._run_id
                 artefact, attempts = self._make(tracker, forced, started)
                 self._store.prune(stage.name, context.config.keep)
         context.artefacts[stage.name] = artefact

@@ -38,6 +38,7 @@ class Context:
         start_ray: makes sure that Ray runs until the pipeline ends; None where the caller has seen to it.
         resources: closed when the pipeline ends.
         run_id: MLflow run of the pipeline.
+        stage_run_id: MLflow run of the stage that runs now.
         code: fingerprints of rooms taken so far, by room.
     """
 
@@ -49,6 +50,7 @@ class Context:
     start_ray: Callable[[], AbstractContextManager[Any]] | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     run_id: str = ""
+    stage_run_id: str = ""
     code: dict[Room, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

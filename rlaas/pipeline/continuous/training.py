@@ -14,10 +14,12 @@ from rlaas.pipeline.continuous.data import pinned_rows, pinned_versions
 from rlaas.pipeline.continuous.fingerprints import Room, libraries, room_of
 from rlaas.pipeline.continuous.stage import PROBLEM_ROOMS, Context, Progress, Stage
 from rlaas.pipeline.continuous.validation import contract_of
+from rlaas.pipeline.jobs import config_parameters
 from rlaas.registry import git_commit
 from rlaas.training import TrainingConfig, fit_offline, train
 from rlaas.training.offline import FitSettings
 from rlaas.training.problems import algorithm_of
+from rlaas.training.telemetry import RunTelemetry, TelemetryConfig
 
 __all__ = ["TRAINING_LIBRARIES", "TrainStage", "train_into", "trained_bundle", "training_rooms"]
 
@@ -128,13 +130,17 @@ def train_into(
     """Train, and write down beside the bundle what was trained and how it went.
 
     The folder is the same whenever the same inputs are trained, and keeps what a killed run has left in it: this is
-    where a checkpoint is found.
+    where a checkpoint is found, and which MLflow run the training goes on in. That run is nested in the stage's.
     """
     context.ensure_ray()
-    run = train(config, output=folder, progress=progress, resume=True)
+    parent_run = context.stage_run_id or None
+    params = {"kind": "training", **config_parameters(config)}
+    with RunTelemetry(TelemetryConfig(), context.settings, folder, params=params, parent=parent_run) as watch:
+        run = train(config, output=folder, progress=progress, reporter=watch, resume=True)
     document = {
         "config": config.model_dump(mode="json"),
         "parent": parent,
+        "mlflow_run": watch.mlflow_run_id,
         "bundle": run.bundle.relative_to(folder).as_posix(),
         "metrics": run.metrics,
         "curve": run.curve,

@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlaas.registry import Store
+from rlaas.registry import PARENT_RUN_TAG, Store
 from rlaas.training.federated.results import RoundResult
 
 __all__ = ["Tracker"]
 
 KIND_TAG = "rlaas.kind"
 ROUND_TAG = "rlaas.round"
-PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
 _LONGEST = 5_000  # characters of a tag that every MLflow store takes
 
@@ -42,7 +41,7 @@ class Tracker:
     def catch_up(self, rounds: Iterable[RoundResult]) -> None:
         """Log the rounds that an earlier driver did not live to log; drop a nested run that it left half-written."""
         found = self._store.call(
-            "search_runs", [self._store.experiment()], f"tags.`{PARENT_TAG}` = '{self.run_id}'", max_results=5_000
+            "search_runs", [self._store.experiment()], f"tags.`{PARENT_RUN_TAG}` = '{self.run_id}'", max_results=5_000
         )
         for run in found:
             if run.info.status != "FINISHED":
@@ -57,7 +56,7 @@ class Tracker:
         entities = self._store.mlflow.entities
         began, ended = int(1000 * result.began), int(1000 * (result.began + result.seconds))
         tags = {
-            PARENT_TAG: self.run_id,
+            PARENT_RUN_TAG: self.run_id,
             NAME_TAG: f"round {result.number}",
             KIND_TAG: "federated-round",
             ROUND_TAG: str(result.number),

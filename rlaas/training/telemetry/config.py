@@ -91,6 +91,7 @@ class RunTelemetry(Telemetry):
         settings: MLflow's store, and the tenant.
         folder: of the run; its name is the run's.
         params: for MLflow.
+        parent: the MLflow run that the training's is nested in, if there is one.
         others: told as well, for example what draws a progress bar.
     """
 
@@ -101,6 +102,7 @@ class RunTelemetry(Telemetry):
         folder: Path,
         *,
         params: Mapping[str, object] | None = None,
+        parent: str | None = None,
         others: Sequence[Reporter] = (),
     ) -> None:
         self._log = ProgressLog(folder / "progress.jsonl") if config.progress_log else None
@@ -113,7 +115,14 @@ class RunTelemetry(Telemetry):
         prometheus = Prometheus(boards, run=folder.name, tenant=settings.tenant, throttle=gauges) if boards else None
         batches = Throttle(config.mlflow_interval_s, _MLFLOW_SHARE, cost=time.thread_time)
         self._mlflow = (
-            MlflowRun(settings, run=folder.name, params=params or {}, throttle=batches, memory=folder / "mlflow-run")
+            MlflowRun(
+                settings,
+                run=folder.name,
+                params=params or {},
+                throttle=batches,
+                memory=folder / "mlflow-run",
+                parent=parent,
+            )
             if config.mlflow
             else None
         )

@@ -53,6 +53,7 @@ class MlflowRun:
         params: logged at the start.
         throttle: of the batches.
         memory: file that remembers the run; a training that goes on in the same folder goes on in the same run.
+        parent: id of the run that it is nested in, if there is one.
         patience_s: how long the end of a training waits for what is still to be logged.
 
     Attributes:
@@ -70,10 +71,11 @@ class MlflowRun:
         params: Mapping[str, object],
         throttle: Throttle,
         memory: Path | None = None,
+        parent: str | None = None,
         patience_s: float = 30.0,
     ) -> None:
         self._settings, self._name, self._params = settings, run, params
-        self._memory = memory
+        self._memory, self._parent = memory, parent
         self._throttle, self._patience_s = throttle, patience_s
         self._run: LiveRun | None = None
         self._courier: Courier | None = None
@@ -92,10 +94,14 @@ class MlflowRun:
         registry, algorithm = Registry(self._settings), algorithm_of(config, scenario)
         try:
             if self._memory is not None and self._memory.is_file():
-                self._run = registry.resume_run(self._memory.read_text().strip())
+                self._run = registry.resume_run(self._memory.read_text().strip(), parent=self._parent)
             if self._run is None:
                 self._run = registry.open_run(
-                    self._name, scenario=scenario.name, algorithm=algorithm, params=self._params
+                    self._name,
+                    scenario=scenario.name,
+                    algorithm=algorithm,
+                    params=self._params,
+                    parent=self._parent,
                 )
             if self._memory is not None:
                 self._memory.parent.mkdir(parents=True, exist_ok=True)
