@@ -22,9 +22,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import argparse
 import importlib.util
-import logging
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -34,7 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import parse_arguments, report
-from benchmarks.quality_kit import Cache, Findings
+from benchmarks.quality_kit import Cache, Findings, one_ray
 
 PARTS: dict[str, tuple[str, str, str]] = {
     # part: what it needs installed, module, function
@@ -55,34 +53,19 @@ def main() -> None:
     arguments = parse_arguments("quality", options)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="ray|gymnasium|mo_gymnasium|stable_baselines3|morl_baselines")
-    import ray
-
     started = time.perf_counter()
     cache = Cache(arguments.cache)
     rows, notes = [], []
-    with tempfile.TemporaryDirectory(prefix="rq") as folder:
-        # One Ray for all trainings.
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=100 * 1024 * 1024,
-            _temp_dir=folder,
-        )
-        try:
-            for part in arguments.part or list(PARTS):
-                needed, module, function = PARTS[part]
-                if importlib.util.find_spec(needed) is None:
-                    print(f"{needed} is not installed (pip install -e '.[bench]'): {part} is left out", file=sys.stderr)
-                    continue
-                study: Callable[..., Findings] = _function(module, function)
-                found = study(cache, quick=arguments.quick, only=arguments.seed)
-                rows += found.rows
-                notes += found.notes
-        finally:
-            ray.shutdown()
+    with one_ray():
+        for part in arguments.part or list(PARTS):
+            needed, module, function = PARTS[part]
+            if importlib.util.find_spec(needed) is None:
+                print(f"{needed} is not installed (pip install -e '.[bench]'): {part} is left out", file=sys.stderr)
+                continue
+            study: Callable[..., Findings] = _function(module, function)
+            found = study(cache, quick=arguments.quick, only=arguments.seed)
+            rows += found.rows
+            notes += found.notes
     report("quality", rows, arguments.json, notes)
     print(f"took {time.perf_counter() - started:.0f} s", file=sys.stderr)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +28,7 @@ __all__ = [
     "Cache",
     "Findings",
     "Summary",
+    "one_ray",
     "pooled_ratio",
     "summary",
     "trained",
@@ -129,6 +132,27 @@ class Cache:
             partial.write_text(json.dumps({"name": name, "settings": json.loads(text), "result": result}, indent=1))
             partial.replace(file)
         return result
+
+
+@contextmanager
+def one_ray() -> Iterator[None]:
+    """A local Ray for all trainings of a benchmark."""
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="rq") as folder:
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=100 * 1024 * 1024,
+            _temp_dir=folder,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def training_seeds(count: int, only: Sequence[int] | None) -> tuple[int, ...]:

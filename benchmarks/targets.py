@@ -1,0 +1,156 @@
+"""The target table: what the shipped training configurations reach against each scenario's published targets.
+
+    python -m benchmarks.targets [--scenario network5g|recsys] [--regime NAME ...] [--seed N ...] [--cache FOLDER]
+        [--quick] [--json]
+
+One policy at one preference (``normal`` of network5g, equal weights of recsys) has to meet all targets, in each load
+regime. Five trainings, each evaluated on 30 seeds that neither training nor any search has seen, the same for every
+column; "met" is the one-sided Bonferroni bound of a paired hierarchical bootstrap beyond the target, the guards
+holding. The columns beside ours cannot learn (the tuned static configuration) or only react (the tuned rules; LinUCB).
+
+With ``--cache`` each training's result is kept; several shells with other seeds and the same folder share the work.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Row, parse_arguments, report
+from benchmarks.quality_kit import Cache, Findings, one_ray, trained, trainer, training_seeds
+from rlaas.objectives import Preference
+from rlaas.pipeline.seeds import seeds_for
+from rlaas.pipeline.stages import evaluate_controller
+from rlaas.pipeline.targets import judge_targets
+from rlaas.scenarios import Evaluation, Scenario, load
+from rlaas.training import PolicyController, TrainingConfig, load_config
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "training"
+SHIPPED = {"network5g": "network5g-sac.yaml", "recsys": "recsys-ppo.yaml"}
+REGIMES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "network5g": {name: {"load": name} for name in ("low", "mid", "high")},
+    "recsys": {"demonstration": {}},
+}
+OPPONENTS = {"network5g": ("tuned_static", "tuned_reactive"), "recsys": ("tuned_static", "tuned_reactive", "linucb")}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark asks for beside the common options."""
+    parser.add_argument("--scenario", choices=sorted(SHIPPED), help="only this one")
+    parser.add_argument("--regime", action="append", help="only this one; may be repeated")
+    parser.add_argument("--seed", type=int, action="append", help="only this training seed; may be repeated")
+    parser.add_argument("--cache", type=Path, help="folder in which results are kept")
+
+
+def preference_of(scenario: Scenario) -> Preference:
+    """The one that counts."""
+    return scenario.modes[scenario.primary_mode].preference
+
+
+def judged(cache: Cache, name: str, regime: str, seeds: Sequence[int], *, quick: bool) -> Findings:
+    """All columns of one regime."""
+    changes = REGIMES[name][regime]
+    scenario = load(name, **changes)
+    protocol = scenario.protocols["short" if quick else "full"]
+    worlds = seeds_for("table", 0, protocol.seeds)
+    common = {"options": dict(changes), "protocol": protocol.describe(), "reference": scenario.reference_hash}
+
+    def fixed(baseline: str) -> Evaluation:
+        def work() -> dict[str, Any]:
+            return _stored(evaluate_controller(scenario, scenario.baselines[baseline].make(), worlds, protocol))
+
+        return _evaluation(scenario, worlds, cache.result(f"{name}-{regime}-{baseline}", common, work))
+
+    def ours(seed: int) -> Evaluation:
+        config = load_config(CONFIGS / SHIPPED[name])
+        document = config.model_dump(exclude_unset=True) | {"seed": seed, "options": {**config.options, **changes}}
+        # The policy is judged here: the front that a training ends with is not.
+        document |= {"evaluation_seeds": ()} | ({"steps": 8_000} if quick else {})
+        config = TrainingConfig(**document)
+
+        def work() -> dict[str, Any]:
+            run, policy = trained(config)
+            controller = PolicyController(policy, preference_of(scenario))
+            found = _stored(evaluate_controller(scenario, controller, worlds, protocol))
+            return {**found, "train_seconds": run.metrics["seconds"]}
+
+        settings = {**common, "config": config.model_dump(mode="json"), **trainer()}
+        return _evaluation(scenario, worlds, cache.result(f"{name}-{regime}-ours-{seed}", settings, work))
+
+    default = fixed(scenario.default_baseline)
+    columns = {opponent: [fixed(opponent)] for opponent in OPPONENTS[name]}
+    columns["ours"] = [ours(seed) for seed in seeds]
+    verdicts = {column: judge_targets(scenario, default, found) for column, found in columns.items()}
+    columns = {scenario.default_baseline: [default], **columns}
+    values = {column: _pooled(scenario, evaluations) for column, evaluations in columns.items()}
+    found = Findings()
+    for k, objective in enumerate(scenario.objectives):
+        better = "higher" if objective.direction == "maximize" else "lower"
+        unit = objective.unit or ("share" if better == "higher" else "default's")
+        for opponent in (scenario.default_baseline, *OPPONENTS[name]):
+            what = f"{name} {regime}: {objective.name}"
+            found.rows.append(Row(what, unit, values["ours"][k], opponent, values[opponent][k], better=better))
+    for column, verdict in verdicts.items():
+        rows = ", ".join(
+            f"{row.objective} {row.value:+.3f} (bound {row.bound:+.3f}, target {row.target}, "
+            f"{'met' if row.met else 'missed'})"
+            for row in verdict.rows
+        )
+        guards = ", ".join(f"{guard} {ratio:.3f}" for guard, (ratio, _) in verdict.guards.items())
+        broken = "" if verdict.guards_hold else ": broken, so nothing counts as met"
+        found.notes.append(f"{name} {regime}, {column}: {rows}; guards {guards}{broken}")
+    return found
+
+
+def _pooled(scenario: Scenario, evaluations: Sequence[Evaluation]) -> list[float]:
+    """Objectives over all trainings and seeds: ratios of sums, as the verdict takes them."""
+    parts = [
+        np.sum([getattr(e, part).sum(axis=0) for e in evaluations], axis=0) for part in ("numerators", "denominators")
+    ]
+    return [float(value) for value in np.asarray(scenario.objective_values(*parts))]
+
+
+def _stored(evaluation: Evaluation) -> dict[str, Any]:
+    return {"numerators": evaluation.numerators.tolist(), "denominators": evaluation.denominators.tolist()}
+
+
+def _evaluation(scenario: Scenario, worlds: tuple[int, ...], stored: Mapping[str, Any]) -> Evaluation:
+    numerators, denominators = np.array(stored["numerators"]), np.array(stored["denominators"])
+    values = np.asarray(scenario.objective_values(numerators, denominators))
+    return Evaluation(
+        seeds=worlds, values=values, numerators=numerators, denominators=denominators, seconds=stored["seconds"]
+    )
+
+
+def main() -> None:
+    arguments = parse_arguments("targets", options)
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    cache, total = Cache(arguments.cache), Findings()
+    seeds = training_seeds(2 if arguments.quick else 5, arguments.seed)
+    with one_ray():
+        for name in [arguments.scenario] if arguments.scenario else sorted(SHIPPED):
+            for regime in REGIMES[name]:
+                if arguments.regime and regime not in arguments.regime:
+                    continue
+                found = judged(cache, name, regime, seeds, quick=arguments.quick)
+                total.rows += found.rows
+                total.notes += found.notes
+    report("targets", total.rows, arguments.json, total.notes)
+    print(f"took {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
