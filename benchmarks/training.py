@@ -1,7 +1,8 @@
 """Training speed: PPO environment steps/s and SAC updates/s against RLlib stock, Stable-Baselines3 and a bare loop.
 
 PPO: 64 environments that cost nothing, 64x64 tanh, batch 4,096, minibatch 512, 4 epochs. SAC: Pendulum, 64x64, batch
-256, one update per step. Every trainer runs on one torch thread; ratios within one run are what counts.
+256, one update per step. Every trainer runs on one torch thread. Contestants take turns in short windows, so that a
+slow minute of the machine falls on all of them: ratios within one run are what counts.
 
     python benchmarks/training.py [--quick] [--json]
 """
@@ -17,9 +18,10 @@ import importlib.util
 import logging
 import math
 import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from gymnasium.vector import AutoresetMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchmarks.harness import Row, parse_arguments, report
+from benchmarks.harness import Row, interleaved_rates, parse_arguments, report
 from rlaas.objectives import Objective
 from rlaas.scenarios import Scenario, VectorScenarioEnv
 from rlaas.training import TrainingConfig, build_algorithm
@@ -119,16 +121,12 @@ class Free(Scenario):
         return numerators / denominators
 
 
-def per_second(step: Callable[[], float], seconds: float) -> float:
-    """Units per second of ``step`` after one unmeasured call."""
-    step()
-    units, started = 0.0, time.perf_counter()
-    while units == 0 or time.perf_counter() - started < seconds:
-        units += step()
-    return units / (time.perf_counter() - started)
+Steps = Iterator[Callable[[], float]]
+"""A contestant: a function that trains a little and returns how much that was, for as long as the block lasts."""
 
 
-def ours_ppo(seconds: float, envs: int = ENVS, minibatch: int = MINIBATCH) -> float:
+@contextmanager
+def ours_ppo(envs: int = ENVS, minibatch: int = MINIBATCH) -> Steps:
     config = TrainingConfig(
         scenario=f"{Path(__file__).stem}:Free" if __name__ != "__main__" else "__main__:Free",
         steps=10**9,
@@ -145,12 +143,13 @@ def ours_ppo(seconds: float, envs: int = ENVS, minibatch: int = MINIBATCH) -> fl
         return float(algo.steps_done - before)
 
     try:
-        return per_second(step, seconds)
+        yield step
     finally:
         algo.stop()
 
 
-def rllib_ppo(seconds: float) -> float:
+@contextmanager
+def rllib_ppo() -> Steps:
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
@@ -170,21 +169,22 @@ def rllib_ppo(seconds: float) -> float:
         return float(BATCH)
 
     try:
-        return per_second(step, seconds)
+        yield step
     finally:
         algo.stop()
 
 
-def sb3_rate(model: Any, chunk: int, seconds: float, count: Callable[[], float]) -> float:
+def sb3_steps(model: Any, chunk: int, count: Callable[[], float]) -> Callable[[], float]:
     def step() -> float:
         before = count()
         model.learn(chunk, reset_num_timesteps=False)
         return count() - before
 
-    return per_second(step, seconds)
+    return step
 
 
-def sb3_ppo(seconds: float) -> float:
+@contextmanager
+def sb3_ppo() -> Steps:
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -197,10 +197,11 @@ def sb3_ppo(seconds: float) -> float:
         policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}},
         device="cpu",
     )
-    return sb3_rate(model, BATCH, seconds, lambda: float(model.num_timesteps))
+    yield sb3_steps(model, BATCH, lambda: float(model.num_timesteps))
 
 
-def bare_ppo(seconds: float, envs: int = ENVS, minibatch: int = MINIBATCH) -> float:
+@contextmanager
+def bare_ppo(envs: int = ENVS, minibatch: int = MINIBATCH) -> Steps:
     """The same arithmetic with nothing around it: no normaliser, no preference, no bookkeeping."""
 
     def network(n_out: int) -> torch.nn.Sequential:
@@ -256,10 +257,11 @@ def bare_ppo(seconds: float, envs: int = ENVS, minibatch: int = MINIBATCH) -> fl
                 optimizer.step()
         return float(envs * STEPS)
 
-    return per_second(step, seconds)
+    yield step
 
 
-def ours_sac(seconds: float) -> float:
+@contextmanager
+def ours_sac() -> Steps:
     config = TrainingConfig(
         environment="Pendulum-v1",
         steps=10**6,
@@ -275,12 +277,13 @@ def ours_sac(seconds: float) -> float:
         return float(algo.learner.updates - before)
 
     try:
-        return per_second(step, seconds)
+        yield step
     finally:
         algo.stop()
 
 
-def rllib_sac(seconds: float) -> float:
+@contextmanager
+def rllib_sac() -> Steps:
     from ray.rllib.algorithms.sac import SACConfig
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
@@ -312,12 +315,13 @@ def rllib_sac(seconds: float) -> float:
         while float(algo.metrics.peek(path, default=0)) < 300:
             algo.train()
         # One update per sampled step: SACConfig's natural training intensity at this batch and fragment length.
-        return per_second(step, seconds)
+        yield step
     finally:
         algo.stop()
 
 
-def sb3_sac(seconds: float) -> float:
+@contextmanager
+def sb3_sac() -> Steps:
     from stable_baselines3 import SAC
 
     model = SAC(
@@ -329,12 +333,12 @@ def sb3_sac(seconds: float) -> float:
         device="cpu",
     )
     model.learn(310)
-    return sb3_rate(model, 50, seconds, lambda: float(model._n_updates))
+    yield sb3_steps(model, 500, lambda: float(model._n_updates))
 
 
 def main() -> None:
     arguments = parse_arguments("training")
-    seconds = 1.0 if arguments.quick else 20.0
+    seconds, rounds = (1.0, 1) if arguments.quick else (20.0, 11)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="ray|gymnasium|stable_baselines3")
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -345,13 +349,14 @@ def main() -> None:
     ppo = f"PPO env steps/s, {ENVS} free envs, 64x64, batch {BATCH}, minibatch {MINIBATCH}, {EPOCHS} epochs"
     many = f"PPO env steps/s, {MANY_ENVS} free envs, batch {MANY_ENVS * STEPS}, minibatch {LARGE_MINIBATCH}"
     sac = "SAC updates/s, Pendulum, 64x64, batch 256, 1 update per step"
-    contests: list[tuple[str, str, Callable[[float], float], list[tuple[str, Callable[[float], float]]]]] = [
+    Contestant = Callable[[], AbstractContextManager[Callable[[], float]]]
+    contests: list[tuple[str, str, Contestant, list[tuple[str, Contestant]]]] = [
         (ppo, "steps/s", ours_ppo, [(f"RLlib {ray.__version__} stock", rllib_ppo), ("bare torch loop", bare_ppo)]),
         (
             many,
             "steps/s",
-            lambda seconds: ours_ppo(seconds, MANY_ENVS, LARGE_MINIBATCH),
-            [("bare torch loop", lambda seconds: bare_ppo(seconds, MANY_ENVS, LARGE_MINIBATCH))],
+            partial(ours_ppo, MANY_ENVS, LARGE_MINIBATCH),
+            [("bare torch loop", partial(bare_ppo, MANY_ENVS, LARGE_MINIBATCH))],
         ),
         (sac, "updates/s", ours_sac, [(f"RLlib {ray.__version__} stock", rllib_sac)]),
     ]
@@ -365,8 +370,10 @@ def main() -> None:
         contests[2][3].append((name, sb3_sac))
     rows = []
     for what, unit, ours, rivals in contests:
-        mine = ours(seconds)
-        rows += [Row(what, unit, mine, rival=name, rival_value=rival(seconds)) for name, rival in rivals]
+        with ExitStack() as stack:
+            works = [stack.enter_context(make()) for make in (ours, *(rival for _, rival in rivals))]
+            mine, *others = interleaved_rates(works, seconds=seconds, rounds=rounds)
+        rows += [Row(what, unit, mine, name, other) for (name, _), other in zip(rivals, others, strict=True)]
         assert all(math.isfinite(row.ours) for row in rows)
     ray.shutdown()
     report("training", rows, arguments.json)

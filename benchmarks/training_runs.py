@@ -187,49 +187,64 @@ def environment_rows(quick: bool) -> list[Row]:
 
 
 def scaling_rows(quick: bool) -> list[Row]:
-    """PPO on network5g: steps/s with remote runners, and with two learners; efficiency against one of them."""
+    """Runners and learners in processes of their own: the parts alone, where each has enough to do, and whole PPO.
+
+    An iteration of PPO takes its turns (sample, then learn), so of the whole only the part that is shared out scales.
+    """
     seconds = 3.0 if quick else 20.0
     base = load_config(CONFIGS / "network5g-sac.yaml").model_dump(exclude_unset=True)
     base |= {"algorithm": "ppo", "steps": 10**9, "num_envs": 64, "learning_rate": 1e-3, "batch_size": 256}
     base["ppo"] = {"rollout_length": 32, "minibatch": 2048}
+    wide = base | {"hidden": (512, 512), "num_envs": 128}
 
-    def speed(**placement: int) -> float:
-        algo = build_algorithm(TrainingConfig(**{**base, **placement}), "ppo")
+    def rate_of(work: Callable[[Any], Callable[[], None]], settings: dict[str, Any], **placement: int) -> float:
+        """Decisions per second of what ``work`` makes of an algorithm."""
+        algo = build_algorithm(TrainingConfig(**{**settings, **placement}), "ppo")
         try:
+            once = work(algo)
             for _ in range(2):
-                algo.train()
-            before, started = algo.steps_done, time.perf_counter()
+                once()
+            before, count, started = algo.steps_done, 0, time.perf_counter()
             while time.perf_counter() - started < seconds:
-                algo.train()
-            return float((algo.steps_done - before) / (time.perf_counter() - started))
+                once()
+                count += 1
+            taken = algo.steps_done - before or count * 32 * algo.runner.rows_per_env * algo.training.num_envs
+            return float(taken / (time.perf_counter() - started))
         finally:
             algo.stop()
 
-    here = speed()
+    def sampling(algo: Any) -> Callable[[], None]:
+        return lambda: algo.sample(32)
+
+    def learning(algo: Any) -> Callable[[], None]:
+        algo.renormalise()
+        here = build_algorithm(TrainingConfig(**wide), "ppo")
+        rollout = ray.put(here.sample(32).arrays())
+        here.stop()
+        return lambda: algo.learners.learn("update_from_rollout", rollout=rollout, progress=0.0)
+
+    def whole(algo: Any) -> Callable[[], None]:
+        return algo.train
+
+    import ray
+
     rows = []
-    one = speed(num_env_runners=1)
+    one, two = (rate_of(sampling, wide, num_env_runners=n) for n in (1, 2))
+    what = f"sampling alone, network5g, 128 networks, 512x512, 2 runners (efficiency {two / (2 * one):.2f})"
+    rows.append(Row(what, "steps/s", two, rival="1 runner", rival_value=one))
+    one, two = (rate_of(learning, wide, num_learners=n) for n in (1, 2))
+    what = f"learning alone, PPO, 512x512, minibatch 2,048, 2 learners (efficiency {two / (2 * one):.2f})"
+    rows.append(Row(what, "decisions/s", two, rival="1 learner", rival_value=one))
+    here = rate_of(whole, base)
+    one = rate_of(whole, base, num_env_runners=1)
     for runners in (1, 2, 4):
-        found = one if runners == 1 else speed(num_env_runners=runners)
-        rows.append(
-            Row(
-                f"PPO, network5g, 64 networks, {runners} runner{'s' * (runners > 1)} in other processes "
-                f"(efficiency {found / (one * runners):.2f})",
-                "steps/s",
-                found,
-                rival="all in one process",
-                rival_value=here,
-            )
-        )
-    single, two = speed(num_learners=1), speed(num_learners=2)
-    rows.append(
-        Row(
-            f"PPO, network5g, two learners (efficiency {two / (2 * single):.2f})",
-            "steps/s",
-            two,
-            rival="one learner in its own process",
-            rival_value=single,
-        )
-    )
+        found = one if runners == 1 else rate_of(whole, base, num_env_runners=runners)
+        what = f"PPO, network5g, 64 networks, 64x64, {runners} runner{'s' * (runners > 1)} in other processes"
+        what += f" (efficiency {found / (one * runners):.2f})"
+        rows.append(Row(what, "steps/s", found, rival="all in one process", rival_value=here))
+    one, two = (rate_of(whole, base, num_learners=n) for n in (1, 2))
+    what = f"PPO, network5g, 64 networks, 64x64, two learners (efficiency {two / (2 * one):.2f})"
+    rows.append(Row(what, "steps/s", two, rival="one learner in its own process", rival_value=one))
     return rows
 
 

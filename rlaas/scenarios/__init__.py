@@ -16,6 +16,7 @@ from rlaas.scenarios.outcomes import outcome_document, outcome_parts
 from rlaas.scenarios.registry import available, load
 from rlaas.scenarios.reports import Report, Section
 from rlaas.scenarios.scalarised import ScalarisedVectorEnv
+from rlaas.scenarios.tensors import TensorEnv, TensorStep
 
 __all__ = [
     "Baseline",
@@ -30,6 +31,8 @@ __all__ = [
     "Scenario",
     "Section",
     "Target",
+    "TensorEnv",
+    "TensorStep",
     "Tunable",
     "VectorScenarioEnv",
     "available",

@@ -15,13 +15,14 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.objectives import Mode, Objective, normalise
 from rlaas.scenarios.apart import arrays_apart, set_apart
 from rlaas.scenarios.checks import check_num_envs, seed_list
 from rlaas.scenarios.choices import Choices
 from rlaas.scenarios.controllers import Baseline, Tunable
 from rlaas.scenarios.reports import Report, Section
+from rlaas.scenarios.tensors import TensorEnv
 
 __all__ = [
     "EvaluationProtocol",
@@ -204,6 +205,17 @@ class Scenario(ABC):
         env = self.env_class(self, num_envs)
         env.reset(seed=seed)
         return env
+
+    def tensor_env(self, num_envs: int, *, device: str, seed: int | Sequence[int] = 0) -> TensorEnv:
+        """``num_envs`` environments as torch tensors on ``device``, for training that never leaves it.
+
+        Raises:
+            ConfigurationError: the scenario has none, or none with these options.
+            InvalidInputError: as of :meth:`vector_env`.
+        """
+        raise ConfigurationError(
+            f"device: {self.name} has no environments of tensors; leave device out", field="device"
+        )
 
     def objective_values(self, numerators: FloatArray, denominators: FloatArray) -> FloatArray:
         """Objectives [..., n_objectives] from summed parts [..., n_parts]; NaN where a denominator is 0.

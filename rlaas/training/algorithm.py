@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -30,6 +30,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from torch import Tensor
 
 from rlaas.scenarios import Scenario
 from rlaas.training import config as training_config
@@ -38,8 +39,8 @@ from rlaas.training.networks import PolicyNetwork
 from rlaas.training.packed_config import PackedConfig
 from rlaas.training.packed_links import Learners, RemoteRunners
 from rlaas.training.packed_module import PackedModule
-from rlaas.training.packed_runner import PackedRunner
 from rlaas.training.rollouts import Rollout, SampledRewards
+from rlaas.training.runner import Runner
 from rlaas.training.timing import ENVIRONMENT, LEARN, SAMPLE, SYNC, Stopwatch
 
 __all__ = ["PackedAlgorithm"]
@@ -86,7 +87,7 @@ class PackedAlgorithm(Algorithm):
         self.runner.module = self.net
         self.moments = RunningMoments(len(scenario.observation_names))
         # With remote runners their first rollouts bring the first observations too.
-        self._unseen: list[NDArray[np.float32]] = [] if self.remote else [self.runner.first_observation]
+        self._unseen: list[Tensor] = [] if self.remote else [self.runner.first_observation]
         self._steps = 0
         self.multipliers = np.zeros(len(self.training.constraints))
         self.focus: Focus | None = None
@@ -99,9 +100,9 @@ class PackedAlgorithm(Algorithm):
         return self.runner.scenario
 
     @property
-    def runner(self) -> PackedRunner:
+    def runner(self) -> Runner:
         """The runner in this process; it steps nothing where there are others."""
-        return cast(PackedRunner, self.env_runner)
+        return cast(Runner, self.env_runner)
 
     @property
     def learner(self) -> Any:
@@ -149,7 +150,7 @@ class PackedAlgorithm(Algorithm):
     def observed(self) -> dict[str, Any]:
         """State of the moments of every observation so far, the latest included."""
         if self._unseen:
-            self.moments.update(np.concatenate(self._unseen))
+            self.moments.update(torch.cat(self._unseen))
             self._unseen = []
         return self.moments.get_state()
 
@@ -182,7 +183,7 @@ class PackedAlgorithm(Algorithm):
 
     def _take_in(self, rollout: Rollout) -> None:
         seen = rollout.observation if self.remote and self._steps == 0 else rollout.observation[1:]
-        self._unseen.append(seen.flatten(0, 1).numpy())
+        self._unseen.append(seen.flatten(0, 1))
         self._steps += rollout.valid.numel()
 
     def adapt(self) -> None:
@@ -251,7 +252,7 @@ class PackedAlgorithm(Algorithm):
         """
         seed = {**self.config.env_config["training"], "seed": self.training.seed + EVALUATION_SEED}
         config = self.config.copy(copy_frozen=False).environment(env_config={"training": seed})
-        evaluator = PackedRunner(config=config.env_runners(num_env_runners=0), worker_index=0)
+        evaluator = type(self.runner)(config=config.env_runners(num_env_runners=0), worker_index=0)
         evaluator.module = self.net
         duration = self.config.evaluation_duration
         wanted = 10 if duration == "auto" else int(duration)

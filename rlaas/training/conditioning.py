@@ -8,7 +8,9 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlaas.objectives import Preference
 from rlaas.scenarios import Scenario
@@ -114,16 +116,15 @@ class RunningMoments:
         self.mean = np.zeros(n_features)
         self._squares = np.zeros(n_features)
 
-    def update(self, rows: NDArray[np.floating[Any]]) -> None:
+    def update(self, rows: NDArray[np.floating[Any]] | Tensor) -> None:
         """Take in rows [n, n_features]; none is fine."""
         n = len(rows)
         if n == 0:
             return
-        rows = np.asarray(rows, dtype=np.float64)
-        mean = rows.mean(axis=0)
+        mean, squares = _moments(rows)
         shift = mean - self.mean
         total = self.count + n
-        self._squares += ((rows - mean) ** 2).sum(axis=0) + shift**2 * (self.count * n / total)
+        self._squares += squares + shift**2 * (self.count * n / total)
         self.mean = self.mean + shift * (n / total)
         self.count = total
 
@@ -141,3 +142,16 @@ class RunningMoments:
         """Continue from :meth:`get_state`."""
         self.count = float(state["count"])
         self.mean, self._squares = np.array(state["mean"]), np.array(state["squares"])
+
+
+def _moments(rows: NDArray[np.floating[Any]] | Tensor) -> tuple[FloatArray, FloatArray]:
+    """Means and sums of squared deviations [n_features] of rows, computed where these are."""
+    if isinstance(rows, Tensor):
+        if rows.device.type != "cpu":
+            deviation, mean = torch.var_mean(rows.double(), dim=0, correction=0)
+            found = torch.stack((mean, deviation * len(rows))).cpu().numpy()
+            return found[0], found[1]
+        rows = rows.numpy()
+    rows = np.asarray(rows, dtype=np.float64)
+    mean = rows.mean(axis=0)
+    return mean, ((rows - mean) ** 2).sum(axis=0)

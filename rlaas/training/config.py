@@ -109,6 +109,8 @@ class TrainingConfig(_Document):
         num_env_runners: processes that step environments; 0 steps them in the trainer's own.
         num_learners: processes that share the gradients' work, evenly for each minibatch; 0 for the trainer's own.
         num_gpus_per_learner: GPUs of each learner; 0 computes on the CPU.
+        device: where the whole training stays: the scenario's environments as tensors, rollouts, replay and networks.
+            None steps compiled environments on the CPU, which is faster there. ``cuda`` updates as captured graphs.
         hidden: widths of the hidden layers of policy and critic.
         learning_rate, gamma: None takes the algorithm's default (sac: 1e-3, 0.9; ppo: 1e-3, 0.98).
         batch_size: rows of a SAC batch (PPO: ``ppo.minibatch``).
@@ -144,6 +146,7 @@ class TrainingConfig(_Document):
     num_env_runners: int = Field(default=0, ge=0)
     num_learners: int = Field(default=0, ge=0)
     num_gpus_per_learner: float = Field(default=0, ge=0)
+    device: Literal["cpu", "cuda"] | None = None
     hidden: tuple[int, ...] = Field(default=(64, 64), min_length=1)
     learning_rate: float | None = Field(default=None, gt=0)
     gamma: float | None = Field(default=None, ge=0, lt=1)
@@ -187,6 +190,10 @@ class TrainingConfig(_Document):
             raise ValueError(
                 f"num_envs {self.num_envs} cannot be shared out evenly among num_env_runners {self.num_env_runners}"
             )
+        if self.device is not None:
+            for name in ("num_env_runners", "num_learners", "num_gpus_per_learner"):
+                if getattr(self, name):
+                    raise ValueError(f"a training that stays on one device has no {name}; leave it or device out")
         for name, rows in (("batch_size", self.batch_size), ("ppo.minibatch", self.ppo.minibatch)):
             if self.num_learners and rows % self.num_learners:
                 raise ValueError(f"{name} {rows} cannot be shared out evenly among num_learners {self.num_learners}")

@@ -106,7 +106,7 @@ def choice_log_prob(log_probs: Tensor, choices: Tensor, sizes: Sequence[int]) ->
 
 def gumbel_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Gumbel's numbers: where logits plus these are largest is a draw from the softmax."""
-    uniform = torch.rand(*shape, generator=generator).clamp_(min=1e-20)
+    uniform = torch.rand(*shape, generator=generator, device=generator.device).clamp_(min=1e-20)
     return uniform.log_().neg_().log_().neg_()
 
 

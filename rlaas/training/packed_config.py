@@ -16,6 +16,7 @@ from rlaas.training.packed_learner import PackedLearner
 from rlaas.training.packed_module import PackedModule
 from rlaas.training.packed_runner import PackedRunner
 from rlaas.training.problems import check_problem, problem_of
+from rlaas.training.tensor_runner import TensorRunner
 
 __all__ = ["PackedConfig"]
 
@@ -32,8 +33,10 @@ class PackedConfig(AlgorithmConfig):
         config = cls()
         config.environment(env="rlaas", env_config={"training": training.model_dump(mode="json")})
         config.framework("torch")
-        config.env_runners(env_runner_cls=PackedRunner, num_env_runners=training.num_env_runners)
-        config.learners(num_learners=training.num_learners, num_gpus_per_learner=training.num_gpus_per_learner)
+        runner = PackedRunner if training.device is None else TensorRunner
+        config.env_runners(env_runner_cls=runner, num_env_runners=training.num_env_runners)
+        gpus = training.num_gpus_per_learner if training.device != "cuda" else 1
+        config.learners(num_learners=training.num_learners, num_gpus_per_learner=gpus)
         # A runner that died is replaced, and what the others bring is learned from meanwhile.
         config.fault_tolerance(restart_failed_env_runners=True)
         config.training(
@@ -52,7 +55,7 @@ class PackedConfig(AlgorithmConfig):
                 **given,
                 "num_env_runners": self.num_env_runners,
                 "num_learners": self.num_learners,
-                "num_gpus_per_learner": self.num_gpus_per_learner,
+                "num_gpus_per_learner": self.num_gpus_per_learner if given.get("device") is None else 0,
             }
         )
 

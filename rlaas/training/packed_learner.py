@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from rlaas.errors import TrainingError
 from rlaas.training import config as training_config
 from rlaas.training.backprop import FlatAdam, FlatParameters
+from rlaas.training.capture import Captured
 from rlaas.training.conditioning import Focus, reward_scale
 from rlaas.training.packed_module import PackedModule
 
@@ -35,7 +36,8 @@ class PackedLearner(TorchLearner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.training = training_config.TrainingConfig(**self.config.env_config["training"])
-        self.generator = torch.Generator().manual_seed(self.training.seed + 1)
+        self.generator = torch.Generator(self.training.device or "cpu").manual_seed(self.training.seed + 1)
+        self._captured: dict[Hashable, Captured] = {}
         self.updates = 0
         self.rank, self.world = 0, 1
 
@@ -91,6 +93,7 @@ class PackedLearner(TorchLearner):
             mu: strength; 0 lets go.
             names: as in ``net.named_parameters()``.
         """
+        self._captured.clear()
         chosen = [parameter for name, parameter in self.net.named_parameters() if name in names]
         for flat in self.flats:
             flat.tie(mu, chosen)
@@ -116,6 +119,20 @@ class PackedLearner(TorchLearner):
         for flat in self.flats:
             flat.pull()
         self._average([flat.value.grad for flat in self.flats])
+
+    def captured(self, work: Callable[..., Tensor], *, under: Hashable = None) -> Callable[..., Tensor]:
+        """``work`` as :class:`Captured` calls it, where the whole training stays on one device; else as it is.
+
+        Args:
+            work: an update that meets what ``Captured`` demands.
+            under: what it depends on beside its arguments; another value is captured anew.
+        """
+        # The model of returns draws numbers of its own in every update.
+        if self.training.device is None or self.net.returns is not None:
+            return work
+        if under not in self._captured:
+            self._captured[under] = Captured(work, self.device)
+        return self._captured[under]
 
     def _average(self, tensors: Iterable[Tensor | None]) -> None:
         """Replace each tensor by its mean over the learners."""
@@ -150,7 +167,8 @@ class PackedLearner(TorchLearner):
             return
         m = self.net.n_objectives
         mean_reward = values[:, :m] * (1.0 - self.config.gamma) / self.net.reward_scale[:m]
-        for rows in torch.split(torch.randperm(len(values), generator=self.generator), RETURNS_BATCH):
+        order = torch.randperm(len(values), generator=self.generator, device=self.generator.device)
+        for rows in torch.split(order, RETURNS_BATCH):
             # Each learner sees rows of its own, and all of them weigh objectives by one model.
             self.net.returns.fit(self._returns_optimizer, preference[rows], mean_reward[rows], self._average)
 
@@ -188,6 +206,8 @@ class PackedLearner(TorchLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
         super().set_state(state)
+        # The optimizer's moments are other tensors now.
+        self._captured.clear()
         # What came through Ray's object store is memory that learners on one machine share: stepping there would move
         # the others' averages too.
         for moments in self.optimizer.state.values():

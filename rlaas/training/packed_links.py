@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from rlaas.errors import TrainingError
 from rlaas.training.conditioning import Focus
 from rlaas.training.packed_module import PackedModule
-from rlaas.training.packed_runner import PackedRunner
 from rlaas.training.rollouts import Rollout, SampledRewards
+from rlaas.training.runner import Runner
 from rlaas.training.timing import ENVIRONMENT, LEARN, SYNC, Stopwatch
 
 __all__ = ["Learners", "LostLearnerError", "RemoteRunners"]
@@ -52,7 +52,9 @@ class Learners:
         self._group, self._stopwatch = group, stopwatch
         # Looking it up through the group for every update would take as long as some updates do.
         here: Any = next(iter(group.foreach_learner(lambda one: one))).get() if group.is_local else None
-        self.here, self.shared = here, here is not None and here.device.type == "cpu"
+        # Where the runner is too: on the CPU, or on the device that the whole training stays on.
+        shared = here is not None and (here.device.type == "cpu" or here.training.device is not None)
+        self.here, self.shared = here, shared
         self.net: PackedModule = here.net if self.shared else build_module()
         self.updates = 0
         self.follow()
@@ -164,9 +166,7 @@ class RemoteRunners:
             self._group.foreach_env_runner(orders, local_env_runner=False)
 
 
-def _sample(
-    message: Any, steps: int, at_random: bool, runner: PackedRunner
-) -> tuple[dict[str, Any], SampledRewards, float]:
+def _sample(message: Any, steps: int, at_random: bool, runner: Runner) -> tuple[dict[str, Any], SampledRewards, float]:
     """A rollout's arrays, the sums since the last one, and the seconds that the environment took of it."""
     policy: dict[str, NDArray[Any]]
     policy, focus = ray.get(message)
@@ -176,9 +176,9 @@ def _sample(
     return rollout.arrays(), runner.pop_rewards(), runner.stopwatch.seconds[ENVIRONMENT] - before
 
 
-def _state_of(runner: PackedRunner) -> dict[str, Any]:
+def _state_of(runner: Runner) -> dict[str, Any]:
     return runner.get_state()
 
 
-def _set_state(state: Any, runner: PackedRunner) -> None:
+def _set_state(state: Any, runner: Runner) -> None:
     runner.set_state(ray.get(state))

@@ -85,15 +85,16 @@ class PackedModule(TorchRLModule):
         """Uniform actions: [rows, n_actions] in [-1, 1), or choices among the allowed ones [rows, n_components]."""
         rows, policy = len(observation), self.policy
         if not policy.discrete:
-            return torch.rand(rows, policy.n_actions, generator=generator) * 2.0 - 1.0
-        equal = forbid(torch.zeros(rows, policy.n_actions), policy.mask(observation))
+            shape = (rows, policy.n_actions)
+            return torch.rand(shape, generator=generator, device=generator.device) * 2.0 - 1.0
+        equal = forbid(observation.new_zeros(rows, policy.n_actions), policy.mask(observation))
         return draw_choices(equal, gumbel_noise(equal.shape, generator), policy.sizes)
 
     def noise(self, steps: int, rows: int, generator: torch.Generator) -> Tensor:
         """What :meth:`explore` draws from, for a whole rollout [steps, rows, n_actions]: normal or Gumbel's numbers."""
         if self.policy.discrete:
             return gumbel_noise((steps, rows, self.policy.n_actions), generator)
-        return torch.randn(steps, rows, self.policy.n_actions, generator=generator)
+        return torch.randn(steps, rows, self.policy.n_actions, generator=generator, device=generator.device)
 
     @abstractmethod
     def explore(

@@ -12,100 +12,51 @@ experience, and the true last observations come beside the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
-from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
-from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.utils.checkpoints import Checkpointable
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from rlaas.training.actions import ActionSpec
-from rlaas.training.conditioning import Focus, anchors_of, sample_preferences
-from rlaas.training.config import TrainingConfig
-from rlaas.training.problems import problem_of
 from rlaas.training.rollouts import Rollout, SampledRewards
-from rlaas.training.timing import ENVIRONMENT, Stopwatch
+from rlaas.training.runner import Runner
+from rlaas.training.timing import ENVIRONMENT
 
 __all__ = ["PackedRunner"]
 
 
-class PackedRunner(EnvRunner, Checkpointable):
-    """Steps the vector environment of a :class:`TrainingConfig`; see the module's docstring.
+class PackedRunner(Runner):
+    """Steps the vector environment of a :class:`TrainingConfig`; see the module's docstring."""
 
-    In the trainer's process ``module`` is the learner's own RLModule, set by the algorithm: a copy would only have to
-    be kept in step. In an actor it is a copy whose policy :meth:`receive` brings up to date. Where actors do the
-    stepping, the runner in the trainer's process holds a single environment, which it never steps.
-    """
-
-    def __init__(self, *, config: Any, **kwargs: Any) -> None:
-        super().__init__(config=config, **kwargs)
-        self.training = TrainingConfig(**config.env_config["training"])
-        self.scenario = problem_of(self.training)
-        self.stopwatch = Stopwatch(ENVIRONMENT)
-        index, remote = int(self.worker_index or 0), int(config.num_env_runners)
-        self.module: Any = config.build_module() if index else None
-        seed: int | list[int] = self.training.seed
-        environments = self.training.num_envs
-        if remote:
-            environments = environments // remote if index else 1
-        if index:
-            drawn = np.random.SeedSequence([self.training.seed, 3, index]).generate_state(environments)
-            seed = [int(value) >> 1 for value in drawn]
+    def open(self, environments: int, seed: int | list[int]) -> None:
+        """Make the environments, reset them, and give each a preference."""
         self.env = self.scenario.vector_env(environments, seed=seed)
-        self.rows = self.env.num_envs
-        self.rows_per_env = self.env.rows_per_env
+        self.rows, self.rows_per_env = self.env.num_envs, self.env.rows_per_env
         self._same_step = self.env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
-        self._anchors = anchors_of(self.scenario)
-        self._focus: Focus | None = None
-        self._rng = np.random.default_rng(np.random.SeedSequence([self.training.seed, 1, *([index] if index else [])]))
-        self._generator = torch.Generator().manual_seed(self.training.seed + 1_000_003 * index)
         action = self.scenario.single_action_space
         self._action = ActionSpec.of(action)
         self._low = self._span = None
         if isinstance(action, spaces.Box):
             self._low = action.low.astype(np.float64)
             self._span = action.high.astype(np.float64) - self._low
-        parts = list(self.scenario.part_names)
-        self._constraints = [(parts.index(c.part), c.sign, c.bound) for c in self.training.constraints]
         observation, _ = self.env.reset(seed=seed)
         self._observation = np.array(observation, dtype=np.float32)
-        self.first_observation = self._observation.copy()
+        self.first_observation = torch.from_numpy(self._observation.copy())
         self._ended = np.zeros(self.rows, dtype=bool)
-        self._preference = self._fresh_preferences(self.rows // self.rows_per_env)
+        self._preference = self.fresh_preferences(self.rows // self.rows_per_env)
         self._held: NDArray[np.int64] = np.zeros(self.rows // self.rows_per_env, dtype=np.int64)
         self._returns, self._lengths = np.zeros(self.rows), np.zeros(self.rows)
         self._rewards = self._no_rewards()
-        self._clip = self.training.resolved_reward_clip()
         self._memory: Tensor | None = None
-
-    def receive(self, policy: dict[str, NDArray[Any]], focus: Focus | None) -> None:
-        """Act by these parameters of the policy from now on, and draw preferences with this focus."""
-        self.module.policy.load_state_dict({name: torch.from_numpy(value) for name, value in policy.items()})
-        self._focus = focus
-
-    def draw_preferences_by(self, focus: Focus | None) -> None:
-        """Draw half of the preferences from ``focus`` from now on."""
-        self._focus = focus
 
     def sample(
         self, *, num_timesteps: int = 1, random_actions: bool = False, explore: bool = True, **_: Any
     ) -> Rollout:
-        """Take ``num_timesteps`` steps of every row.
-
-        Args:
-            num_timesteps: steps of the vector environment.
-            random_actions: draw actions uniformly instead of asking the module.
-            explore: draw from the module's distribution; otherwise its mode is taken.
-        """
+        """See :meth:`Runner.sample`."""
         self._renew_preferences(self._held >= self.training.preference_hold)
         module, steps, rows = self.module, num_timesteps, self.rows
         n_features, n_objectives = self._observation.shape[1], self._preference.shape[1]
@@ -148,8 +99,8 @@ class PackedRunner(EnvRunner, Checkpointable):
         asked[steps] = self._preference
         self._observation, self._memory = seen[steps], memory
         self._account(reward, asked[:-1], terminated | truncated, valid)
-        if self._clip is not None:
-            reward[:, :, :n_objectives] = np.clip(reward[:, :, :n_objectives], -self._clip, self._clip)
+        if self._reward_clip is not None:
+            reward[:, :, :n_objectives] = np.clip(reward[:, :, :n_objectives], -self._reward_clip, self._reward_clip)
         self.num_env_steps_sampled_lifetime += steps * rows
         return Rollout(
             observation=observation,
@@ -160,6 +111,7 @@ class PackedRunner(EnvRunner, Checkpointable):
             terminated=torch.from_numpy(terminated),
             truncated=torch.from_numpy(truncated),
             valid=torch.from_numpy(valid),
+            whole=bool(valid.all()),
             memory=first_memory,
             final=_final_observations(finals, observation) if self._same_step else None,
             rows_per_env=self.rows_per_env,
@@ -236,55 +188,17 @@ class PackedRunner(EnvRunner, Checkpointable):
         count = int(environments.sum())
         if count:
             self._preference = self._preference.copy()
-            self._preference[np.repeat(environments, self.rows_per_env)] = self._fresh_preferences(count)
+            self._preference[np.repeat(environments, self.rows_per_env)] = self.fresh_preferences(count)
             self._held[environments] = 0
-
-    def _fresh_preferences(self, environments: int) -> NDArray[np.float32]:
-        """One preference per environment, shared by its rows [environments * rows_per_env, n_objectives]."""
-        drawn = sample_preferences(environments, self._anchors, self._rng, self._focus)
-        return np.repeat(drawn, self.rows_per_env, axis=0).astype(np.float32)
-
-    # RLlib's EnvRunner and Checkpointable interfaces.
-
-    def assert_healthy(self) -> None:
-        """RLlib asks whether the runner was built."""
-        assert self.env is not None
-
-    def get_spaces(self) -> dict[str, Any]:
-        """Spaces by module id, as RLlib wants them."""
-        single = (self.scenario.single_observation_space, self.scenario.single_action_space)
-        return {
-            INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space),
-            INPUT_ENV_SINGLE_SPACES: single,
-            DEFAULT_MODULE_ID: single,
-        }
-
-    def get_metrics(self) -> Any:
-        """Metrics logged in this runner (its reward sums go through :meth:`pop_rewards`)."""
-        return self.metrics.reduce()
 
     def stop(self) -> None:
         """Close the environment."""
         self.env.close()
 
-    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """How RLlib rebuilds the runner from a checkpoint."""
-        return (), {"config": self.config}
-
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Environment, generators and clocks: training continues bit for bit. No module: it is the learner's."""
+    def rows_state(self) -> dict[str, Any]:
+        """State of environments and rows, as copies."""
         return {
-            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             "env": self.env.get_state(),
-            "rng": self._rng.bit_generator.state,
-            "generator": self._generator.get_state().numpy().copy(),
-            "focus": self._focus,
             "rows": {
                 "observation": self._observation.copy(),
                 "ended": self._ended.copy(),
@@ -296,21 +210,9 @@ class PackedRunner(EnvRunner, Checkpointable):
             },
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`get_state`. RLlib also sends partial states: counters or weights alone."""
-        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
-            self.num_env_steps_sampled_lifetime = int(state[NUM_ENV_STEPS_SAMPLED_LIFETIME])
-        if COMPONENT_RL_MODULE in state and self.module is not None:
-            weights = state[COMPONENT_RL_MODULE]
-            if isinstance(weights, ray.ObjectRef):
-                weights = ray.get(weights)
-            self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
-        if "env" not in state:
-            return
+    def continue_rows(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`rows_state`."""
         self.env.set_state(state["env"])
-        self._rng.bit_generator.state = state["rng"]
-        self._generator.set_state(torch.from_numpy(state["generator"]))
-        self._focus = state["focus"]
         rows = state["rows"]
         self._observation, self._ended = rows["observation"].copy(), rows["ended"].copy()
         self._preference, self._held = rows["preference"].copy(), rows["held"].copy()

@@ -8,7 +8,8 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class PPOLearner(PackedLearner):
         """Build RLlib's parts, and the passes through both networks."""
         super().build()
         self._actor, self._critic = Pass(self.net.policy.body), Pass(self.net.critic)
-        self._clip = self.training.ppo.clip
+        self._clip: Any = self.training.ppo.clip
         self._policy_size = sum(parameter.numel() for parameter in self.net.policy.parameters())
 
     def trained_parameters(self, module: PackedModule) -> list[nn.Parameter]:
@@ -159,14 +160,25 @@ class PPOLearner(PackedLearner):
         if isinstance(rollout, dict):
             rollout = Rollout.of_arrays(rollout)
         settings, passed = self.training.ppo, min(max(progress, 0.0), 1.0)
+        rate = float(self.config.lr) * (1.0 - (1.0 - settings.final_rate) * passed)
         for group in self.optimizer.param_groups:
-            group["lr"] = float(self.config.lr) * (1.0 - (1.0 - settings.final_rate) * passed)
-        self._clip = settings.clip * (1.0 - (1.0 - settings.final_clip) * passed)
+            group["lr"] = self._set(group["lr"], rate)
+        self._clip = self._set(self._clip, settings.clip * (1.0 - (1.0 - settings.final_clip) * passed))
         with torch.no_grad():
             totals, count = self._epochs(rollout.to(self.device))
         self.updates += count
         names = ("policy_loss", "value_loss", "entropy")
         return self.check_losses(dict(zip(names, (totals / count).tolist(), strict=True)))
+
+    def _set(self, place: Any, value: float) -> float | Tensor:
+        """``value``; for captured updates in a place on the device, which they read anew each time."""
+        if self.training.device is None:
+            return value
+        if isinstance(place, Tensor) and place.device == self.device:
+            return place.fill_(value)
+        # The first time, and after a restoration.
+        self._captured.clear()
+        return torch.tensor(value, device=self.device)
 
     def _epochs(self, rollout: Rollout) -> tuple[Tensor, int]:
         """Sums of the minibatches' losses [3], and their number."""
@@ -177,17 +189,22 @@ class PPOLearner(PackedLearner):
         # One gather an epoch brings all of a decision into its new place.
         joined = torch.cat([value.reshape(n, -1).float() for value in rows.values()], dim=1)
         widths = [value[0].numel() for value in rows.values()]
-        totals, count = torch.zeros(3), 0
+        totals, count = torch.zeros(3, device=joined.device), 0
+        update = self.captured(partial(self._update, tuple(rows), tuple(widths)), under=minibatch)
         for _ in range(settings.epochs):
-            order = torch.randperm(n, generator=self.generator).to(joined.device)
+            order = torch.randperm(n, generator=self.generator, device=self.generator.device).to(joined.device)
             shuffled = joined.index_select(0, order)
             # The rest that does not fill a minibatch is dropped: another order brings it back in the next epoch.
             for start in range(0, n - minibatch + 1, minibatch):
-                own = self.own(shuffled[start : start + minibatch])
-                totals += self._step(dict(zip(rows, torch.split(own, widths, dim=1), strict=True)))
-                self._advance()
+                totals += update(self.own(shuffled[start : start + minibatch]))
                 count += 1
         return totals, count
+
+    def _update(self, names: Sequence[str], widths: Sequence[int], rows: Tensor) -> Tensor:
+        """One update with a minibatch whose fields stand side by side; returns its losses [3]."""
+        losses = self._step(dict(zip(names, torch.split(rows, list(widths), dim=1), strict=True)))
+        self._advance()
+        return losses
 
     def _advance(self) -> None:
         """Take the step that the gradients ask for."""
@@ -266,12 +283,7 @@ class PPOLearner(PackedLearner):
 
     def _rows(self, rollout: Rollout) -> dict[str, Tensor]:
         """Advantages and wanted values of all valid decisions, flattened to [n, ...]."""
-        net, keep = self.net, rollout.valid
-        everything = bool(keep.all())
-
-        def rows(value: Tensor) -> Tensor:
-            return value.flatten(0, 1) if everything else value[keep]
-
+        net, rows = self.net, rollout.rows
         features = net.policy.features(rollout.observation, rollout.preference)
         context = rollout.context() if net.n_context else None
         inside = features
@@ -301,7 +313,7 @@ class PPOLearner(PackedLearner):
             value: of every observation, in scaled units [steps + 1, rows, n_rewards].
             following: of what each step led to, where that is not ``value[1:]``.
         """
-        net, keep = self.net, rollout.valid
+        net, rows = self.net, rollout.rows
         reward = rollout.reward.float()
         if float(net.reward_scale[0]) == 0.0:
             self._calibrate(rollout, reward)
@@ -315,9 +327,9 @@ class PPOLearner(PackedLearner):
             following=following,
         )
         wanted = each + value[:-1]
-        preference = rollout.preference[:-1][keep]
-        self.observe_returns(preference, wanted[keep])
-        scalar = (each[keep] * net.weights(preference)).sum(dim=1)
+        preference = rows(rollout.preference[:-1])
+        self.observe_returns(preference, rows(wanted))
+        scalar = (rows(each) * net.weights(preference)).sum(dim=1)
         return (scalar - scalar.mean()) / (scalar.std() + 1e-8), wanted
 
     def _values_after(self, rollout: Rollout) -> Tensor:
@@ -334,5 +346,4 @@ class PPOLearner(PackedLearner):
         returns = generalised_advantages(
             reward, nothing, rollout.terminated, rollout.truncated, gamma=self.config.gamma, lam=1.0
         )
-        keep = rollout.valid
-        self.set_scales(returns[keep], rollout.preference[:-1][keep])
+        self.set_scales(rollout.rows(returns), rollout.rows(rollout.preference[:-1]))

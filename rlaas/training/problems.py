@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, iterate
@@ -71,11 +72,26 @@ def check_problem(config: TrainingConfig, algorithm: Algorithm, scenario: Scenar
             "lower it or raise steps",
             field="sac.learning_starts",
         )
+    if config.device is not None:
+        _check_device(config, scenario)
     _check_evaluation(config, scenario)
     for index, constraint in enumerate(config.constraints):
         check_choice(constraint.part, scenario.part_names, field=f"constraints.{index}.part")
     if algorithm == "ppo":
         _check_rollout(config, scenario)
+
+
+def _check_device(config: TrainingConfig, scenario: Scenario) -> None:
+    """Refuse a device that is not here, and a scenario that cannot live on one.
+
+    Raises:
+        ConfigurationError: naming the field and what to change.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("device cuda: torch finds no CUDA device here; leave device out", field="device")
+    if config.ppo.memory:
+        raise ConfigurationError("ppo.memory and device cannot be combined; leave one of them out", field="device")
+    scenario.tensor_env(1, device="meta", seed=0)
 
 
 def _check_evaluation(config: TrainingConfig, scenario: Scenario) -> None:

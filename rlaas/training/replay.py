@@ -64,12 +64,13 @@ class ReplayBuffer:
     Args:
         capacity: transitions kept.
         widths: columns of each field of :class:`Transitions`, in their order.
+        device: where the rows lie.
     """
 
-    def __init__(self, capacity: int, widths: Sequence[int]) -> None:
+    def __init__(self, capacity: int, widths: Sequence[int], *, device: str = "cpu") -> None:
         self.capacity = capacity
         self._widths = list(widths)
-        self._rows = torch.zeros(capacity, sum(self._widths))
+        self._rows = torch.zeros(capacity, sum(self._widths), device=device)
         self.total = 0
         self._size = 0
 
@@ -97,7 +98,7 @@ class ReplayBuffer:
 
     def rows(self, n: int, generator: torch.Generator) -> Tensor:
         """The same, with the fields side by side [n, width]."""
-        index = torch.randint(self._size, (n,), generator=generator)
+        index = torch.randint(self._size, (n,), generator=generator, device=generator.device)
         return self._rows.index_select(0, index)
 
     def stored(self) -> Transitions:
@@ -107,13 +108,13 @@ class ReplayBuffer:
     def rows_since(self, total: int) -> NDArray[np.float32]:
         """Rows added since there were ``total`` of them, oldest first [n, width]; those still kept, as a copy."""
         first = max(total, self.total - self._size)
-        index = torch.arange(first, self.total) % self.capacity
-        return np.asarray(self._rows.index_select(0, index).numpy())
+        index = torch.arange(first, self.total, device=self._rows.device) % self.capacity
+        return np.asarray(self._rows.index_select(0, index).cpu().numpy())
 
     def continue_from(self, rows: NDArray[np.float32], total: int) -> None:
         """Hold ``rows`` [n, width], oldest first, as the last of ``total`` that were added."""
         self.total, self._size = total - len(rows), 0
-        self._write(torch.from_numpy(rows))
+        self._write(torch.from_numpy(rows).to(self._rows.device))
 
     def get_state(self) -> dict[str, Any]:
         """The filled part, as a copy."""

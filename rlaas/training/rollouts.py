@@ -26,6 +26,7 @@ class Rollout:
         extras: what the module said of its actions, see its ``explore`` [steps, rows, ...].
         reward: [steps, rows, n_objectives + n_constraints], objectives clipped if so configured.
         terminated, truncated, valid: [steps, rows] bool; only valid steps are experience.
+        whole: every step is valid.
         memory: of the module before the first step [rows, memory_width].
         final: what each step led to before any reset [steps, rows, n_features]; None where that is
             ``observation[1:]``, as it is with next-step autoreset.
@@ -40,6 +41,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    whole: bool
     memory: Tensor
     final: Tensor | None
     rows_per_env: int
@@ -48,6 +50,10 @@ class Rollout:
     def following(self) -> Tensor:
         """What each step led to [steps, rows, n_features]."""
         return self.observation[1:] if self.final is None else self.final
+
+    def rows(self, value: Tensor) -> Tensor:
+        """Values of the valid steps [n, ...] from those of all steps [steps, rows, ...]."""
+        return value.flatten(0, 1) if self.whole else value[self.valid]
 
     def context(self) -> Tensor:
         """Mean observation of each row's environment [steps + 1, rows, n_features]."""
@@ -89,8 +95,10 @@ class Rollout:
             values = [getattr(rollout, name) for rollout in rollouts]
             return None if values[0] is None else torch.cat(values, dim=dim)
 
-        names = [f.name for f in dataclasses.fields(cls) if f.name not in ("extras", "memory", "rows_per_env")]
+        apart = ("extras", "memory", "rows_per_env", "whole")
+        names = [f.name for f in dataclasses.fields(cls) if f.name not in apart]
         return cls(
+            whole=all(rollout.whole for rollout in rollouts),
             **{name: join(name, 1) for name in names},
             extras={k: torch.cat([r.extras[k] for r in rollouts], dim=1) for k in rollouts[0].extras},
             memory=join("memory", 0),

@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 import torch
-from torch import Tensor
 
 from rlaas.training.actions import ActionSpec
 from rlaas.training.algorithm import PackedAlgorithm
@@ -31,13 +30,7 @@ REMOTE_ORDERS = 4
 
 def transitions_of(rollout: Rollout, *, with_context: bool = False) -> Transitions:
     """The valid steps of a rollout as rows; the step of an automatic reset is no experience."""
-    keep = rollout.valid
-    everything = bool(keep.all())
-
-    def rows(value: Tensor) -> Tensor:
-        return value.flatten(0, 1) if everything else value[keep]
-
-    none = torch.empty(*rollout.valid.shape, 0)
+    rows, none = rollout.rows, rollout.observation.new_empty(*rollout.valid.shape, 0)
     return Transitions(
         observation=rows(rollout.observation[:-1]),
         action=rows(rollout.action).float(),
@@ -83,7 +76,8 @@ class SACAlgorithm(PackedAlgorithm):
         assert isinstance(net, SACModule)
         self._rows = self.training.num_envs * self.runner.rows_per_env
         capacity = min(self.training.sac.buffer_size, self.training.steps + self._rows)
-        self.replay = ReplayBuffer(max(capacity, self.training.batch_size), widths_of(net))
+        place = self.training.device or "cpu"
+        self.replay = ReplayBuffer(max(capacity, self.training.batch_size), widths_of(net), device=place)
         # Set by whoever saves the replay by itself, as checkpoints that only add what is new do.
         self.replay_apart = False
         self._generator = torch.Generator().manual_seed(self.training.seed + 2)

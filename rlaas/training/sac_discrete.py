@@ -124,8 +124,9 @@ class DiscreteSACLearner(SACLearner):
             expected[:, -1] -= net.log_temperature.exp() * (p * log_p).sum(dim=1)
             return self._targets(batch, expected)
 
-    def _noise(self, batch: dict[str, Tensor]) -> Tensor:
-        return torch.empty(2, len(batch["action"]), 0)
+    def _noise(self, action: Tensor) -> Tensor:
+        """Nothing: expectations are sums."""
+        return action.new_empty(2, len(action), 0)
 
     def _usual_entropy(self, n_actions: int) -> float:
         """Half of the entropy of equal chances."""

@@ -133,7 +133,7 @@ class SACLearner(PackedLearner):
     def calibrate(self, stored: Transitions) -> None:
         """Set the reward scales and the critics' first outputs from the warm-up's transitions."""
         net = self.net
-        self.set_scales(stored.reward, self._fresh(len(stored.reward)))
+        self.set_scales(stored.reward, self._fresh(len(stored.reward)).to(stored.reward.device))
         # Where episodes end for good the value is smaller; as a starting point any constant is unbiased.
         if not bool(stored.terminated.any()):
             offset = stored.reward.mean(dim=0).to(self.device) * net.reward_scale / (1.0 - self.config.gamma)
@@ -150,33 +150,54 @@ class SACLearner(PackedLearner):
         Raises:
             TrainingError: a loss is not finite.
         """
-        totals = torch.zeros(4)
+        resident = self.training.device is not None
+        totals = torch.zeros(4, device=self.device)
         with torch.no_grad():
             for _ in range(updates):
-                totals += self._update(replay.sample(self.training.batch_size, self.generator))
+                rows = replay.rows(self.training.batch_size, self.generator)
+                totals += self._update_in_place(rows) if resident else self._update(self._transitions(rows))
         return self._losses(totals, updates)
 
     def update_from_batches(self, rows: np.ndarray[Any, Any]) -> dict[str, float]:
         """Take a gradient step for each batch of stored rows [updates, batch_size, width]; see :class:`Transitions`."""
-        widths, totals = self._widths, torch.zeros(4)
+        totals = torch.zeros(4, device=self.device)
         with torch.no_grad():
             for batch in torch.from_numpy(np.array(rows)):
-                totals += self._update(Transitions(*torch.split(batch, widths, dim=1)))
+                totals += self._update(self._transitions(batch))
         return self._losses(totals, len(rows))
 
     def _update(self, rows: Transitions) -> Tensor:
         batch = self._read(rows)
-        noise = self._noise(batch)
+        noise = self._noise(batch["action"])
         if not self._alone:
             # Every learner draws the same numbers for the whole batch, and works on its own rows.
             batch = {name: self.own(value).to(self.device) for name, value in batch.items()}
             noise = noise[:, self.rank :: self.world].to(self.device)
+        self.updates += 1
+        return self._advance(batch, noise)
+
+    def _update_in_place(self, rows: Tensor) -> Tensor:
+        """The same where everything is on one device: what is random is drawn first, the rest is one captured piece."""
+        transitions = self._transitions(rows)
+        fresh = self._fresh(self._n_fresh(transitions)).to(self.device)
+        update = self.captured(self._update_with, under=self._moves())
+        self.updates += 1
+        return update(rows, self._noise(transitions.action), fresh)
+
+    def _update_with(self, rows: Tensor, noise: Tensor, fresh: Tensor) -> Tensor:
+        return self._advance(self._fields(self._transitions(rows), fresh), noise)
+
+    def _transitions(self, rows: Tensor) -> Transitions:
+        """The fields of stored rows [n, width]."""
+        return Transitions(*torch.split(rows, self._widths, dim=1))
+
+    def _advance(self, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """Take the step that a batch asks for; returns its losses [4]."""
         parts = self._step(batch, noise)
         self.share()
         self.optimizer.advance()
         self._flat_target.value.lerp_(self._online, self.training.sac.tau)
-        self.updates += 1
-        return parts.cpu()
+        return parts
 
     def _losses(self, totals: Tensor, updates: int) -> dict[str, float]:
         names = ("critic_loss", "actor_loss", "temperature_loss", "entropy")
@@ -293,24 +314,32 @@ class SACLearner(PackedLearner):
         """Minus the dimensions of the box, as Haarnoja et al. have it."""
         return -float(n_actions)
 
-    def _noise(self, batch: dict[str, Tensor]) -> Tensor:
-        return torch.randn(2, *batch["action"].shape, generator=self.generator)
+    def _noise(self, action: Tensor) -> Tensor:
+        """What a step draws from, for actions [n, n_actions] afterwards and now [2, n, n_actions]."""
+        return torch.randn(2, *action.shape, generator=self.generator, device=self.generator.device)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
         """RLlib's hook: the summed loss of a batch as :meth:`losses` takes it."""
-        return self.losses(batch, self._noise(batch))[:3].sum()
+        return self.losses(batch, self._noise(batch["action"]))[:3].sum()
 
     def _read(self, rows: Transitions) -> dict[str, Tensor]:
+        """The fields of a batch, see :meth:`_fields`, with fresh preferences."""
+        return self._fields(rows, self._fresh(self._n_fresh(rows)))
+
+    def _n_fresh(self, rows: Transitions) -> int:
+        """Rows that are given a fresh preference."""
+        return int(len(rows.preference) * self.training.sac.relabel) if rows.preference.shape[1] > 1 else 0
+
+    def _fields(self, rows: Transitions, fresh: Tensor) -> dict[str, Tensor]:
         """Scaled vector rewards, under the stored preferences, or fresh ones for the first rows (drawn i.i.d.)."""
         preference = rows.preference
-        fresh = int(len(preference) * self.training.sac.relabel)
-        if fresh and preference.shape[1] > 1:
-            preference = torch.cat((self._fresh(fresh), preference[fresh:]))
+        if len(fresh):
+            preference = torch.cat((fresh, preference[len(fresh) :]))
         found = {
             "observation": rows.observation,
             "action": rows.action,
             "preference": preference,
-            "reward": rows.reward * self.net.reward_scale.cpu(),
+            "reward": rows.reward * self.net.reward_scale.to(rows.reward.device),
             "terminated": rows.terminated.squeeze(1),
             "next_observation": rows.next_observation,
         }
@@ -319,6 +348,8 @@ class SACLearner(PackedLearner):
         return found
 
     def _fresh(self, n: int) -> Tensor:
+        if n == 0:
+            return torch.zeros(0, len(self._anchors[0]))
         return torch.from_numpy(sample_preferences(n, self._anchors, self._rng, self._focus)).float()
 
     def focus(self) -> Focus | None:

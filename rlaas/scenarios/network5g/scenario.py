@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import InvalidInputError, check_choice
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.objectives import Mode, Preference, Rule
 from rlaas.scenarios.base import EvaluationProtocol, Scenario, Target, VectorScenarioEnv
 from rlaas.scenarios.checks import available_bytes, check_environment, check_num_envs
@@ -37,6 +37,7 @@ from rlaas.scenarios.network5g.options import (
 from rlaas.scenarios.network5g.reference import LOADS, Reference, reference
 from rlaas.scenarios.network5g.rendering import draw_network
 from rlaas.scenarios.reports import Report, Section
+from rlaas.scenarios.tensors import TensorEnv
 from rlaas.scenarios.tuned import tuned_baselines
 
 __all__ = ["Network5G"]
@@ -296,6 +297,23 @@ class Network5G(Scenario):
             raise InvalidInputError(
                 f"num_envs = {number} needs more memory than there is; take fewer", field="num_envs"
             ) from problem
+
+    def tensor_env(self, num_envs: int, *, device: str, seed: int | Sequence[int] = 0) -> TensorEnv:
+        """``num_envs`` networks of the torch twin in float32; unchecked actions: settings are clipped.
+
+        Raises:
+            ConfigurationError: central control, recorded delays or slots, which the twin lacks; or no such device.
+            InvalidInputError: no environment, or seeds that are none.
+        """
+        from rlaas.scenarios.network5g.twin import TorchNetwork5G
+
+        if self.options["control"] == "central":
+            raise ConfigurationError(
+                "device: networks of tensors are controlled by cell; load the scenario with control=cell, or leave "
+                "device out",
+                field="device",
+            )
+        return TorchNetwork5G.in_float32(self._network, check_num_envs(num_envs), device=device, seed=seed)
 
     def objective_values(
         self, numerators: NDArray[np.floating[Any]], denominators: NDArray[np.floating[Any]]

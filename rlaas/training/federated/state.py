@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from rlaas.training.conditioning import RunningMoments
 from rlaas.training.federated.fixed_point import from_wide, to_wide
@@ -160,7 +160,7 @@ class FixedMoments(RunningMoments):
         super().__init__(len(mean))
         self.set_state({"count": 2.0, "mean": mean, "squares": 2.0 * deviation**2})
 
-    def update(self, rows: NDArray[np.floating[Any]]) -> None:
+    def update(self, rows: NDArray[np.floating[Any]] | Tensor) -> None:
         """Nothing."""
 
 

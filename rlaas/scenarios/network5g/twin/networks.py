@@ -101,6 +101,23 @@ class TorchNetwork5G:
         self._everybody = ~self._nobody
         self._seed(seed)
 
+    @classmethod
+    def in_float32(
+        cls, network: Network, environments: int, *, device: str, seed: int | Sequence[int] | None
+    ) -> TorchNetwork5G:
+        """Networks for training: half the memory, and settings out of bounds are clipped instead of refused."""
+        return cls(network, environments, device=device, dtype=torch.float32, seed=seed, checked=False)
+
+    @property
+    def rows_per_env(self) -> int:
+        """Cells of a network."""
+        return self.cells
+
+    @property
+    def over(self) -> bool:
+        """The last step ended the episodes; the next one begins new ones."""
+        return self._s.over
+
     def _seed(self, seed: int | Sequence[int] | None) -> None:
         keys = [int(environment_key(s)) for s in seed_list(seed, self.environments)]
         self._s.key = torch.tensor(np.array(keys, dtype=np.uint64).view(np.int64), device=self.device)
