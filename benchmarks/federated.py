@@ -27,11 +27,12 @@ from benchmarks.harness import Row, interleaved_rates, parse_arguments, report
 from rlaas.bundles import load_bundle
 from rlaas.objectives import Preference, normalise
 from rlaas.scenarios import Scenario, evaluate, load
-from rlaas.training import PolicyController, TrainingConfig, spread_preferences, train
+from rlaas.training import PolicyController, TrainingConfig, load_config, spread_preferences, train
 from rlaas.training.federated import FederationConfig, federate
 from rlaas.training.federated.fixed_point import bits_for, to_grid
 from rlaas.training.federated.masking import MaskingSite, unmask
 
+CONFIGS = Path(__file__).parent.parent / "configs" / "training"
 LOADS = {"north": "low", "centre": "mid", "south": "high"}
 EVALUATION_SEEDS = (601, 602, 603)
 """No training uses them."""
@@ -51,8 +52,8 @@ def utility(bundle: Path, scenario: Scenario, preferences: list[Preference], ste
 def train_all(seed: int, rounds: int, decisions: int, folder: Path) -> dict[str, Path]:
     """Bundles of the federated policy (``federated``) and of each site's own (by its name)."""
     common: dict[str, Any] = {
-        **load("network5g").training_defaults,
-        "scenario": "network5g",
+        **load_config(CONFIGS / "network5g-sac.yaml").model_dump(exclude_unset=True),
+        "evaluation_seeds": (),
         "algorithm": "sac",
         "seed": seed,
         "num_envs": 16,

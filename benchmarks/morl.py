@@ -28,7 +28,7 @@ from rlaas.bundles import load_bundle
 from rlaas.objectives import Preference
 from rlaas.optimization import front_hypervolume
 from rlaas.scenarios import Controller, Scenario, evaluate, load
-from rlaas.training import PolicyController, TrainingConfig, train
+from rlaas.training import PolicyController, TrainingConfig, load_config, train
 
 SEEDS = (501, 502, 503, 504, 505)
 """Evaluation seeds; neither learner trains on them."""
@@ -43,6 +43,9 @@ class FromAgent(Controller):
     def act(self, observation: NDArray[Any]) -> NDArray[Any]:
         """One action per row; the agent takes rows one by one."""
         return np.stack([np.asarray(self._agent.eval(row, self._weights)) for row in observation])
+
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "training"
 
 
 def preferences(scenario: Scenario, count: int) -> list[Preference]:
@@ -73,8 +76,9 @@ def theirs(name: str, environment: str, steps: int) -> tuple[Any, float]:
 
 def ours(scenario: str, steps: int, rows_per_env: int) -> tuple[Any, float]:
     """Our trained policy and its environment steps per second; a step of a network is one decision of every cell."""
-    problem = load(scenario)
-    defaults = dict(problem.training_defaults)
+    # The learner for few decisions, as the rivals' are.
+    file = "network5g-sac.yaml" if scenario == "network5g" else "recsys-ppo.yaml"
+    defaults = load_config(CONFIGS / file).model_dump(exclude_unset=True) | {"evaluation_seeds": ()}
     defaults.update(scenario=scenario, steps=steps * rows_per_env, seed=1, num_envs=16)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

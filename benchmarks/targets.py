@@ -38,7 +38,7 @@ from rlaas.scenarios import Evaluation, Scenario, load
 from rlaas.training import PolicyController, TrainingConfig, load_config
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "training"
-SHIPPED = {"network5g": "network5g-sac.yaml", "recsys": "recsys-ppo.yaml"}
+SHIPPED = {"network5g": ("network5g-ppo.yaml", "network5g-sac.yaml"), "recsys": ("recsys-ppo.yaml",)}
 REGIMES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "network5g": {name: {"load": name} for name in ("low", "mid", "high")},
     "recsys": {"demonstration": {}},
@@ -49,6 +49,7 @@ OPPONENTS = {"network5g": ("tuned_static", "tuned_reactive"), "recsys": ("tuned_
 def options(parser: argparse.ArgumentParser) -> None:
     """What this benchmark asks for beside the common options."""
     parser.add_argument("--scenario", choices=sorted(SHIPPED), help="only this one")
+    parser.add_argument("--config", action="append", help="only this file's trainings; may be repeated")
     parser.add_argument("--regime", action="append", help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, action="append", help="only this training seed; may be repeated")
     parser.add_argument("--cache", type=Path, help="folder in which results are kept")
@@ -59,7 +60,9 @@ def preference_of(scenario: Scenario) -> Preference:
     return scenario.modes[scenario.primary_mode].preference
 
 
-def judged(cache: Cache, name: str, regime: str, seeds: Sequence[int], *, quick: bool) -> Findings:
+def judged(
+    cache: Cache, name: str, regime: str, seeds: Sequence[int], files: Sequence[str], *, quick: bool
+) -> Findings:
     """All columns of one regime."""
     changes = REGIMES[name][regime]
     scenario = load(name, **changes)
@@ -73,8 +76,8 @@ def judged(cache: Cache, name: str, regime: str, seeds: Sequence[int], *, quick:
 
         return _evaluation(scenario, worlds, cache.result(f"{name}-{regime}-{baseline}", common, work))
 
-    def ours(seed: int) -> Evaluation:
-        config = load_config(CONFIGS / SHIPPED[name])
+    def ours(file: str, seed: int) -> Evaluation:
+        config = load_config(CONFIGS / file)
         document = config.model_dump(exclude_unset=True) | {"seed": seed, "options": {**config.options, **changes}}
         # The policy is judged here: the front that a training ends with is not.
         document |= {"evaluation_seeds": ()} | ({"steps": 8_000} if quick else {})
@@ -87,11 +90,11 @@ def judged(cache: Cache, name: str, regime: str, seeds: Sequence[int], *, quick:
             return {**found, "train_seconds": run.metrics["seconds"]}
 
         settings = {**common, "config": config.model_dump(mode="json"), **trainer()}
-        return _evaluation(scenario, worlds, cache.result(f"{name}-{regime}-ours-{seed}", settings, work))
+        return _evaluation(scenario, worlds, cache.result(f"{name}-{regime}-{file}-{seed}", settings, work))
 
     default = fixed(scenario.default_baseline)
     columns = {opponent: [fixed(opponent)] for opponent in OPPONENTS[name]}
-    columns["ours"] = [ours(seed) for seed in seeds]
+    columns |= {file: [ours(file, seed) for seed in seeds] for file in files}
     verdicts = {column: judge_targets(scenario, default, found) for column, found in columns.items()}
     columns = {scenario.default_baseline: [default], **columns}
     values = {column: _pooled(scenario, evaluations) for column, evaluations in columns.items()}
@@ -99,9 +102,10 @@ def judged(cache: Cache, name: str, regime: str, seeds: Sequence[int], *, quick:
     for k, objective in enumerate(scenario.objectives):
         better = "higher" if objective.direction == "maximize" else "lower"
         unit = objective.unit or ("share" if better == "higher" else "default's")
-        for opponent in (scenario.default_baseline, *OPPONENTS[name]):
-            what = f"{name} {regime}: {objective.name}"
-            found.rows.append(Row(what, unit, values["ours"][k], opponent, values[opponent][k], better=better))
+        for file in files:
+            for opponent in (scenario.default_baseline, *OPPONENTS[name]):
+                what = f"{name} {regime}, {file}: {objective.name}"
+                found.rows.append(Row(what, unit, values[file][k], opponent, values[opponent][k], better=better))
     for column, verdict in verdicts.items():
         rows = ", ".join(
             f"{row.objective} {row.value:+.3f} (bound {row.bound:+.3f}, target {row.target}, "
@@ -145,7 +149,8 @@ def main() -> None:
             for regime in REGIMES[name]:
                 if arguments.regime and regime not in arguments.regime:
                     continue
-                found = judged(cache, name, regime, seeds, quick=arguments.quick)
+                files = [file for file in SHIPPED[name] if file in (arguments.config or SHIPPED[name])]
+                found = judged(cache, name, regime, seeds, files, quick=arguments.quick)
                 total.rows += found.rows
                 total.notes += found.notes
     report("targets", total.rows, arguments.json, total.notes)

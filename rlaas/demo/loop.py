@@ -172,9 +172,9 @@ class Loop:
 
     def _train(self, advance: Callable[[int, int], None]) -> TrainingRun:
         fields: dict[str, Any] = {
+            "algorithm": self.scenario.algorithm,
             **self.scenario.training_defaults,
             "scenario": self.options.scenario,
-            "algorithm": self.scenario.algorithm,
             "seed": self.options.seed,
         }
         if self.options.steps is not None:

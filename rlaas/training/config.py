@@ -122,6 +122,8 @@ class TrainingConfig(_Document):
         constraints: bounds kept by Lagrange multipliers.
         centralised_critic: critics also see the mean observation of all decision makers of their environment.
         preference_hold: steps after which a running environment gets a fresh preference.
+        start: constant baseline of the scenario about which an untrained policy of a box acts; None for its default,
+            where that is one.
         warm_start: folder of an offline fit, a checkpoint or a bundle: the networks and the normaliser to begin with.
         evaluation_seeds: seeds the finished policy is evaluated on; empty skips the front.
         evaluation_preferences: number of preferences evaluated: modes first, then points spread over the simplex.
@@ -159,6 +161,7 @@ class TrainingConfig(_Document):
     preference_hold: int = Field(default=100, ge=1)
     sac: SACSettings = Field(default_factory=SACSettings)
     ppo: PPOSettings = Field(default_factory=PPOSettings)
+    start: str | None = None
     warm_start: str | None = None
     evaluation_seeds: tuple[int, ...] = ()
     evaluation_preferences: int = Field(default=8, ge=1)

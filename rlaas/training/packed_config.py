@@ -9,13 +9,13 @@ from gymnasium import spaces
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rlaas.scenarios import ConstantController, Scenario
+from rlaas.scenarios import Scenario
 from rlaas.training import config as training_config
 from rlaas.training.actions import ActionSpec
 from rlaas.training.packed_learner import PackedLearner
 from rlaas.training.packed_module import PackedModule
 from rlaas.training.packed_runner import PackedRunner
-from rlaas.training.problems import check_problem, problem_of
+from rlaas.training.problems import check_problem, constant_of, problem_of
 from rlaas.training.tensor_runner import TensorRunner
 
 __all__ = ["PackedConfig"]
@@ -108,22 +108,19 @@ class PackedConfig(AlgorithmConfig):
             "models_returns": several and training.preference_sampling == "hypervolume",
             "hidden": training.hidden,
             "activation": self.activation,
-            "first_action": first_action(scenario),
+            "first_action": first_action(scenario, training.start),
         }
 
 
-def first_action(scenario: Scenario) -> list[float] | None:
-    """The scenario's default configuration in the normalised box [n_actions], or None where it has no such thing.
+def first_action(scenario: Scenario, start: str | None = None) -> list[float] | None:
+    """A constant baseline, by default the default one, in the normalised box [n_actions]; None where there is none.
 
     A policy that starts where operators already are has only improvements to learn; one that starts in the middle of
     the box first has to find the way back.
     """
     action = scenario.single_action_space
-    baseline = scenario.baselines.get(scenario.default_baseline)
-    if baseline is None or not isinstance(action, spaces.Box):
-        return None
-    controller = baseline.make()
-    if not isinstance(controller, ConstantController):
+    controller = constant_of(scenario, start or scenario.default_baseline)
+    if controller is None or not isinstance(action, spaces.Box):
         return None
     share = 2.0 * (controller.action - action.low) / (action.high - action.low) - 1.0
     return [float(value) for value in share]

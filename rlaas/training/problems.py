@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.objectives import Objective
-from rlaas.scenarios import Scenario, VectorScenarioEnv, load
+from rlaas.scenarios import ConstantController, Scenario, VectorScenarioEnv, load
 from rlaas.training.actions import ActionSpec
 from rlaas.training.config import Algorithm, TrainingConfig
 
-__all__ = ["GymnasiumScenario", "algorithm_of", "check_problem", "problem_of"]
+__all__ = ["GymnasiumScenario", "algorithm_of", "check_problem", "constant_of", "problem_of"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -74,11 +74,26 @@ def check_problem(config: TrainingConfig, algorithm: Algorithm, scenario: Scenar
         )
     if config.device is not None:
         _check_device(config, scenario)
+    if config.start is not None:
+        check_choice(config.start, scenario.baselines, field="start")
+        if actions.sizes or constant_of(scenario, config.start) is None:
+            raise ConfigurationError(
+                f"start {config.start!r} is no constant setting that a policy of {scenario.name!r} could begin at; "
+                "leave start out",
+                field="start",
+            )
     _check_evaluation(config, scenario)
     for index, constraint in enumerate(config.constraints):
         check_choice(constraint.part, scenario.part_names, field=f"constraints.{index}.part")
     if algorithm == "ppo":
         _check_rollout(config, scenario)
+
+
+def constant_of(scenario: Scenario, baseline: str) -> ConstantController | None:
+    """The baseline's controller where that always does the same, else None."""
+    found = scenario.baselines.get(baseline)
+    controller = None if found is None else found.make()
+    return controller if isinstance(controller, ConstantController) else None
 
 
 def _check_device(config: TrainingConfig, scenario: Scenario) -> None:

@@ -1,20 +1,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
+import torch
 
 from rlaas.errors import ConfigurationError
 from rlaas.training import TrainingConfig, load_config
+from rlaas.training.ppo import PPOConfig
+from rlaas.training.problems import algorithm_of, problem_of
+from rlaas.training.sac import SACConfig
 
 
 def test_shipped_configurations_load(repository: Path) -> None:
     files = sorted((repository / "configs" / "training").glob("*.yaml"))
-    assert [f.name for f in files] == ["deep-sea-treasure.yaml", "network5g-sac.yaml", "recsys-ppo.yaml"]
+    problems = {
+        "deep-sea-treasure.yaml": ("ppo", "mo_gymnasium:deep-sea-treasure-v0"),
+        "network5g-ppo.yaml": ("ppo", "network5g"),
+        "network5g-sac.yaml": ("sac", "network5g"),
+        "recsys-ppo.yaml": ("ppo", "recsys"),
+    }
+    assert [f.name for f in files] == list(problems)
     loaded = [load_config(f) for f in files]
-    assert [c.algorithm for c in loaded] == ["ppo", "sac", "ppo"]
-    assert [c.problem_name for c in loaded] == ["mo_gymnasium:deep-sea-treasure-v0", "network5g", "recsys"]
+    assert [(c.algorithm, c.problem_name) for c in loaded] == list(problems.values())
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "ppo"])
+def test_an_untrained_policy_acts_as_the_baseline_it_starts_at(algorithm: Literal["sac", "ppo"]) -> None:
+    config = TrainingConfig(scenario="network5g", start="tuned_static", ppo={"minibatch": 64})
+    scenario = problem_of(config)
+    kind = {"sac": SACConfig, "ppo": PPOConfig}[algorithm]
+    policy = kind.of(config).build_module().policy
+    action = scenario.single_action_space
+    wanted = 2 * (scenario.baselines["tuned_static"].make().action - action.low) / (action.high - action.low) - 1
+    with torch.no_grad():
+        heads = policy(torch.zeros(5, policy.n_features), torch.full((5, 4), 0.25))
+    # At the very ends of the box the tanh passes no gradient: it begins a little inside.
+    np.testing.assert_allclose(torch.tanh(heads["mean"]), np.tile(wanted.clip(-0.9, 0.9), (5, 1)), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"start": "tunde_static"}, "unknown start 'tunde_static'"),
+        ({"start": "tuned_reactive"}, "start 'tuned_reactive' is no constant setting"),
+        ({"scenario": "recsys", "start": "tuned_static", "algorithm": "ppo"}, "start 'tuned_static' is no constant"),
+    ],
+)
+def test_a_start_that_is_no_setting_is_refused(change: dict[str, Any], complaint: str) -> None:
+    config = TrainingConfig(**{"scenario": "network5g", "algorithm": "sac", **change})
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        algorithm_of(config, problem_of(config))
+    assert caught.value.field == "start"
 
 
 @pytest.mark.parametrize(
