@@ -167,7 +167,7 @@ def _finite(seconds: list[float]) -> float:
 
 def environment_rows(quick: bool) -> list[Row]:
     rows = []
-    for name in ("network5g-sac", "recsys-ppo"):
+    for name in ("network5g-ppo", "network5g-sac", "recsys-ppo"):
         config = load_config(CONFIGS / f"{name}.yaml")
         algorithm = config.algorithm
         assert algorithm is not None

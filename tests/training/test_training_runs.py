@@ -247,7 +247,7 @@ def test_rllib_refuses_what_cannot_be_shared_out() -> None:
         config.validate()
 
 
-@pytest.mark.parametrize("name", ["network5g-sac", "recsys-ppo"])
+@pytest.mark.parametrize("name", ["network5g-ppo", "network5g-sac", "recsys-ppo"])
 def test_shipped_scenarios_train(name: str, local_ray: None, repository: Path, tmp_path: Path) -> None:
     from rlaas.training import load_config
     from rlaas.training.problems import problem_of
