@@ -88,7 +88,10 @@ class FlatAdam(torch.optim.Adam):
                     state["step"] = torch.zeros((), device=value.device)
                     state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(value), torch.zeros_like(value)
                 state["step"] += 1
-                torch.ops.aten._fused_adam_(
+                # Named: of both it would try the one for numbers first, and fetch a tensor's value for it.
+                adam = torch.ops.aten._fused_adam_
+                step = adam.tensor_lr if isinstance(group["lr"], Tensor) else adam.default
+                step(
                     [value],
                     [value.grad],
                     [state["exp_avg"]],

@@ -27,6 +27,7 @@ class Captured:
     def __init__(self, work: Callable[..., Tensor], device: torch.device) -> None:
         self._work, self._cuda = work, device.type == "cuda"
         self._calls = 0
+        self._stream: torch.cuda.Stream | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []
         self._output = torch.empty(0)
@@ -51,7 +52,9 @@ class Captured:
 
     def _aside(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Call ``work`` on a stream of its own, as CUDA wants it before a capture."""
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        here, aside = torch.cuda.current_stream(), self._stream
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             output = self._work(*inputs)

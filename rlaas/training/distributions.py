@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -95,8 +96,9 @@ def places(choices: Tensor, sizes: Sequence[int]) -> Tensor:
     """Where the chosen logits stand [..., n_components], for choices [..., n_components] int64."""
     if len(sizes) == 1:
         return choices
-    starts = torch.tensor([0, *sizes[:-1]], device=choices.device).cumsum(0)
-    return choices + starts
+    # Numbers, not a tensor of them: on a GPU that would be a copy from the host.
+    starts = accumulate((0, *sizes[:-1]))
+    return torch.stack([choices[..., i] + start for i, start in enumerate(starts)], dim=-1)
 
 
 def choice_log_prob(log_probs: Tensor, choices: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -73,6 +74,8 @@ def export_bundle(
     Raises:
         BundleError: what was written does not reproduce the network.
     """
+    if policy.normaliser.mean.device.type != "cpu":
+        policy = copy.deepcopy(policy).cpu()
     weights = {name: value.detach().numpy().astype(np.float32) for name, value in policy.state_dict().items()}
     rng = np.random.default_rng(0)
     spread = rng.standard_normal((GOLDEN_ROWS, policy.n_seen))

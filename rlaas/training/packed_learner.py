@@ -59,6 +59,11 @@ class PackedLearner(TorchLearner):
     def build(self) -> None:
         """Build RLlib's parts; learners that work together begin with the first one's parameters."""
         super().build()
+        wanted = self.training.device
+        if wanted is not None and self.device.type != wanted:
+            raise TrainingError(
+                f"device {wanted}: Ray has given this process no GPU; its actor has to reserve one", field="device"
+            )
         if self.config.num_learners > 1:
             self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
             for value in (*self.net.parameters(), *self.net.buffers()):

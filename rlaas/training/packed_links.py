@@ -1,8 +1,8 @@
 """The ways between an algorithm and its learners and runners, in this process or in others.
 
-With a learner in this process nothing is sent: its module is the algorithm's. Learners elsewhere (or on a GPU) are
-followed by a copy. Runners in actors are sent the policy with each order, so one that has died or come back needs no
-state of its own.
+With a learner in this process nothing is sent: its module is the algorithm's. Learners elsewhere are followed by a
+copy, as is one on a GPU beside runners on the CPU. Runners in actors are sent the policy with each order, so one that
+has died or come back needs no state of its own.
 """
 
 from __future__ import annotations

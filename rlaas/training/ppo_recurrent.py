@@ -84,7 +84,7 @@ class RecurrentPPOLearner(PPOLearner):
         mask = rollout.observation[:-1, :, net.policy.n_seen :] if net.policy.masked else None
         together = max(1, settings.minibatch // steps)
         together = min(together, rows - rows % self.world)
-        totals, count = torch.zeros(3), 0
+        totals, count = torch.zeros(3, device=keep.device), 0
         for _ in range(settings.epochs):
             order = torch.randperm(rows, generator=self.generator).to(keep.device)
             for start in range(0, rows - together + 1, together):

@@ -150,12 +150,16 @@ class SACLearner(PackedLearner):
         Raises:
             TrainingError: a loss is not finite.
         """
-        resident = self.training.device is not None
-        totals = torch.zeros(4, device=self.device)
+        batch_size, totals = self.training.batch_size, torch.zeros(4, device=self.device)
         with torch.no_grad():
-            for _ in range(updates):
-                rows = replay.rows(self.training.batch_size, self.generator)
-                totals += self._update_in_place(rows) if resident else self._update(self._transitions(rows))
+            if self.training.device is None:
+                for _ in range(updates):
+                    totals += self._update(self._transitions(replay.rows(batch_size, self.generator)))
+            else:
+                # A copy from the host waits for all that was launched before it: one brings every preference.
+                drawn = [self._fresh(self._n_fresh(batch_size)) for _ in range(updates)]
+                for fresh in torch.stack(drawn).to(self.device):
+                    totals += self._update_in_place(replay.rows(batch_size, self.generator), fresh)
         return self._losses(totals, updates)
 
     def update_from_batches(self, rows: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -176,13 +180,11 @@ class SACLearner(PackedLearner):
         self.updates += 1
         return self._advance(batch, noise)
 
-    def _update_in_place(self, rows: Tensor) -> Tensor:
+    def _update_in_place(self, rows: Tensor, fresh: Tensor) -> Tensor:
         """The same where everything is on one device: what is random is drawn first, the rest is one captured piece."""
-        transitions = self._transitions(rows)
-        fresh = self._fresh(self._n_fresh(transitions)).to(self.device)
-        update = self.captured(self._update_with, under=self._moves())
         self.updates += 1
-        return update(rows, self._noise(transitions.action), fresh)
+        update = self.captured(self._update_with, under=self._moves())
+        return update(rows, self._noise(self._transitions(rows).action), fresh)
 
     def _update_with(self, rows: Tensor, noise: Tensor, fresh: Tensor) -> Tensor:
         return self._advance(self._fields(self._transitions(rows), fresh), noise)
@@ -324,11 +326,11 @@ class SACLearner(PackedLearner):
 
     def _read(self, rows: Transitions) -> dict[str, Tensor]:
         """The fields of a batch, see :meth:`_fields`, with fresh preferences."""
-        return self._fields(rows, self._fresh(self._n_fresh(rows)))
+        return self._fields(rows, self._fresh(self._n_fresh(len(rows.preference))))
 
-    def _n_fresh(self, rows: Transitions) -> int:
-        """Rows that are given a fresh preference."""
-        return int(len(rows.preference) * self.training.sac.relabel) if rows.preference.shape[1] > 1 else 0
+    def _n_fresh(self, n: int) -> int:
+        """How many of a batch of ``n`` are given a fresh preference."""
+        return int(n * self.training.sac.relabel) if self.net.n_objectives > 1 else 0
 
     def _fields(self, rows: Transitions, fresh: Tensor) -> dict[str, Tensor]:
         """Scaled vector rewards, under the stored preferences, or fresh ones for the first rows (drawn i.i.d.)."""

@@ -1,8 +1,8 @@
 """The runner of a training that stays on one device: its environments are tensors, and so is all that it makes of them.
 
 The environments run in lockstep (:class:`~rlaas.scenarios.TensorEnv`), so the host knows without asking when episodes
-end. Nothing is asked of the device while a rollout is taken, and its work is queued without a wait; only the sums of an
-iteration are fetched, once.
+end. Nothing is asked of the device while a rollout is taken, and its work is queued without a wait; only the sums of a
+rollout are fetched behind it. The time that the environments take is therefore that of queueing their work.
 """
 
 from __future__ import annotations
@@ -160,14 +160,22 @@ class TensorRunner(Runner):
 
     def _each_row(self, flags: list[bool]) -> Tensor:
         """A flag for each step as one for each row of it [steps, rows]."""
-        return torch.tensor(flags, device=self.device)[:, None].expand(-1, self.rows)
+        found = torch.zeros(len(flags), self.rows, dtype=torch.bool, device=self.device)
+        for step, flag in enumerate(flags):
+            if flag:
+                found[step] = True
+        return found
 
     def _renew(self) -> None:
         self._preference, self._held = self._drawn(), 0
 
     def _drawn(self) -> Tensor:
         """A fresh preference for each environment."""
-        return torch.from_numpy(self.fresh_preferences(self.rows // self.rows_per_env)).to(self.device)
+        drawn = torch.from_numpy(self.fresh_preferences(self.rows // self.rows_per_env))
+        if self.device.type == "cuda":
+            # From memory that cannot be moved away the copy waits for nothing.
+            drawn = drawn.pin_memory()
+        return drawn.to(self.device, non_blocking=True)
 
     def stop(self) -> None:
         """There is nothing to close."""

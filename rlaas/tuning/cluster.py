@@ -65,7 +65,10 @@ def search_ray(config: TuningConfig) -> Iterator[None]:
 
 def trial_room(config: TuningConfig) -> list[dict[str, float]]:
     """What each process of a trial reserves, by Ray's names: the trial's own first, then its runners and learners."""
-    return [{"CPU": config.cpus_per_trial}, *process_resources(config.training)]
+    own = {"CPU": config.cpus_per_trial}
+    if config.training.device == "cuda":
+        own["GPU"] = 1.0
+    return [own, *process_resources(config.training)]
 
 
 def _local_cpus(config: TuningConfig) -> int:
@@ -99,9 +102,9 @@ def check_room(config: TuningConfig) -> None:
         needed, there = _together(room, name), _together(nodes, name)
         if needed > there:
             raise ConfigurationError(
-                f"a trial with num_env_runners {training.num_env_runners}, num_learners {training.num_learners} and "
-                f"num_gpus_per_learner {training.num_gpus_per_learner:g} reserves {needed:g} {name}s, and {whole} has "
-                f"{there:g}; lower them",
+                f"a trial with num_env_runners {training.num_env_runners}, num_learners {training.num_learners}, "
+                f"num_gpus_per_learner {training.num_gpus_per_learner:g} and device {training.device} reserves "
+                f"{needed:g} {name}s, and {whole} has {there:g}; lower them",
                 field="training.num_env_runners" if training.num_env_runners else "training.num_learners",
             )
 

@@ -48,6 +48,7 @@ FIXED = frozenset(
         "num_env_runners",
         "num_learners",
         "num_gpus_per_learner",
+        "device",
         "evaluation_seeds",
         "evaluation_preferences",
         "evaluation_steps",

@@ -140,7 +140,7 @@ def test_a_step_of_sac_has_the_gradients_of_its_losses(problem: str, head_start:
     batch = learner._read(algo.replay.sample(256, learner.generator))
     # Some errors beyond Huber's bound.
     batch["reward"] = batch["reward"] * 6.0
-    noise = learner._noise(batch)
+    noise = learner._noise(batch["action"])
     flats = (learner._flat_actor.value, learner._flat_others.value)
     for flat in flats:
         flat.grad.zero_()

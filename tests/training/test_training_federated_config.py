@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federated_kit import federation
+from federated_kit import PPO, federation
 from pydantic import ValidationError
 
 from rlaas.errors import ConfigurationError
@@ -31,6 +31,7 @@ PRIVATE: dict[str, Any] = {"share": "policy", "normaliser": "fixed", "privacy": 
         ({"observation_ranges": {"share": (1.0, 0.0)}}, "observation_ranges.share: the first number must be below"),
         ({"method": "fedsgd"}, "'fedavg' or 'fedprox'"),
         ({"colour": "red"}, "Extra inputs are not permitted"),
+        ({"training": PPO | {"device": "cpu"}}, "training.device: a federation's sites train on CPUs"),
         (PRIVATE | {"secure": None}, "privacy: needs secure aggregation"),
         (PRIVATE | {"share": "all"}, "share: must be policy with privacy"),
         (PRIVATE | {"normaliser": "shared"}, "normaliser: must be fixed with privacy"),

@@ -185,7 +185,7 @@ def test_a_centralised_critic_sees_its_environments_mean(values: dict[str, Any],
             learner._step(batch)
     else:
         batch = learner._read(algo.replay.sample(128, learner.generator))
-        noise, flats = learner._noise(batch), (learner._flat_actor, learner._flat_others)
+        noise, flats = learner._noise(batch["action"]), (learner._flat_actor, learner._flat_others)
         assert batch["context"].shape == (128, 2)
         for flat in flats:
             flat.value.grad.zero_()

@@ -128,9 +128,9 @@ def test_more_cpus_than_the_machine_has_are_refused_before_anything_starts(tmp_p
 
     with pytest.raises(ConfigurationError, match="cpus_per_trial 512 exceeds the"):
         tune(searched(cpus_per_trial=512), output=tmp_path / "search")
-    with pytest.raises(ConfigurationError, match=r"num_env_runners 511, num_learners 0 .* reserves 512 CPUs, and"):
+    with pytest.raises(ConfigurationError, match=r"num_env_runners 511, num_learners 0, .* reserves 512 CPUs, and"):
         tune(searched(training={"num_env_runners": 511, "num_envs": 511}), output=tmp_path / "search")
-    with pytest.raises(ConfigurationError, match=r"num_learners 2 .* reserves 128 GPUs, and"):
+    with pytest.raises(ConfigurationError, match=r"num_learners 2, .* reserves 128 GPUs, and"):
         tune(searched(training={"num_learners": 2, "num_gpus_per_learner": 64}), output=tmp_path / "search")
     assert not (tmp_path / "search").exists()
 

@@ -142,6 +142,8 @@ class FederationConfig(_Document):
     def _fits(self) -> FederationConfig:
         n = len(self.sites)
         _check_sites(self)
+        if self.training.device is not None:
+            raise _wrong("training.device", "a federation's sites train on CPUs; leave it out")
         if self.secure is not None:
             if n < 2:
                 raise _wrong("secure", "needs two sites at least; set secure: null to average in the clear")
