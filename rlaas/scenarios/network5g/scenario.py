@@ -116,7 +116,7 @@ class Network5G(Scenario):
         "algorithm": "ppo",
         "steps": 3_000_000,
         "num_envs": 64,
-        # From the frozen default the policy finds no way to cells that sleep in turn.
+        # From the frozen default the policy finds no way to some cells that sleep while others carry the load.
         "start": "tuned_static",
         "learning_rate": 0.0005,
         # A backlog is paid for over some twenty steps; a shorter horizon starves the slow slice.
