@@ -89,6 +89,15 @@ class Loop:
                 raise ConfigurationError(
                     f"--traffic-steps must be at least {least}: two pairs of switchback blocks", field="traffic-steps"
                 )
+        fields: dict[str, Any] = {
+            "algorithm": self.scenario.algorithm,
+            **self.scenario.training_defaults,
+            "scenario": options.scenario,
+            "seed": options.seed,
+        }
+        if options.steps is not None:
+            fields["steps"] = options.steps
+        self._training = TrainingConfig(**fields)
         self._front_seeds = seeds_for("front", options.seed, self.protocol.seeds)
         self._table_seeds = seeds_for("table", options.seed, self.protocol.seeds)
         self._work = settings.home / "runs" / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -105,7 +114,7 @@ class Loop:
             with stages.stage("baselines", f"baselines of {scenario.name}") as advance:
                 seeds = (*self._front_seeds, *self._table_seeds)
                 baselines = evaluate_baselines(scenario, seeds, self.protocol, advance)
-            with stages.stage("train", f"train {scenario.algorithm.upper()}, preference-conditioned") as advance:
+            with stages.stage("train", f"train {self._algorithm.upper()}, preference-conditioned") as advance:
                 training = self._train(advance)
             searches: dict[str, SearchResult] = {}
             for tunable in scenario.tunables:
@@ -145,6 +154,7 @@ class Loop:
             protocol=self.protocol,
             baselines={name: e.on_seeds(self._table_seeds) for name, e in baselines.items()},
             training=training,
+            algorithm=self._algorithm,
             searches=searches,
             evaluated=evaluated,
             front=front,
@@ -170,22 +180,17 @@ class Loop:
     def _primary(self) -> Preference:
         return self.scenario.modes[self.scenario.primary_mode].preference
 
+    @property
+    def _algorithm(self) -> str:
+        return self._training.algorithm or self.scenario.algorithm
+
     def _train(self, advance: Callable[[int, int], None]) -> TrainingRun:
-        fields: dict[str, Any] = {
-            "algorithm": self.scenario.algorithm,
-            **self.scenario.training_defaults,
-            "scenario": self.options.scenario,
-            "seed": self.options.seed,
-        }
-        if self.options.steps is not None:
-            fields["steps"] = self.options.steps
-        config = self._training = TrainingConfig(**fields)
 
         def report(done: int, total: int, metrics: Mapping[str, float]) -> None:
             advance(done, total)
             self.stages.note(f"{done:,} steps, reward {metrics.get('reward', float('nan')):.3f}")
 
-        return train(config, output=self._work / "train", progress=report)
+        return train(self._training, output=self._work / "train", progress=report)
 
     def _search(self, tunable: str, advance: Callable[[int, int], None]) -> SearchResult:
         config = OptimizationConfig(

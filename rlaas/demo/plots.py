@@ -121,7 +121,7 @@ def _learning(result: LoopResult) -> Figure:
     left.set_ylim(bottom=max(low, float(rewards.min()) - 0.05))
     left.set_xlabel("decisions")
     left.set_ylabel("weighted normalised reward per step")
-    left.set_title(f"{result.scenario.algorithm.upper()} in the scenario, preferences sampled")
+    left.set_title(f"{result.algorithm.upper()} in the scenario, preferences sampled")
     # The first epochs fit the value function alone.
     offline = [p for p in result.offline.curve if "policy_loss" in p]
     right.plot([p["step"] for p in offline], [p["policy_loss"] for p in offline], color=ACCENT)

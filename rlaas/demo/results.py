@@ -41,6 +41,7 @@ class LoopResult:
     protocol: EvaluationProtocol
     baselines: Mapping[str, Evaluation]
     training: TrainingRun
+    algorithm: str
     searches: Mapping[str, SearchResult]
     evaluated: EvaluatedCandidates
     front: Front
