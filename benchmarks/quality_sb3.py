@@ -21,7 +21,8 @@ EVALUATION_SEEDS = tuple(range(90_001, 90_021))
 CELLS = 3
 EQUAL = (0.25, 0.25, 0.25, 0.25)
 
-# rl-baselines3-zoo, hyperparams/ppo.yml: CartPole-v1 (n_envs 8; learning rate and clip range fall linearly to 0).
+# rl-baselines3-zoo, hyperparams/ppo.yml: CartPole-v1 (n_envs 8; learning rate and clip range fall linearly to 0); one
+# norm bounds the gradients of policy and critic, as Stable-Baselines3 always does.
 CARTPOLE = {"n_steps": 32, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98, "n_epochs": 20, "ent_coef": 0.0}
 CARTPOLE_ENVS, CARTPOLE_RATE, CARTPOLE_CLIP = 8, 1e-3, 0.2
 # rl-baselines3-zoo, hyperparams/sac.yml: Pendulum-v1 has learning_rate 1e-3; all else is Stable-Baselines3's default.
@@ -42,6 +43,7 @@ OURS: Mapping[str, Mapping[str, Any]] = {
             "clip": CARTPOLE_CLIP,
             "final_rate": 0.0,
             "final_clip": 0.0,
+            "clip_jointly": True,
         },
     },
     "Pendulum-v1": {

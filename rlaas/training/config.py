@@ -60,6 +60,10 @@ class PPOSettings(_Document):
     entropy: float = Field(default=0.003, ge=0, description="weight of the entropy bonus")
     value_coefficient: float = Field(default=0.5, gt=0)
     max_grad_norm: float = Field(default=0.5, gt=0)
+    clip_jointly: bool = Field(
+        default=False,
+        description="one norm of policy and critic together, which slows the policy while the critic is far off",
+    )
     memory: int = Field(default=0, ge=0, le=4096, description="width of an LSTM before the hidden layers; 0 for none")
 
 

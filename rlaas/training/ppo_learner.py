@@ -209,8 +209,9 @@ class PPOLearner(PackedLearner):
     def _advance(self) -> None:
         """Take the step that the gradients ask for."""
         self.share()
-        # Each by itself: a critic that is far off would otherwise shorten the policy's steps.
-        self.flat.clip(self.training.ppo.max_grad_norm, first=self._policy_size)
+        # Each by itself, if not asked otherwise: a critic that is far off shortens the policy's steps with its own.
+        settings = self.training.ppo
+        self.flat.clip(settings.max_grad_norm, first=None if settings.clip_jointly else self._policy_size)
         self.optimizer.advance()
 
     def _step(self, batch: Mapping[str, Tensor]) -> Tensor:

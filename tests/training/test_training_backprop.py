@@ -157,3 +157,21 @@ def test_a_step_of_sac_has_the_gradients_of_its_losses(problem: str, head_start:
     assert (wanted[0].abs().max() > 1e-4) == (head_start == 0)
     assert wanted[1].abs().max() > 1e-2
     algo.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("jointly", [False, True])
+def test_gradients_are_clipped_by_themselves_or_jointly(jointly: bool, local_ray: None) -> None:
+    settings: dict[str, Any] = {"rollout_length": 16, "minibatch": 64, "max_grad_norm": 0.5, "clip_jointly": jointly}
+    config = TrainingConfig(scenario="training_toys:DiscreteToy", num_envs=8, steps=2_000, gamma=0.5, ppo=settings)
+    algo = build_algorithm(config, "ppo")
+    learner = algo.learner
+    gradient, size = learner.flat.value.grad, learner._policy_size
+    gradient[:size], gradient[size:] = 1.0, 100.0
+    with torch.no_grad():
+        learner._advance()
+    policy, critic = (float(torch.linalg.vector_norm(part)) for part in (gradient[:size], gradient[size:]))
+    assert critic == pytest.approx(0.5, rel=1e-3)
+    # Jointly the policy is left with its share of a norm that is nearly all the critic's.
+    assert policy == pytest.approx(0.5, rel=1e-3) if not jointly else policy < 0.02
+    algo.stop()
