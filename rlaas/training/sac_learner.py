@@ -177,14 +177,16 @@ class SACLearner(PackedLearner):
             # Every learner draws the same numbers for the whole batch, and works on its own rows.
             batch = {name: self.own(value).to(self.device) for name, value in batch.items()}
             noise = noise[:, self.rank :: self.world].to(self.device)
+        parts = self._advance(batch, noise)
         self.updates += 1
-        return self._advance(batch, noise)
+        return parts
 
     def _update_in_place(self, rows: Tensor, fresh: Tensor) -> Tensor:
         """The same where everything is on one device: what is random is drawn first, the rest is one captured piece."""
-        self.updates += 1
         update = self.captured(self._update_with, under=self._moves())
-        return update(rows, self._noise(self._transitions(rows).action), fresh)
+        parts = update(rows, self._noise(self._transitions(rows).action), fresh)
+        self.updates += 1
+        return parts
 
     def _update_with(self, rows: Tensor, noise: Tensor, fresh: Tensor) -> Tensor:
         return self._advance(self._fields(self._transitions(rows), fresh), noise)

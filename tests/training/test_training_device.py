@@ -173,6 +173,25 @@ def test_an_update_is_the_other_lanes_update(local_ray: None, options: dict[str,
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_the_actor_waits_for_just_so_many_updates(local_ray: None, device: str | None) -> None:
+    head_start = 400
+    config = TrainingConfig(**SAC | {"sac": SAC["sac"] | {"head_start": head_start}}, device=device)
+    algo = build_algorithm(config, "sac")
+    learner = algo.learner
+    while not learner.updates:
+        algo.train()
+    weight = algo.net.policy.body.layers[-1].weight
+    before = weight.clone()
+    learner.update_from_replay(algo.replay, head_start - learner.updates)
+    assert learner.updates == head_start
+    assert torch.equal(weight, before)
+    learner.update_from_replay(algo.replay, 1)
+    assert not torch.equal(weight, before)
+    algo.stop()
+
+
+@pytest.mark.ray
 @pytest.mark.parametrize("options", [PPO, SAC], ids=["ppo", "sac"])
 def test_an_interrupted_run_goes_on_bit_for_bit(local_ray: None, tmp_path: Path, options: dict[str, Any]) -> None:
     class Interrupted(Exception):
