@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -46,9 +46,8 @@ def train(
 ) -> None:
     """Train a preference-conditioned policy and register it as a candidate."""
     from rlaas.pipeline import local_ray, run_folder, run_training
-    from rlaas.scenarios import load
     from rlaas.settings import load_settings
-    from rlaas.training import TrainingConfig, load_config, load_run_config
+    from rlaas.training import TrainingConfig, load_config, load_run_config, recommended_config
 
     given = {"steps": steps, "seed": seed, "warm_start": warm_start}
     overrides = {key: value for key, value in given.items() if value is not None}
@@ -66,8 +65,7 @@ def train(
         loaded = load_config(config)
         chosen = TrainingConfig(**{**loaded.model_dump(exclude_unset=True), **overrides})
     else:
-        defaults: dict[str, Any] = dict(load(str(scenario)).training_defaults)
-        chosen = TrainingConfig(**{**defaults, "scenario": scenario, **overrides})
+        chosen = recommended_config(str(scenario), **overrides)
     telemetry = telemetry_config(tensorboard, metrics_port, metrics_host)
     if output is not None:
         check_folder(output)

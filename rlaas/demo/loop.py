@@ -48,10 +48,10 @@ from rlaas.settings import Settings
 from rlaas.training import (
     FitSettings,
     PolicyController,
-    TrainingConfig,
     TrainingRun,
     export_constant,
     fit_offline,
+    recommended_config,
     train,
 )
 
@@ -89,15 +89,8 @@ class Loop:
                 raise ConfigurationError(
                     f"--traffic-steps must be at least {least}: two pairs of switchback blocks", field="traffic-steps"
                 )
-        fields: dict[str, Any] = {
-            "algorithm": self.scenario.algorithm,
-            **self.scenario.training_defaults,
-            "scenario": options.scenario,
-            "seed": options.seed,
-        }
-        if options.steps is not None:
-            fields["steps"] = options.steps
-        self._training = TrainingConfig(**fields)
+        changes = {} if options.steps is None else {"steps": options.steps}
+        self._training = recommended_config(options.scenario, seed=options.seed, **changes)
         self._front_seeds = seeds_for("front", options.seed, self.protocol.seeds)
         self._table_seeds = seeds_for("table", options.seed, self.protocol.seeds)
         self._work = settings.home / "runs" / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -110,11 +103,12 @@ class Loop:
         """
         scenario, options = self.scenario, self.options
         self._work.mkdir(parents=True)
+        algorithm = str(self._training.algorithm)
         with self.stages as stages:
             with stages.stage("baselines", f"baselines of {scenario.name}") as advance:
                 seeds = (*self._front_seeds, *self._table_seeds)
                 baselines = evaluate_baselines(scenario, seeds, self.protocol, advance)
-            with stages.stage("train", f"train {self._algorithm.upper()}, preference-conditioned") as advance:
+            with stages.stage("train", f"train {algorithm.upper()}, preference-conditioned") as advance:
                 training = self._train(advance)
             searches: dict[str, SearchResult] = {}
             for tunable in scenario.tunables:
@@ -154,7 +148,7 @@ class Loop:
             protocol=self.protocol,
             baselines={name: e.on_seeds(self._table_seeds) for name, e in baselines.items()},
             training=training,
-            algorithm=self._algorithm,
+            algorithm=algorithm,
             searches=searches,
             evaluated=evaluated,
             front=front,
@@ -179,10 +173,6 @@ class Loop:
     @property
     def _primary(self) -> Preference:
         return self.scenario.modes[self.scenario.primary_mode].preference
-
-    @property
-    def _algorithm(self) -> str:
-        return self._training.algorithm or self.scenario.algorithm
 
     def _train(self, advance: Callable[[int, int], None]) -> TrainingRun:
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rlaas.training.front_evaluation import FrontEvaluation, Interval, evaluate_front, front_quality
     from rlaas.training.offline.fitting import fit_offline
     from rlaas.training.offline.source import open_source
-    from rlaas.training.problems import GymnasiumScenario
+    from rlaas.training.problems import GymnasiumScenario, recommended_config
     from rlaas.training.results import TrainingRun
     from rlaas.training.runs import build_algorithm, load_run_config, train
     from rlaas.training.telemetry import Reporter, RunTelemetry, Telemetry, TelemetryConfig, TelemetryReport
@@ -54,6 +54,7 @@ __all__ = [
     "load_offline_config",
     "load_run_config",
     "open_source",
+    "recommended_config",
     "spread_preferences",
     "train",
 ]
@@ -81,6 +82,7 @@ _HOMES = {
     "front_quality": "front_evaluation",
     "spread_preferences": "conditioning",
     "load_run_config": "runs",
+    "recommended_config": "problems",
     "train": "runs",
 }
 

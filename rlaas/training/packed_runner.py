@@ -58,7 +58,7 @@ class PackedRunner(Runner):
     ) -> Rollout:
         """See :meth:`Runner.sample`."""
         self._renew_preferences(self._held >= self.training.preference_hold)
-        module, steps, rows = self.module, num_timesteps, self.rows
+        steps, rows = num_timesteps, self.rows
         n_features, n_objectives = self._observation.shape[1], self._preference.shape[1]
         observation = torch.empty(steps + 1, rows, n_features)
         preference = torch.empty(steps + 1, rows, n_objectives)
@@ -71,15 +71,11 @@ class PackedRunner(Runner):
         seen, asked = observation.numpy(), preference.numpy()
         seen[0] = self._observation
         with torch.no_grad():
-            noise = None if random_actions else module.noise(steps, rows, self._generator)
-            if noise is not None and not explore:
-                noise.zero_()
+            noise = None if random_actions else self.noise(steps, explore)
             for t in range(steps):
                 asked[t], valid[t] = self._preference, ~self._ended
-                if noise is None:
-                    action, extra = module.explore_at_random(observation[t], self._generator), {}
-                else:
-                    action, extra, memory = module.explore(observation[t], preference[t], noise[t], memory)
+                drawn = None if noise is None else noise[t]
+                action, extra, memory = self.act(observation[t], preference[t], drawn, memory)
                 chosen = self._to_environment(action)
                 with self.stopwatch.measure(ENVIRONMENT):
                     answer = self.env.step(chosen)

@@ -20,9 +20,23 @@ from rlaas.scenarios import ConstantController, Scenario, VectorScenarioEnv, loa
 from rlaas.training.actions import ActionSpec
 from rlaas.training.config import Algorithm, TrainingConfig
 
-__all__ = ["GymnasiumScenario", "algorithm_of", "check_problem", "constant_of", "problem_of"]
+__all__ = ["GymnasiumScenario", "algorithm_of", "check_problem", "constant_of", "problem_of", "recommended_config"]
 
 FloatArray = NDArray[np.floating[Any]]
+
+
+def recommended_config(scenario: str, **changes: Any) -> TrainingConfig:
+    """What a scenario recommends for its training, with the algorithm named.
+
+    Args:
+        scenario: entry-point name or ``module:attribute``.
+        changes: fields of the configuration that are to differ.
+
+    Raises:
+        ConfigurationError: an unknown scenario, or a field that cannot be.
+    """
+    found = load(scenario)
+    return TrainingConfig(**{"algorithm": found.algorithm, **found.training_defaults, "scenario": scenario, **changes})
 
 
 def problem_of(config: TrainingConfig) -> Scenario:

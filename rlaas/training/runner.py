@@ -105,6 +105,20 @@ class Runner(EnvRunner, Checkpointable):
         """Draw half of the preferences from ``focus`` from now on."""
         self._focus = focus
 
+    def noise(self, steps: int, explore: bool) -> Tensor:
+        """What the module's actions are drawn from [steps, rows, n_actions]; zeros give the distribution's mode."""
+        noise: Tensor = self.module.noise(steps, self.rows, self._generator)
+        return noise if explore else noise.zero_()
+
+    def act(
+        self, observation: Tensor, preference: Tensor, noise: Tensor | None, memory: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The module's actions in one step, see its ``explore``; without noise uniform ones."""
+        if noise is None:
+            return self.module.explore_at_random(observation, self._generator), {}, memory
+        action, extra, memory = self.module.explore(observation, preference, noise, memory)
+        return action, extra, memory
+
     def fresh_preferences(self, environments: int) -> NDArray[np.float32]:
         """One preference per environment, shared by its rows [environments * rows_per_env, n_objectives]."""
         drawn = sample_preferences(environments, self._anchors, self._rng, self._focus)

@@ -48,7 +48,7 @@ class TensorRunner(Runner):
         self, *, num_timesteps: int = 1, random_actions: bool = False, explore: bool = True, **_: Any
     ) -> Rollout:
         """See :meth:`Runner.sample`; all tensors are on the device."""
-        module, steps, rows = self.module, num_timesteps, self.rows
+        steps, rows = num_timesteps, self.rows
         n_objectives = self._preference.shape[1]
         if self._held >= self.training.preference_hold:
             self._renew()
@@ -62,16 +62,12 @@ class TensorRunner(Runner):
         memory = observation.new_zeros(rows, 0)
         observation[0] = self._observation
         with torch.no_grad():
-            noise = None if random_actions else module.noise(steps, rows, self._generator)
-            if noise is not None and not explore:
-                noise.zero_()
+            noise = None if random_actions else self.noise(steps, explore)
             for t in range(steps):
                 preference[t] = self._preference
                 valid.append(not self.env.over)
-                if noise is None:
-                    action, extra = module.explore_at_random(observation[t], self._generator), {}
-                else:
-                    action, extra, memory = module.explore(observation[t], preference[t], noise[t], memory)
+                drawn = None if noise is None else noise[t]
+                action, extra, memory = self.act(observation[t], preference[t], drawn, memory)
                 with self.stopwatch.measure(ENVIRONMENT):
                     answer = self.env.step(self._physical(action))
                 observation[t + 1], reward[t, :, :n_objectives] = answer.observation, answer.reward
