@@ -11,7 +11,6 @@ of the same seed.
 
 from __future__ import annotations
 
-import logging
 import sys
 import tempfile
 import time
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 from scipy import stats
 
 from benchmarks.harness import Row, interleaved_rates, parse_arguments, report
+from benchmarks.quality_kit import one_ray
 from rlaas.bundles import load_bundle
 from rlaas.objectives import Preference, normalise
 from rlaas.scenarios import Scenario, evaluate, load
@@ -177,20 +176,10 @@ def round_times(quick: bool) -> Row:
 def main() -> None:
     arguments = parse_arguments("federated")
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="rb", dir="/tmp") as folder:
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            object_store_memory=100 * 1024 * 1024,
-            _temp_dir=folder,
-        )
+    with one_ray(cpus=4):
         rows = [overhead(10_000, n, 0.5 if arguments.quick else 4.0) for n in (3, 10, 30)]
         rows.append(round_times(arguments.quick))
         rows += quality(2, 2, 2_048, 20, 5) if arguments.quick else quality(5, 10, 10_000, 200, 10)
-        ray.shutdown()
     report("federated", rows, arguments.json)
     print(f"took {time.perf_counter() - started:.0f} s", file=sys.stderr)
 

@@ -135,14 +135,14 @@ class Cache:
 
 
 @contextmanager
-def one_ray() -> Iterator[None]:
+def one_ray(cpus: int = 1) -> Iterator[None]:
     """A local Ray for all trainings of a benchmark."""
     import ray
 
     with tempfile.TemporaryDirectory(prefix="rq") as folder:
         ray.init(
             address="local",
-            num_cpus=1,
+            num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
