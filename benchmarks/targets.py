@@ -7,6 +7,7 @@ One policy at one preference (``normal`` of network5g, equal weights of recsys) 
 regime. Five trainings, each evaluated on 30 seeds that neither training nor any search has seen, the same for every
 column; "met" is the one-sided Bonferroni bound of a paired hierarchical bootstrap beyond the target, the guards
 holding. The columns beside ours cannot learn (the tuned static configuration) or only react (the tuned rules; LinUCB).
+Below the table stands what the same policies do at the scenario's other modes, and the worst of the seeds in each.
 
 With ``--cache`` each training's result is kept; several shells with other seeds and the same folder share the work.
 """
@@ -30,7 +31,6 @@ import torch
 
 from benchmarks.harness import Row, parse_arguments, report
 from benchmarks.quality_kit import Cache, Findings, one_ray, trained, trainer, training_seeds
-from rlaas.objectives import Preference
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import evaluate_controller
 from rlaas.pipeline.targets import judge_targets
@@ -55,11 +55,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, help="folder in which results are kept")
 
 
-def preference_of(scenario: Scenario) -> Preference:
-    """The one that counts."""
-    return scenario.modes[scenario.primary_mode].preference
-
-
 def judged(
     cache: Cache, name: str, regime: str, seeds: Sequence[int], files: Sequence[str], *, quick: bool
 ) -> Findings:
@@ -76,7 +71,7 @@ def judged(
 
         return _evaluation(scenario, worlds, cache.result(f"{name}-{regime}-{baseline}", common, work))
 
-    def ours(file: str, seed: int) -> Evaluation:
+    def ours(file: str, seed: int) -> dict[str, Evaluation]:
         config = load_config(CONFIGS / file)
         document = config.model_dump(exclude_unset=True) | {"seed": seed, "options": {**config.options, **changes}}
         # The policy is judged here: the front that a training ends with is not.
@@ -85,16 +80,22 @@ def judged(
 
         def work() -> dict[str, Any]:
             run, policy = trained(config)
-            controller = PolicyController(policy, preference_of(scenario))
-            found = _stored(evaluate_controller(scenario, controller, worlds, protocol))
-            return {**found, "train_seconds": run.metrics["seconds"]}
+            found = {
+                mode: _stored(
+                    evaluate_controller(scenario, PolicyController(policy, asked.preference), worlds, protocol)
+                )
+                for mode, asked in scenario.modes.items()
+            }
+            return {"modes": found, "train_seconds": run.metrics["seconds"]}
 
         settings = {**common, "config": config.model_dump(mode="json"), **trainer()}
-        return _evaluation(scenario, worlds, cache.result(f"{name}-{regime}-{file}-{seed}", settings, work))
+        stored = cache.result(f"{name}-{regime}-{file}-{seed}", settings, work)
+        return {mode: _evaluation(scenario, worlds, found) for mode, found in stored["modes"].items()}
 
     default = fixed(scenario.default_baseline)
     columns = {opponent: [fixed(opponent)] for opponent in OPPONENTS[name]}
-    columns |= {file: [ours(file, seed) for seed in seeds] for file in files}
+    learned = {file: [ours(file, seed) for seed in seeds] for file in files}
+    columns |= {file: [modes[scenario.primary_mode] for modes in each] for file, each in learned.items()}
     verdicts = {column: judge_targets(scenario, default, found) for column, found in columns.items()}
     columns = {scenario.default_baseline: [default], **columns}
     values = {column: _pooled(scenario, evaluations) for column, evaluations in columns.items()}
@@ -115,7 +116,21 @@ def judged(
         guards = ", ".join(f"{guard} {ratio:.3f}" for guard, (ratio, _) in verdict.guards.items())
         broken = "" if verdict.guards_hold else ": broken, so nothing counts as met"
         found.notes.append(f"{name} {regime}, {column}: {rows}; guards {guards}{broken}")
+    for file, each in learned.items():
+        for mode in scenario.modes:
+            shown = _shown(scenario, [modes[mode] for modes in each])
+            found.notes.append(f"{name} {regime}, {file} at {mode}: {shown}")
     return found
+
+
+def _shown(scenario: Scenario, evaluations: Sequence[Evaluation]) -> str:
+    """Each objective over all trainings and seeds, and where it was worst: a mean hides the world that went wrong."""
+    texts = []
+    for k, (objective, value) in enumerate(zip(scenario.objectives, _pooled(scenario, evaluations), strict=True)):
+        single = np.array([e.values[:, k] for e in evaluations])
+        worst = np.nanmin(single) if objective.direction == "maximize" else np.nanmax(single)
+        texts.append(f"{objective.name} {value:.4g} (worst {worst:.4g})")
+    return ", ".join(texts)
 
 
 def _pooled(scenario: Scenario, evaluations: Sequence[Evaluation]) -> list[float]:
@@ -127,7 +142,11 @@ def _pooled(scenario: Scenario, evaluations: Sequence[Evaluation]) -> list[float
 
 
 def _stored(evaluation: Evaluation) -> dict[str, Any]:
-    return {"numerators": evaluation.numerators.tolist(), "denominators": evaluation.denominators.tolist()}
+    return {
+        "numerators": evaluation.numerators.tolist(),
+        "denominators": evaluation.denominators.tolist(),
+        "seconds": evaluation.seconds,
+    }
 
 
 def _evaluation(scenario: Scenario, worlds: tuple[int, ...], stored: Mapping[str, Any]) -> Evaluation:
