@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from rlaas.training.evaluation import PolicyController, evaluate_policy
     from rlaas.training.export import export_bundle, export_constant
     from rlaas.training.front_evaluation import FrontEvaluation, Interval, evaluate_front, front_quality
+    from rlaas.training.gymnasium_scenario import GymnasiumScenario
     from rlaas.training.offline.fitting import fit_offline
     from rlaas.training.offline.source import open_source
-    from rlaas.training.problems import GymnasiumScenario, recommended_config
+    from rlaas.training.problems import recommended_config
     from rlaas.training.results import TrainingRun
     from rlaas.training.runs import build_algorithm, load_run_config, train
     from rlaas.training.telemetry import Reporter, RunTelemetry, Telemetry, TelemetryConfig, TelemetryReport
@@ -62,7 +63,7 @@ __all__ = [
 _HOMES = {
     "EpisodeReturns": "episodes",
     "FrontEvaluation": "front_evaluation",
-    "GymnasiumScenario": "problems",
+    "GymnasiumScenario": "gymnasium_scenario",
     "Interval": "front_evaluation",
     "PolicyController": "evaluation",
     "Reporter": "telemetry",

@@ -22,7 +22,7 @@ from rlaas.training.conditioning import lattice, spread_preferences
 from rlaas.training.config import TrainingConfig
 from rlaas.training.episodes import episode_returns
 from rlaas.training.evaluation import PolicyController, named_preferences
-from rlaas.training.problems import GymnasiumScenario
+from rlaas.training.gymnasium_scenario import GymnasiumScenario
 
 __all__ = ["FrontEvaluation", "Interval", "configured_preferences", "evaluate_front", "front_quality"]
 

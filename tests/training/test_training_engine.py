@@ -16,8 +16,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from training_toys import MaskedToy, RecallToy, SeveralToy
 
 from rlaas.training import TrainingConfig, build_algorithm
+from rlaas.training.gymnasium_scenario import GymnasiumScenario
 from rlaas.training.ppo import PPOConfig
-from rlaas.training.problems import GymnasiumScenario
 from rlaas.training.sac import transitions_of
 
 pytestmark = pytest.mark.ray
