@@ -49,8 +49,10 @@ OPPONENTS = {"network5g": ("tuned_static", "tuned_reactive"), "recsys": ("tuned_
 def options(parser: argparse.ArgumentParser) -> None:
     """What this benchmark asks for beside the common options."""
     parser.add_argument("--scenario", choices=sorted(SHIPPED), help="only this one")
-    parser.add_argument("--config", action="append", help="only this file's trainings; may be repeated")
-    parser.add_argument("--regime", action="append", help="only this one; may be repeated")
+    files = sorted(file for shipped in SHIPPED.values() for file in shipped)
+    parser.add_argument("--config", action="append", choices=files, help="only this file's trainings; may be repeated")
+    regimes = sorted(regime for known in REGIMES.values() for regime in known)
+    parser.add_argument("--regime", action="append", choices=regimes, help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, action="append", help="only this training seed; may be repeated")
     parser.add_argument("--cache", type=Path, help="folder in which results are kept")
 
@@ -82,13 +84,14 @@ def judged(
             run, policy = trained(config)
             found = {
                 mode: _stored(
-                    evaluate_controller(scenario, PolicyController(policy, asked.preference), worlds, protocol)
+                    evaluate_controller(scenario, PolicyController(policy, wanted.preference), worlds, protocol)
                 )
-                for mode, asked in scenario.modes.items()
+                for mode, wanted in scenario.modes.items()
             }
             return {"modes": found, "train_seconds": run.metrics["seconds"]}
 
-        settings = {**common, "config": config.model_dump(mode="json"), **trainer()}
+        asked = {mode: found.preference.weights for mode, found in scenario.modes.items()}
+        settings = {**common, "config": config.model_dump(mode="json"), "modes": asked, **trainer()}
         stored = cache.result(f"{name}-{regime}-{file}-{seed}", settings, work)
         return {mode: _evaluation(scenario, worlds, found) for mode, found in stored["modes"].items()}
 
@@ -124,7 +127,7 @@ def judged(
 
 
 def _shown(scenario: Scenario, evaluations: Sequence[Evaluation]) -> str:
-    """Each objective over all trainings and seeds, and where it was worst: a mean hides the world that went wrong."""
+    """Each objective over all trainings and seeds, and in the worst seed: a mean hides what went wrong."""
     texts = []
     for k, (objective, value) in enumerate(zip(scenario.objectives, _pooled(scenario, evaluations), strict=True)):
         single = np.array([e.values[:, k] for e in evaluations])
@@ -172,6 +175,8 @@ def main() -> None:
                 found = judged(cache, name, regime, seeds, files, quick=arguments.quick)
                 total.rows += found.rows
                 total.notes += found.notes
+    if not total.rows:
+        sys.exit("targets: nothing to measure: the chosen scenario has no such regime or configuration file")
     report("targets", total.rows, arguments.json, total.notes)
     print(f"took {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
