@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+import rlaas.scenarios
 import rlaas.training
 from benchmarks.harness import Row
 from rlaas.bundles import BundlePolicy, load_bundle
@@ -48,8 +49,9 @@ def versions(*names: str) -> dict[str, str]:
 
 @functools.cache
 def trainer() -> dict[str, str]:
-    """Digest of the training code: what ours learned before a change of it counts no more."""
-    sources = sorted(Path(rlaas.training.__file__).parent.rglob("*.py"))
+    """Digest of the code of training and scenarios: what ours learned before a change of it counts no more."""
+    folders = (Path(str(package.__file__)).parent for package in (rlaas.training, rlaas.scenarios))
+    sources = [source for folder in folders for source in sorted(folder.rglob("*.py"))]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
     return {"trainer": digest.hexdigest()[:12], **versions("torch", "ray")}
 

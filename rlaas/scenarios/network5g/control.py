@@ -13,7 +13,7 @@ from rlaas.errors import InvalidInputError
 from rlaas.scenarios.checks import numbers
 from rlaas.scenarios.network5g.reference import Reference
 
-__all__ = ["ACTION_NAMES", "HIGH", "LOW", "action_space", "check_actions", "default_action"]
+__all__ = ["ACTION_NAMES", "DEEPEST_ON", "HIGH", "LOW", "action_space", "check_actions", "default_action"]
 
 Float64Array = NDArray[np.float64]
 
@@ -32,6 +32,8 @@ _COMPONENTS: dict[str, tuple[float, float]] = {
 ACTION_NAMES = tuple(_COMPONENTS)
 LOW = np.array([low for low, _ in _COMPONENTS.values()])
 HIGH = np.array([high for _, high in _COMPONENTS.values()])
+DEEPEST_ON = 0.875
+"""``sleep`` of a cell that the interlock keeps on, and the most of any rule short of off."""
 
 
 def action_space() -> spaces.Box:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.scenarios.controllers import Controller
-from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
+from rlaas.scenarios.network5g.control import ACTION_NAMES, DEEPEST_ON, HIGH, LOW
 from rlaas.scenarios.network5g.observation import OBSERVATION_NAMES
 
 __all__ = ["REACTIVE", "REACTS", "LoadBalancing", "LoadSleep", "Reactive", "WaterFilling", "WholeNetwork", "water_fill"]
@@ -28,7 +28,7 @@ REACTIVE: Mapping[str, tuple[float, float]] = {
     "tilt_deg": (0.0, 16.0),
     "alpha": (0.5, 2.5),
     "handover_offset_db": (0.0, 6.0),
-    "sleep": (0.0, 0.875),  # of a cell without load
+    "sleep": (0.0, DEEPEST_ON),  # of a cell without load
     "sleep_slope": (0.0, 4.0),  # less sleep per unit of resource-block use
     "sleep_urllc_cut": (0.0, 1.0),  # share of the sleep that is given up while URLLC users are served
     "offset_slope": (0.0, 12.0),  # dB of cell offset per unit of load that the neighbours have more
@@ -248,7 +248,7 @@ class Reactive(Controller):
         p = self._p
         own, around = _column(observation, "use_total"), _column(observation, "neighbours_use")
         actions = np.repeat(self._base[None], len(own), axis=0)
-        sleep = np.clip(p["sleep"] - p["sleep_slope"] * own, 0.0, 0.875)
+        sleep = np.clip(p["sleep"] - p["sleep_slope"] * own, 0.0, DEEPEST_ON)
         sleep = np.where(_column(observation, "users_urllc") > 0, (1.0 - p["sleep_urllc_cut"]) * sleep, sleep)
         may = np.tile((self._colour == 0) & (len(self._colour) > 1), len(own) // len(self._colour))
         sleep = np.where(may & (own < p["off_below"]) & (around < p["off_below"]), 1.0, sleep)

@@ -95,6 +95,8 @@ class Network5G(Scenario):
             :data:`~rlaas.scenarios.network5g.power.POWER_MODELS`.
         embb_traffic: ``files`` (FTP model 3) or ``constant`` rate.
         mmtc_traffic: ``poisson`` or ``beta`` (bursts, TR 37.868).
+        interlock: a cell goes off only while a neighbour is on; of neighbours that all ask for it the busiest stays on,
+            as deeply asleep as a cell can be that is. False lets whole networks go dark.
         events: outages, new hardware, crowds: see :func:`~rlaas.scenarios.network5g.engine.events.compile_events`.
         delays: record delay histograms, for :meth:`VectorNetwork5G.delays`.
         fidelity: ``fluid`` (closed form within a step) or ``slot`` (every slot with fading, scheduler and HARQ).
@@ -152,6 +154,7 @@ class Network5G(Scenario):
         power_model: str | Sequence[str] | None = None,
         embb_traffic: str = "files",
         mmtc_traffic: str = "poisson",
+        interlock: bool = True,
         events: Sequence[Mapping[str, Any]] = (),
         delays: bool = False,
         fidelity: str = "fluid",
@@ -168,6 +171,7 @@ class Network5G(Scenario):
         check_choice(mmtc_traffic, ("poisson", "beta"), field="mmtc_traffic")
         check_choice(fidelity, ("fluid", "slot"), field="fidelity")
         check_flag("delays", delays)
+        check_flag("interlock", interlock)
         check_whole("episode_steps", episode_steps, 1, MOST_STEPS)
         if hour is not None:
             check_number("hour", hour, 0.0, 24.0, open_end=True)
@@ -242,6 +246,7 @@ class Network5G(Scenario):
             events=choose_events(events),
             embb_traffic=embb_traffic,
             mmtc_traffic=mmtc_traffic,
+            interlock=bool(interlock),
             histogram=bool(delays),
             slots=fidelity == "slot",
         )

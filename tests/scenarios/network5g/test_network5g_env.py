@@ -510,7 +510,7 @@ def test_bits_in_are_bits_out_waiting_or_discarded_for_every_user(seed, load, be
 
 
 def test_users_are_handed_over_and_all_cells_off_serves_nobody():
-    scenario = Network5G(size="medium")
+    scenario = Network5G(size="medium", interlock=False)
     env = scenario.vector_env(4)
     env.reset(seed=1)
     handovers = sum(

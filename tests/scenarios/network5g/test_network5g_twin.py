@@ -58,6 +58,8 @@ MODES = {
     "clock": {"hours_per_s": 1.0, "hour": 22.5},
     "radio": {"propagation": "umi", "modulation": "256qam", "layers": 4, "urllc_subcarrier_khz": 60},
     "one cell": {"cells": 1, "users": 7},
+    "interlock, large": {"size": "large", "events": EVENTS},
+    "no interlock": {"interlock": False, "events": EVENTS},
     "few users": {"users": 3},
     "power models": {"power_model": ["earth_rrh", "type9", "tr38864_set1"]},
 }

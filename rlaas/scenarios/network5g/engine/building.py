@@ -60,6 +60,7 @@ class Network:
         power_models: name of each cell's power model.
         events: schedule; see :func:`~rlaas.scenarios.network5g.engine.events.compile_events`.
         embb_traffic: ``files`` or ``constant``. mmtc_traffic: ``poisson`` or ``beta``.
+        interlock: a cell goes off only while a neighbour is on.
         histogram: record delays. slots: simulate slot by slot.
     """
 
@@ -79,6 +80,7 @@ class Network:
     events: Sequence[Mapping[str, Any]] = field(default=())
     embb_traffic: str = "files"
     mmtc_traffic: str = "poisson"
+    interlock: bool = True
     histogram: bool = False
     slots: bool = False
 
@@ -249,6 +251,7 @@ def build(network: Network) -> tuple[Constants, MapTables, LinkTables, WorldTabl
         satisfaction_high=ranges["satisfaction"][1],
         own_share=OWN_SHARE,
         off_from=ref.energy.off_from,
+        interlock=int(network.interlock),
         episode_steps=network.episode_steps,
         hours_per_step=network.hours_per_s * STEP_S,
         histogram=int(network.histogram),

@@ -40,7 +40,7 @@ class Constants(NamedTuple):
         want_mbit_s, want_late, want_delivered: what satisfies.
         latency_*, packets_*, throughput, active_s, satisfaction, satisfaction_s: what the default reaches.
         *_low, *_high: ranges of the objectives. own_share: of a cell's own part in its reward.
-        off_from: sleep setting from which a cell is off.
+        off_from: sleep setting from which a cell is off. interlock: 1 where that takes a neighbour that is on.
         episode_steps: until truncation. hours_per_step: how fast the clock runs. histogram: 1 to record delays.
         fidelity: 0 fluid, 1 slot by slot.
         carrier_ghz: carrier frequency. blocks_urllc, blocks_mmtc: resource blocks of the carrier in their numerology.
@@ -151,6 +151,7 @@ class Constants(NamedTuple):
     satisfaction_high: float
     own_share: float
     off_from: float
+    interlock: int
     episode_steps: int
     hours_per_step: float
     histogram: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlaas.scenarios.compiled import circle, claim, db_to_linear, entry_point, fetch_ahead, inner
-from rlaas.scenarios.network5g.control import ACTION_NAMES, HIGH, LOW
+from rlaas.scenarios.network5g.control import ACTION_NAMES, DEEPEST_ON, HIGH, LOW
 from rlaas.scenarios.network5g.engine.accounting import account, add_up, draw_power, finish_episode, observe
 from rlaas.scenarios.network5g.engine.arrays import (
     BINS,
@@ -43,6 +43,8 @@ _HANDOVER_OFFSET = ACTION_NAMES.index("handover_offset_db")
 _SHARES = ACTION_NAMES.index("embb_share")
 _SLEEP = ACTION_NAMES.index("sleep")
 _CYCLE_MS = ROW_COLUMNS.index("cycle_ms")
+_ON, _OFF, _UNCOVERED, _BUSIEST, _ALONE = range(5)
+"""States of a cell while the interlock decides; the first two are what remains."""
 
 
 @entry_point
@@ -54,6 +56,55 @@ def first_bad(actions) -> int:  # type: ignore[no-untyped-def]
             if not (_LOW[a] - _TOLERANCE[a] <= value <= _HIGH[a] + _TOLERANCE[a]):
                 return row * _COMPONENTS + a
     return -1
+
+
+@inner
+def _has_neighbour(e, j, t, s, least, most):  # type: ignore[no-untyped-def]
+    """Whether ``off`` of some neighbour lies from ``least`` to ``most``."""
+    found = False
+    for a in range(t.neighbours.shape[1]):
+        found = found or least <= s.cells[e, t.neighbours[j, a]].off <= most
+    return found
+
+
+@inner
+def _outranked(e, j, t, s):  # type: ignore[no-untyped-def]
+    """Whether a neighbour that lacks cover as well was busier in the last step, or as busy and comes first."""
+    mine = s.cells[e, j].use
+    for a in range(t.neighbours.shape[1]):
+        g = t.neighbours[j, a]
+        theirs = s.cells[e, g]
+        if theirs.off >= _UNCOVERED and (theirs.use > mine or (theirs.use == mine and g < j)):
+            return True
+    return False
+
+
+@inner
+def _interlock(e, k, c, t, s, w):  # type: ignore[no-untyped-def]
+    """Keep on who asks to be off where nobody stays on: the busiest among neighbours, and whom none of those covers.
+
+    Each pass looks at what the one before found, so that no cell goes before another.
+    """
+    cells = s.cells
+    some = False
+    for j in range(c.cells):
+        if cells[e, j].off == _OFF and w.cells[k, j].failed == 0 and not _has_neighbour(e, j, t, s, _ON, _ON):
+            cells[e, j].off = _UNCOVERED
+            some = True
+    if not some:
+        return
+    for j in range(c.cells):
+        if cells[e, j].off == _UNCOVERED and not _outranked(e, j, t, s):
+            cells[e, j].off = _BUSIEST
+    for j in range(c.cells):
+        if cells[e, j].off == _UNCOVERED and not _has_neighbour(e, j, t, s, _BUSIEST, _BUSIEST):
+            cells[e, j].off = _ALONE
+    for j in range(c.cells):
+        if cells[e, j].off >= _BUSIEST:
+            cells[e, j].off = _ON
+            w.cells[k, j].settings[_SLEEP] = DEEPEST_ON
+        elif cells[e, j].off == _UNCOVERED:
+            cells[e, j].off = _OFF
 
 
 @inner
@@ -69,15 +120,18 @@ def _configure(e, k, c, t, s, w, actions, begin):  # type: ignore[no-untyped-def
         cell, state = w.cells[k, j], s.cells[e, j]
         for a in range(_COMPONENTS):
             cell.settings[a] = min(max(actions[j, a], _LOW[a]), _HIGH[a])
-        off = cell.failed != 0 or cell.settings[_SLEEP] >= c.off_from
-        state.off = 1 if off else 0
+        state.off = _OFF if cell.failed != 0 or cell.settings[_SLEEP] >= c.off_from else _ON
+    if c.interlock:
+        _interlock(e, k, c, t, s, w)
+    for j in range(c.cells):
+        cell, off = w.cells[k, j], s.cells[e, j].off != _ON
         cell.cycle_s = t.power_rows[cell.model, _CYCLE_MS] * 1e-3
         power_db = np.float32(cell.settings[_POWER_DB])
         pads[k, POWER, j] += power_db
         pads[k, POWER_SHARE, j] = power_db
         pads[k, SINE, j] = np.float32(cell.settings[_TILT] * _PER_TURN)
         pads[k, OFFSET, j] = np.float32(-1e6) if off else np.float32(cell.settings[_OFFSET])
-        pads[k, RHO, j] = np.float32(0.0) if off or begin else np.float32(state.use)
+        pads[k, RHO, j] = np.float32(0.0) if off or begin else np.float32(s.cells[e, j].use)
         per_total = 1.0 / (cell.settings[_SHARES] + cell.settings[_SHARES + 1] + cell.settings[_SHARES + 2])
         for a in range(3):
             cell.share[a] = cell.settings[_SHARES + a] * per_total

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from rlaas.scenarios.network5g.control import ACTION_NAMES
+from rlaas.scenarios.network5g.control import ACTION_NAMES, DEEPEST_ON
 from rlaas.scenarios.network5g.engine.links import (
     GRID_LOW_DB,
     GRID_PER_DB,
@@ -111,11 +111,26 @@ def _decibels(linear: Tensor) -> Tensor:
     return torch.log2(linear.clamp(min=_TINY)) * _LOG2_TO_DB
 
 
+def _held(t: Tables, use: Tensor, asks: Tensor, stays: Tensor) -> Tensor:
+    """Cells [E, C] that ask to be off and have to stay on: see ``_interlock`` of the engine's stepping."""
+    near = t.neighbours
+    uncovered = asks & ~stays[:, near].any(dim=2)
+    theirs, mine = use[:, near], use[:, :, None]
+    first = near < torch.arange(len(near), device=near.device)[:, None]
+    outranked = uncovered[:, near] & ((theirs > mine) | ((theirs == mine) & first))
+    busiest = uncovered & ~outranked.any(dim=2)
+    return busiest | (uncovered & ~busiest[:, near].any(dim=2))
+
+
 def configure(t: Tables, s: TwinState, actions: Tensor, *, begin: bool = False) -> Settings:
     """Put settings [E, C, 9] into the form the rest uses, once the schedule of events has spoken."""
     c, scene = t.c, t.schedule.scene(s.clock)
     values = torch.minimum(torch.maximum(actions, t.low), t.high)
     off = scene.failed | (values[..., _SLEEP] >= c.off_from)
+    if c.interlock:
+        held = _held(t, s.cells.use, off & ~scene.failed, ~off)
+        values[..., _SLEEP].masked_fill_(held, DEEPEST_ON)
+        off = off & ~held
     s.cells.off = off
     share = values[..., _SHARES : _SHARES + 3]
     use = torch.zeros_like(s.cells.use) if begin else s.cells.use
