@@ -129,7 +129,7 @@ def test_full_load_of_a_macro_site_is_earths():
 
 def test_every_cell_may_have_a_model_of_its_own():
     names = ["earth_macro", "earth_pico", "tr38864_set1"]
-    scenario = Network5G(power_model=names)
+    scenario = Network5G(power_model=names, interlock=False)
     env = scenario.vector_env(1)
     env.reset(seed=1)
     dark = np.repeat(scenario.baselines["default"].make().action[None], 3, axis=0)

@@ -453,6 +453,7 @@ def test_invariants_hold_under_any_actions(seed, size, load):
 
 ODD = (
     {},
+    {"interlock": False},
     {"users": 3},
     {"cells": 1, "users": 3},
     {"cells": 1, "users": 60, "load": "high"},

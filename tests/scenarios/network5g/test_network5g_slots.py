@@ -49,7 +49,8 @@ def run(env, actions, steps):
 
 
 def test_the_world_is_that_of_the_fluid_mode():
-    envs = [started(Network5G(fidelity=fidelity), envs=4, seed=5) for fidelity in ("fluid", "slot")]
+    # Which cell an interlock keeps on depends on its load, and that on the mode.
+    envs = [started(Network5G(fidelity=fidelity, interlock=False), envs=4, seed=5) for fidelity in ("fluid", "slot")]
     rng = np.random.default_rng(0)
     for _ in range(60):
         actions = random_actions(rng, envs[0])
