@@ -59,11 +59,11 @@ def first_bad(actions) -> int:  # type: ignore[no-untyped-def]
 
 
 @inner
-def _has_neighbour(e, j, t, s, least, most):  # type: ignore[no-untyped-def]
-    """Whether ``off`` of some neighbour lies from ``least`` to ``most``."""
+def _has_neighbour(e, j, t, s, wanted):  # type: ignore[no-untyped-def]
+    """Whether ``off`` of some neighbour is ``wanted``."""
     found = False
     for a in range(t.neighbours.shape[1]):
-        found = found or least <= s.cells[e, t.neighbours[j, a]].off <= most
+        found = found or s.cells[e, t.neighbours[j, a]].off == wanted
     return found
 
 
@@ -88,7 +88,7 @@ def _interlock(e, k, c, t, s, w):  # type: ignore[no-untyped-def]
     cells = s.cells
     some = False
     for j in range(c.cells):
-        if cells[e, j].off == _OFF and w.cells[k, j].failed == 0 and not _has_neighbour(e, j, t, s, _ON, _ON):
+        if cells[e, j].off == _OFF and w.cells[k, j].failed == 0 and not _has_neighbour(e, j, t, s, _ON):
             cells[e, j].off = _UNCOVERED
             some = True
     if not some:
@@ -97,7 +97,7 @@ def _interlock(e, k, c, t, s, w):  # type: ignore[no-untyped-def]
         if cells[e, j].off == _UNCOVERED and not _outranked(e, j, t, s):
             cells[e, j].off = _BUSIEST
     for j in range(c.cells):
-        if cells[e, j].off == _UNCOVERED and not _has_neighbour(e, j, t, s, _BUSIEST, _BUSIEST):
+        if cells[e, j].off == _UNCOVERED and not _has_neighbour(e, j, t, s, _BUSIEST):
             cells[e, j].off = _ALONE
     for j in range(c.cells):
         if cells[e, j].off >= _BUSIEST:
