@@ -52,7 +52,12 @@ CAPQL_PROBLEMS: Mapping[str, Mapping[str, Any]] = {
     # MORL-Baselines' example takes for both, where version 4 weighed force by a tenth.
     "mo-halfcheetah-v5": {"options": {}, "reference": (-100.0, -600.0)},
     # The worse ends that its authors give per step (DamEnv.antiutopia), over 100 discounted steps.
-    "water-reservoir-v0": {"options": {"normalized_action": True}, "reference": (-158.5, -697.4)},
+    # One action, of which less noise is right than one nat to the action; found on a seed beside the three.
+    "water-reservoir-v0": {
+        "options": {"normalized_action": True},
+        "reference": (-158.5, -697.4),
+        "sac": {"target_entropy": -2.0},
+    },
 }
 OURS: Mapping[str, Any] = {
     "algorithm": "sac",
@@ -210,7 +215,8 @@ def _continuous(
 ) -> dict[str, Any]:
     name, options = f"mo_gymnasium:{environment}", dict(given["options"])
     reference = dict(zip(("return_0", "return_1"), given["reference"], strict=True))
-    config = TrainingConfig(environment=name, options=options, steps=steps, seed=seed, **OURS)
+    ours = {**OURS, "sac": {**OURS["sac"], **given.get("sac", {})}}
+    config = TrainingConfig(environment=name, options=options, steps=steps, seed=seed, **ours)
 
     def work() -> dict[str, Any]:
         scenario = GymnasiumScenario(name, **options)
