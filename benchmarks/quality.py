@@ -34,12 +34,12 @@ import torch
 from benchmarks.harness import parse_arguments, report
 from benchmarks.quality_kit import Cache, Findings, one_ray
 
-PARTS: dict[str, tuple[str, str, str]] = {
+PARTS: dict[str, tuple[tuple[str, ...], str, str]] = {
     # part: what it needs installed, module, function
-    "treasure": ("mo_gymnasium", "quality_front", "treasure"),
-    "sb3": ("stable_baselines3", "quality_sb3", "compare"),
-    "capql": ("morl_baselines", "quality_front", "capql"),
-    "specialists": ("rlaas", "quality_specialists", "compare"),
+    "treasure": (("mo_gymnasium",), "quality_front", "treasure"),
+    "sb3": (("stable_baselines3",), "quality_sb3", "compare"),
+    "capql": (("morl_baselines", "mujoco"), "quality_front", "capql"),
+    "specialists": ((), "quality_specialists", "compare"),
 }
 
 
@@ -59,8 +59,10 @@ def main() -> None:
     with one_ray():
         for part in arguments.part or list(PARTS):
             needed, module, function = PARTS[part]
-            if importlib.util.find_spec(needed) is None:
-                print(f"{needed} is not installed (pip install -e '.[bench]'): {part} is left out", file=sys.stderr)
+            missing = [package for package in needed if importlib.util.find_spec(package) is None]
+            if missing:
+                names = ", ".join(missing)
+                print(f"not installed (pip install -e '.[bench]'): {names}; {part} is left out", file=sys.stderr)
                 continue
             study: Callable[..., Findings] = _function(module, function)
             found = study(cache, quick=arguments.quick, only=arguments.seed)

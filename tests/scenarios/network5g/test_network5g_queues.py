@@ -159,8 +159,8 @@ class Bench:
     """One network of which the settings are given by name, with a view of what its kernel worked out."""
 
     def __init__(self, seed=1, **options):
-        alone = {"cells": 1, "interlock": False}
-        self.scenario = Network5G(**{**alone, "users": 10, "episode_steps": 500, **options})
+        usual = {"cells": 1, "users": 10, "episode_steps": 500, "interlock": False}
+        self.scenario = Network5G(**{**usual, **options})
         self.env = self.scenario.vector_env(1, threads=1)
         self.env.reset(seed=seed)
         self.work = self.env.engine.scratch.users[0]
