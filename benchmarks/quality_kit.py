@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = [
     "Summary",
     "one_ray",
     "pooled_ratio",
+    "simulator",
     "summary",
     "trained",
     "trainer",
@@ -47,13 +49,22 @@ def versions(*names: str) -> dict[str, str]:
     return {name: version(name) for name in names or PACKAGES}
 
 
+def _digest(package: ModuleType) -> str:
+    """Of the sources of a package."""
+    sources = sorted(Path(str(package.__file__)).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
+@functools.cache
+def simulator() -> dict[str, str]:
+    """Digest of the scenarios' code: what anybody reached in them before a change of it counts no more."""
+    return {"simulator": _digest(rlaas.scenarios)}
+
+
 @functools.cache
 def trainer() -> dict[str, str]:
-    """Digest of the code of training and scenarios: what ours learned before a change of it counts no more."""
-    folders = (Path(str(package.__file__)).parent for package in (rlaas.training, rlaas.scenarios))
-    sources = [source for folder in folders for source in sorted(folder.rglob("*.py"))]
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
-    return {"trainer": digest.hexdigest()[:12], **versions("torch", "ray")}
+    """Digests of the training code and the scenarios': what ours learned before a change of them counts no more."""
+    return {"trainer": _digest(rlaas.training), **simulator(), **versions("torch", "ray")}
 
 
 @dataclass(frozen=True, slots=True)

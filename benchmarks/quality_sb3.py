@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Row
-from benchmarks.quality_kit import Cache, Findings, Summary, summary, trained, trainer, training_seeds, versions
+from benchmarks.quality_kit import (
+    Cache,
+    Findings,
+    Summary,
+    simulator,
+    summary,
+    trained,
+    trainer,
+    training_seeds,
+    versions,
+)
 from benchmarks.quality_specialists import Weighted
 from rlaas.scenarios import Controller, ScalarisedVectorEnv, evaluate, load
 from rlaas.training import GymnasiumScenario, PolicyController, TrainingConfig, episode_returns
@@ -241,5 +251,5 @@ def _sb3_network(cache: Cache, steps: int, seed: int, quick: bool) -> float:
         return {"utility": _utility(FromModel(model, env.normalize_obs), quick)}
 
     settings = {"steps": steps, "seed": seed, "seeds": EVALUATION_SEEDS, **chosen, **_network_protocol(quick)}
-    settings |= versions("torch", "stable-baselines3") | {"reference": load("network5g").reference_hash}
+    settings |= versions("torch", "stable-baselines3") | simulator() | {"reference": load("network5g").reference_hash}
     return float(cache.result(f"sb3-theirs-network5g-{seed}", settings, work)["utility"])

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Row, parse_arguments, report
-from benchmarks.quality_kit import Cache, Findings, one_ray, trained, trainer, training_seeds
+from benchmarks.quality_kit import Cache, Findings, one_ray, simulator, trained, trainer, training_seeds
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import evaluate_controller
 from rlaas.pipeline.targets import judge_targets
@@ -66,6 +66,7 @@ def judged(
     protocol = scenario.protocols["short" if quick else "full"]
     worlds = seeds_for("table", 0, protocol.seeds)
     common = {"options": dict(changes), "protocol": protocol.describe(), "reference": scenario.reference_hash}
+    common |= simulator()
 
     def fixed(baseline: str) -> Evaluation:
         def work() -> dict[str, Any]:
