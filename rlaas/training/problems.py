@@ -80,13 +80,15 @@ def check_problem(config: TrainingConfig, algorithm: Algorithm, scenario: Scenar
     if config.device is not None:
         _check_device(config, scenario)
     if config.start is not None:
-        check_choice(config.start, scenario.baselines, field="start")
-        if actions.sizes or constant_of(scenario, config.start) is None:
+        constant = [] if actions.sizes else [name for name in scenario.baselines if constant_of(scenario, name)]
+        if config.start not in constant and (not constant or config.start in scenario.baselines):
+            remedy = f"allowed: {', '.join(constant)}" if constant else "leave start out"
             raise ConfigurationError(
                 f"start {config.start!r} is no constant setting that a policy of {scenario.name!r} could begin at; "
-                "leave start out",
+                f"{remedy}",
                 field="start",
             )
+        check_choice(config.start, constant, field="start")
     _check_evaluation(config, scenario)
     for index, constraint in enumerate(config.constraints):
         check_choice(constraint.part, scenario.part_names, field=f"constraints.{index}.part")

@@ -44,7 +44,7 @@ def test_an_untrained_policy_acts_as_the_baseline_it_starts_at(algorithm: Litera
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"start": "tunde_static"}, "unknown start 'tunde_static'"),
+        ({"start": "tunde_static"}, "unknown start 'tunde_static'; allowed: default, max_rsrp, tuned_static"),
         ({"start": "tuned_reactive"}, "start 'tuned_reactive' is no constant setting"),
         ({"scenario": "recsys", "start": "tuned_static", "algorithm": "ppo"}, "start 'tuned_static' is no constant"),
     ],
