@@ -80,6 +80,15 @@ NETWORK: Mapping[str, Any] = {
     "batch_size": 256,
     "sac": {"updates_per_step": 1 / (8 * CELLS), "tau": 0.005, "learning_starts": 1_200},
 }
+SHOP: Mapping[str, Any] = {
+    "algorithm": "ppo",
+    "num_envs": 16,
+    "hidden": (64, 64),
+    "learning_rate": 1e-3,
+    "gamma": 0.95,
+    "ppo": {"rollout_length": 64, "minibatch": 256, "epochs": 4, "gae_lambda": 0.95, "entropy": 0.003},
+}
+SHOP_OPTIONS: Mapping[str, Any] = {"reward": "expected"}
 
 
 class FromModel(Controller):
@@ -110,6 +119,10 @@ def compare(cache: Cache, *, quick: bool, only: Sequence[int] | None = None) -> 
     own = [_ours_network(cache, steps, seed, quick) for seed in seeds]
     other = [_sb3_network(cache, steps, seed, quick) for seed in seeds]
     _enter(found, f"network5g small, equal weights, {steps:,} decisions, SAC", "mean goodness", own, other)
+    steps = 4_096 if quick else 150_000
+    own = [_ours_shop(cache, steps, seed, quick) for seed in seeds]
+    other = [_sb3_shop(cache, steps, seed, quick) for seed in seeds]
+    _enter(found, f"recsys, equal weights, {steps:,} decisions, PPO", "mean goodness", own, other)
     return found
 
 
@@ -197,14 +210,15 @@ def _sb3_pendulum(steps: int, seed: int) -> Any:
     return SAC("MlpPolicy", "Pendulum-v1", seed=seed, device="cpu", **PENDULUM).learn(steps)
 
 
-def _network_protocol(quick: bool) -> dict[str, int]:
+def _protocol(quick: bool) -> dict[str, int]:
     return {"steps": 40, "warmup": 20} if quick else {"steps": 200, "warmup": 50}
 
 
-def _utility(controller: Controller, quick: bool) -> float:
+def _utility(controller: Controller, quick: bool, scenario: str = "network5g", **options: Any) -> float:
     """Goodness at equal weights on the evaluation seeds."""
-    scenario = Weighted("network5g", EQUAL)
-    return float(evaluate(scenario, controller, EVALUATION_SEEDS, **_network_protocol(quick)).mean()[0])
+    return float(
+        evaluate(Weighted(scenario, EQUAL, **options), controller, EVALUATION_SEEDS, **_protocol(quick)).mean()[0]
+    )
 
 
 def _ours_network(cache: Cache, steps: int, seed: int, quick: bool) -> float:
@@ -220,7 +234,7 @@ def _ours_network(cache: Cache, steps: int, seed: int, quick: bool) -> float:
         _, policy = trained(config)
         return {"utility": _utility(PolicyController(policy), quick)}
 
-    settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **_network_protocol(quick)}
+    settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **_protocol(quick)}
     settings |= trainer() | {"reference": load("network5g").reference_hash}
     return float(cache.result(f"sb3-ours-network5g-{seed}", settings, work)["utility"])
 
@@ -250,6 +264,62 @@ def _sb3_network(cache: Cache, steps: int, seed: int, quick: bool) -> float:
         model.learn(steps)
         return {"utility": _utility(FromModel(model, env.normalize_obs), quick)}
 
-    settings = {"steps": steps, "seed": seed, "seeds": EVALUATION_SEEDS, **chosen, **_network_protocol(quick)}
+    settings = {"decisions": steps, "seed": seed, "seeds": EVALUATION_SEEDS, **chosen, **_protocol(quick)}
     settings |= versions("torch", "stable-baselines3") | simulator() | {"reference": load("network5g").reference_hash}
     return float(cache.result(f"sb3-theirs-network5g-{seed}", settings, work)["utility"])
+
+
+def _ours_shop(cache: Cache, steps: int, seed: int, quick: bool) -> float:
+    config = TrainingConfig(
+        scenario="benchmarks.quality_specialists:Weighted",
+        options={"scenario": "recsys", "weights": list(EQUAL), **SHOP_OPTIONS},
+        steps=steps,
+        seed=seed,
+        **SHOP,
+    )
+
+    def work() -> dict[str, Any]:
+        _, policy = trained(config)
+        return {"utility": _utility(PolicyController(policy), quick, "recsys", **SHOP_OPTIONS)}
+
+    settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **_protocol(quick)}
+    settings |= trainer() | {"reference": load("recsys").reference_hash}
+    return float(cache.result(f"sb3-ours-recsys-{seed}", settings, work)["utility"])
+
+
+def _sb3_shop(cache: Cache, steps: int, seed: int, quick: bool) -> float:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    from benchmarks.quality_vecenv import Alone
+
+    ppo = SHOP["ppo"]
+    chosen = {
+        "learning_rate": SHOP["learning_rate"],
+        "gamma": SHOP["gamma"],
+        "n_steps": ppo["rollout_length"],
+        "batch_size": ppo["minibatch"],
+        "n_epochs": ppo["epochs"],
+        "gae_lambda": ppo["gae_lambda"],
+        "ent_coef": ppo["entropy"],
+        "policy_kwargs": {"net_arch": list(SHOP["hidden"])},
+    }
+
+    def work() -> dict[str, Any]:
+        scenario = load("recsys", **SHOP_OPTIONS)
+
+        def alone(number: int) -> Any:
+            worlds = scenario.vector_env(1, seed=1_000 * seed + number)
+            return lambda: Alone(ScalarisedVectorEnv(worlds, EQUAL), 1_000 * seed + number)
+
+        # Sessions end one by one; rewards are scaled by the spread of their returns, as ours are.
+        env = VecNormalize(
+            DummyVecEnv([alone(number) for number in range(SHOP["num_envs"])]), gamma=SHOP["gamma"], clip_obs=5.0
+        )
+        model = PPO("MlpPolicy", env, seed=seed, device="cpu", **chosen)
+        model.learn(steps)
+        return {"utility": _utility(FromModel(model, env.normalize_obs), quick, "recsys", **SHOP_OPTIONS)}
+
+    settings = {"decisions": steps, "seed": seed, "seeds": EVALUATION_SEEDS, **chosen, **_protocol(quick)}
+    settings |= versions("torch", "stable-baselines3") | simulator() | {"reference": load("recsys").reference_hash}
+    return float(cache.result(f"sb3-theirs-recsys-{seed}", settings, work)["utility"])

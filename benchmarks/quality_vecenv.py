@@ -1,15 +1,16 @@
-"""A scenario's vector environment as Stable-Baselines3 wants one."""
+"""A scenario's environments as Stable-Baselines3 wants them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlaas.scenarios import ScalarisedVectorEnv
 
-__all__ = ["Lockstep"]
+__all__ = ["Alone", "Lockstep"]
 
 
 class Lockstep(VecEnv):
@@ -71,3 +72,36 @@ class Lockstep(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """They are not."""
         return [False] * len(list(self._get_indices(indices)))
+
+
+class Alone(gymnasium.Env[Any, Any]):
+    """One row by itself, whose episodes end when they like.
+
+    Args:
+        env: of one row, with scalar rewards.
+        seed: of its first reset; later episodes go on in the same world.
+    """
+
+    def __init__(self, env: ScalarisedVectorEnv, seed: int) -> None:
+        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+        self._env, self._first_seed = env, seed
+        self._ended = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin, or let the step after an end reset the row."""
+        if self._ended:
+            observation, *_ = self._env.step(np.zeros((1, *self.action_space.shape), dtype=self.action_space.dtype))
+        else:
+            observation, _ = self._env.reset(seed=self._first_seed)
+        self._ended = False
+        return np.array(observation[0], dtype=np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take the step."""
+        observation, reward, terminated, truncated, _ = self._env.step(np.asarray(action)[None])
+        self._ended = bool(terminated[0] or truncated[0])
+        return np.array(observation[0], dtype=np.float32), float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
