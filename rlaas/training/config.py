@@ -56,6 +56,12 @@ class PPOSettings(_Document):
     clip: float = Field(default=0.2, gt=0, lt=1, description="bound on the probability ratio's change")
     final_rate: float = Field(default=0.1, ge=0, le=1, description="share of the learning rate left at the end")
     final_clip: float = Field(default=1.0, ge=0, le=1, description="share of the clip left at the end")
+    final_noise: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the deviation of box actions left at the end: what is served, the mode, gets practised",
+    )
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     entropy: float = Field(default=0.003, ge=0, description="weight of the entropy bonus")
     value_coefficient: float = Field(default=0.5, gt=0)

@@ -212,7 +212,7 @@ def _policy_graph(policy: PolicyNetwork, weights: Mapping[str, Float32]) -> byte
     initial |= {
         "split": np.array([n, n], dtype=np.int64),
         "half": np.array(0.5 * (high - low), dtype=np.float32),
-        "middle": np.array(low + 0.5 * (high - low), dtype=np.float32),
+        "middle": np.array(low + 0.5 * (high - low) + float(weights["noise"][1]), dtype=np.float32),
     }
     nodes += [
         helper.make_node("Split", [current, "split"], ["mean", "raw"], axis=1),

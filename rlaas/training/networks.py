@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -129,6 +129,8 @@ class PolicyNetwork(nn.Module):
         memory: width of the LSTM between observation and hidden layers; 0 for none.
     """
 
+    noise: Tensor
+
     def __init__(
         self,
         n_features: int,
@@ -158,6 +160,8 @@ class PolicyNetwork(nn.Module):
             last_gain=0.01,
         )
         if not discrete:
+            # Added to every log-deviation: where this training began, and now.
+            self.register_buffer("noise", torch.zeros(2))
             low, high = LOG_STD_RANGE
             with torch.no_grad():
                 head: nn.Module = self.body.layers[-1]
@@ -194,7 +198,26 @@ class PolicyNetwork(nn.Module):
         if self.discrete:
             return {"logits": forbid(out, mask)}
         mean, raw = out.split(self.n_actions, dim=-1)
-        return {"mean": mean, "log_std": log_std_of(torch.tanh(raw))}
+        return {"mean": mean, "log_std": self.log_std(torch.tanh(raw))}
+
+    def log_std(self, squashed: Tensor) -> Tensor:
+        """Log-deviations for the tanh of their head, the share of noise that is left included."""
+        return log_std_of(squashed) + self.noise[1]
+
+    def leave_noise(self, share: float) -> None:
+        """Scale deviations to ``share`` of what they would be at the beginning of this training; box actions only."""
+        self.noise[1] = self.noise[0] + math.log(share)
+
+    def keep_noise(self) -> None:
+        """Begin a training with the deviations as they are."""
+        if not self.discrete:
+            self.noise[0] = self.noise[1]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        # What was stored before there was a share of noise has all of it.
+        if not self.discrete:
+            state_dict.setdefault(f"{prefix}noise", torch.zeros(2))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def remember(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the memory: what the body sees [n, memory + n_objectives], and the next state [n, 2 * memory]."""

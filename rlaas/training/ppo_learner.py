@@ -22,7 +22,6 @@ from rlaas.training.distributions import (
     choice_log_probs,
     draw_choices,
     forbid,
-    log_std_of,
     log_std_slope,
     normal_entropy,
     normal_log_density,
@@ -149,7 +148,8 @@ class PPOLearner(PackedLearner):
 
         Args:
             rollout: packed experience, or its arrays.
-            progress: share of the training behind us; learning rate and clip fall linearly with it, as configured.
+            progress: share of the training behind us; learning rate and clip fall linearly with it, noise by a constant
+                factor, as configured.
 
         Returns:
             Losses averaged over the minibatches.
@@ -167,6 +167,9 @@ class PPOLearner(PackedLearner):
         with torch.no_grad():
             totals, count = self._epochs(rollout.to(self.device))
         self.updates += count
+        # After the update: what the rollout says of its own probabilities was true until now.
+        if not self.net.policy.discrete and settings.final_noise < 1.0:
+            self.net.policy.leave_noise(settings.final_noise**passed)
         names = ("policy_loss", "value_loss", "entropy")
         return self.check_losses(dict(zip(names, (totals / count).tolist(), strict=True)))
 
@@ -234,7 +237,7 @@ class PPOLearner(PackedLearner):
         else:
             mean, raw = torch.split(out, policy.n_actions, dim=1)
             squashed = torch.tanh(raw)
-            log_std = log_std_of(squashed)
+            log_std = policy.log_std(squashed)
             per_std = (-log_std).exp()
             noise = (action - mean) * per_std
             now = normal_log_density(noise, log_std).unsqueeze(1)

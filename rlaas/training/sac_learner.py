@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from rlaas.training.backprop import FlatAdam, FlatParameters, Pass, TwinPass
 from rlaas.training.conditioning import Focus, anchors_of, sample_preferences
-from rlaas.training.distributions import log_std_of, log_std_slope, squashed_log_prob, squashed_sample
+from rlaas.training.distributions import log_std_slope, squashed_log_prob, squashed_sample
 from rlaas.training.networks import TwinCritic
 from rlaas.training.packed_learner import PackedLearner
 from rlaas.training.packed_module import PackedModule
@@ -246,7 +246,7 @@ class SACLearner(PackedLearner):
         inside = net.inside(features, contexts)
         mean, raw = torch.split(self._actor.forward(features), net.policy.n_actions, dim=1)
         squashed, noise = torch.tanh(raw), noise.flatten(0, 1)
-        log_std = log_std_of(squashed)
+        log_std = net.policy.log_std(squashed)
         spread = log_std.exp().mul_(noise)
         before = mean + spread
         action, log_prob = torch.tanh(before), squashed_log_prob(before, noise, log_std)

@@ -169,6 +169,7 @@ def apply_warm_start(algo: Any, path: Path | str) -> dict[str, Any]:
     except RuntimeError as problem:
         reason = " ".join(str(problem).split())
         raise ConfigurationError(f"warm_start {warm.path} does not fit: {reason}", field="warm_start") from problem
+    net.policy.keep_noise()
     algo.moments.set_state(dict(warm.moments))
     critics = _whole_module(algo, warm) if warm.kind == "checkpoint" else _fitted_critics(algo, warm)
     algo.learners.lead()
