@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -105,8 +106,11 @@ def test_parameters_live_in_one_vector():
 def test_a_step_of_ppo_has_the_gradients_of_its_losses(problem: str, local_ray: None) -> None:
     name = "environment" if problem == "CartPole-v1" else "scenario"
     values: dict[str, Any] = {name: problem, "seed": 4, "num_envs": 16, "hidden": (24, 16), "algorithm": "ppo"}
-    algo = build_algorithm(TrainingConfig(**values, ppo={"rollout_length": 32, "minibatch": 128}), "ppo")
-    algo.train()
+    ppo = {"rollout_length": 32, "minibatch": 128, "final_noise": 0.1}
+    algo = build_algorithm(TrainingConfig(**values, steps=4_096, ppo=ppo), "ppo")
+    for _ in range(3):
+        algo.train()
+    assert problem != "training_toys:Toy" or algo.learner.net.policy.noise[1] < -0.1
     learner = algo.learner
     with torch.no_grad():
         rows = learner._rows(algo.sample(32))
@@ -122,6 +126,28 @@ def test_a_step_of_ppo_has_the_gradients_of_its_losses(problem: str, local_ray: 
     torch.testing.assert_close(ours, parts.detach())
     torch.testing.assert_close(learner.flat.value.grad, wanted, rtol=1e-4, atol=1e-6)
     assert wanted.abs().max() > 1e-2
+    algo.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("runners", [0, 1])
+def test_noise_falls_to_its_share_and_runners_follow(runners: int, local_ray: None) -> None:
+    settings: dict[str, Any] = {"rollout_length": 16, "minibatch": 64, "final_noise": 0.05}
+    config = TrainingConfig(
+        scenario="training_toys:Toy", num_envs=8, steps=1_024, num_env_runners=runners, algorithm="ppo", ppo=settings
+    )
+    algo = build_algorithm(config, "ppo")
+    seen = []
+    for _ in range(9):
+        algo.train()
+        seen.append(float(algo.learner.net.policy.noise[1]))
+    # By the same factor for each decision; the first rollout has none behind it.
+    assert seen == pytest.approx([math.log(0.05) * share / 8 for share in range(9)])
+    rollout, policy = algo.sample(16), algo.learner.net.policy
+    with torch.no_grad():
+        asked = policy.heads(policy.features(rollout.observation[0], rollout.preference[0]))["log_std"]
+    torch.testing.assert_close(rollout.extras["log_std"][0], asked)
+    assert asked.max() < math.log(0.05) + 0.5, "what the policy asks for itself has hardly changed"
     algo.stop()
 
 

@@ -59,6 +59,28 @@ def test_onnx_equals_torch(discrete: bool, n_objectives: int, tmp_path: Path) ->
     assert len(manifest.golden.observations) >= 8
 
 
+def test_the_share_of_noise_leaves_the_trainer_and_older_weights_have_all_of_it(tmp_path: Path) -> None:
+    network = _network(discrete=False)
+    rows = torch.randn(5, 2), torch.full((5, 2), 0.5)
+    with torch.no_grad():
+        before = network(*rows)
+        network.leave_noise(0.1)
+        after = network(*rows)
+    torch.testing.assert_close(after["log_std"], before["log_std"] + np.log(0.1))
+    torch.testing.assert_close(after["mean"], before["mean"])
+    policy = load_bundle(export_bundle(network, Toy(), tmp_path / "b", algorithm="ppo"))
+    got = policy.forward(*(row.numpy() for row in rows))
+    np.testing.assert_allclose(got["log_std"], after["log_std"].numpy(), rtol=1e-5, atol=1e-5)
+    older = {name: value for name, value in network.state_dict().items() if name != "noise"}
+    network.load_state_dict(older)
+    assert network.noise.tolist() == [0.0, 0.0]
+    # The next training begins where this one has ended.
+    network.leave_noise(0.1)
+    network.keep_noise()
+    network.leave_noise(0.5)
+    assert float(network.noise[1]) == pytest.approx(np.log(0.05))
+
+
 @pytest.mark.parametrize("n_objectives", [0, 2])
 @pytest.mark.parametrize(
     ("sizes", "masked", "memory"), [((2, 3), False, 0), ((5,), True, 0), ((5,), True, 7), (None, False, 7)]
