@@ -64,6 +64,7 @@ class PPOSettings(_Document):
     )
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     entropy: float = Field(default=0.003, ge=0, description="weight of the entropy bonus")
+    noise_from: float = Field(default=0.0, ge=0, lt=1, description="share of the training after which noise falls")
     value_coefficient: float = Field(default=0.5, gt=0)
     max_grad_norm: float = Field(default=0.5, gt=0)
     clip_jointly: bool = Field(

@@ -169,7 +169,8 @@ class PPOLearner(PackedLearner):
         self.updates += count
         # After the update: what the rollout says of its own probabilities was true until now.
         if not self.net.policy.discrete and settings.final_noise < 1.0:
-            self.net.policy.leave_noise(settings.final_noise**passed)
+            falling = max(0.0, passed - settings.noise_from) / (1.0 - settings.noise_from)
+            self.net.policy.leave_noise(settings.final_noise**falling)
         names = ("policy_loss", "value_loss", "entropy")
         return self.check_losses(dict(zip(names, (totals / count).tolist(), strict=True)))
 

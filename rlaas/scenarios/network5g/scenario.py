@@ -127,7 +127,14 @@ class Network5G(Scenario):
         "gamma": 0.95,
         # Fresh decisions rather than further passes over old ones, which they outnumber where they cost so little.
         # Cells that sleep by chance now and then are served as cells that never do, unless chance ends in training.
-        "ppo": {"rollout_length": 32, "minibatch": 1024, "epochs": 3, "entropy": 0.0, "final_noise": 0.03},
+        "ppo": {
+            "rollout_length": 32,
+            "minibatch": 1024,
+            "epochs": 3,
+            "entropy": 0.0,
+            "final_noise": 0.02,
+            "noise_from": 0.4,  # without chance from the start some trainings find nothing
+        },
     }
 
     def __init__(
