@@ -86,9 +86,33 @@ SHOP: Mapping[str, Any] = {
     "hidden": (64, 64),
     "learning_rate": 1e-3,
     "gamma": 0.95,
-    "ppo": {"rollout_length": 64, "minibatch": 256, "epochs": 4, "gae_lambda": 0.95, "entropy": 0.003},
+    "ppo": {
+        "rollout_length": 64,
+        "minibatch": 256,
+        "epochs": 4,
+        "gae_lambda": 0.95,
+        "entropy": 0.003,
+        "final_rate": 0.1,
+    },
 }
 SHOP_OPTIONS: Mapping[str, Any] = {"reward": "expected"}
+# The same for Stable-Baselines3; the learning rate of its PPO falls as ours does.
+SB3_NETWORK: Mapping[str, Any] = {
+    **{name: NETWORK[name] for name in ("learning_rate", "gamma", "batch_size")},
+    **{name: NETWORK["sac"][name] for name in ("tau", "learning_starts")},
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "policy_kwargs": {"net_arch": list(NETWORK["hidden"])},
+}
+SB3_SHOP: Mapping[str, Any] = {
+    "gamma": SHOP["gamma"],
+    "n_steps": SHOP["ppo"]["rollout_length"],
+    "batch_size": SHOP["ppo"]["minibatch"],
+    "n_epochs": SHOP["ppo"]["epochs"],
+    "gae_lambda": SHOP["ppo"]["gae_lambda"],
+    "ent_coef": SHOP["ppo"]["entropy"],
+    "policy_kwargs": {"net_arch": list(SHOP["hidden"])},
+}
 
 
 class FromModel(Controller):
@@ -116,12 +140,13 @@ def compare(cache: Cache, *, quick: bool, only: Sequence[int] | None = None) -> 
         theirs = [_theirs(cache, environment, steps, seed, learn) for seed in seeds]
         _enter(found, f"{environment}, {steps:,} steps", "return", ours, theirs)
     steps = 2_400 if quick else 30_000
-    own = [_ours_network(cache, steps, seed, quick) for seed in seeds]
-    other = [_sb3_network(cache, steps, seed, quick) for seed in seeds]
+    own = [_ours_scenario(cache, "network5g", NETWORK, steps, seed, quick) for seed in seeds]
+    other = [_theirs_scenario(cache, "network5g", _sb3_network, SB3_NETWORK, steps, seed, quick) for seed in seeds]
     _enter(found, f"network5g small, equal weights, {steps:,} decisions, SAC", "mean goodness", own, other)
     steps = 4_096 if quick else 150_000
-    own = [_ours_shop(cache, steps, seed, quick) for seed in seeds]
-    other = [_sb3_shop(cache, steps, seed, quick) for seed in seeds]
+    given = {**SB3_SHOP, "rates": (SHOP["learning_rate"], SHOP["ppo"]["final_rate"])}
+    own = [_ours_scenario(cache, "recsys", SHOP, steps, seed, quick, **SHOP_OPTIONS) for seed in seeds]
+    other = [_theirs_scenario(cache, "recsys", _sb3_shop, given, steps, seed, quick, **SHOP_OPTIONS) for seed in seeds]
     _enter(found, f"recsys, equal weights, {steps:,} decisions, PPO", "mean goodness", own, other)
     return found
 
@@ -214,112 +239,90 @@ def _protocol(quick: bool) -> dict[str, int]:
     return {"steps": 40, "warmup": 20} if quick else {"steps": 200, "warmup": 50}
 
 
-def _utility(controller: Controller, quick: bool, scenario: str = "network5g", **options: Any) -> float:
+def _utility(controller: Controller, quick: bool, scenario: str, **options: Any) -> float:
     """Goodness at equal weights on the evaluation seeds."""
     return float(
         evaluate(Weighted(scenario, EQUAL, **options), controller, EVALUATION_SEEDS, **_protocol(quick)).mean()[0]
     )
 
 
-def _ours_network(cache: Cache, steps: int, seed: int, quick: bool) -> float:
+def _ours_scenario(
+    cache: Cache, scenario: str, learner: Mapping[str, Any], steps: int, seed: int, quick: bool, **options: Any
+) -> float:
+    """Utility of our learner after ``steps`` decisions in a scenario."""
     config = TrainingConfig(
         scenario="benchmarks.quality_specialists:Weighted",
-        options={"scenario": "network5g", "weights": list(EQUAL)},
+        options={"scenario": scenario, "weights": list(EQUAL), **options},
         steps=steps,
         seed=seed,
-        **NETWORK,
+        **learner,
     )
 
     def work() -> dict[str, Any]:
         _, policy = trained(config)
-        return {"utility": _utility(PolicyController(policy), quick)}
+        return {"utility": _utility(PolicyController(policy), quick, scenario, **options)}
 
     settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **_protocol(quick)}
-    settings |= trainer() | {"reference": load("network5g").reference_hash}
-    return float(cache.result(f"sb3-ours-network5g-{seed}", settings, work)["utility"])
+    settings |= trainer() | {"reference": load(scenario).reference_hash}
+    return float(cache.result(f"sb3-ours-{scenario}-{seed}", settings, work)["utility"])
 
 
-def _sb3_network(cache: Cache, steps: int, seed: int, quick: bool) -> float:
+def _theirs_scenario(
+    cache: Cache,
+    scenario: str,
+    learn: Callable[[int, int], Controller],
+    chosen: Mapping[str, Any],
+    steps: int,
+    seed: int,
+    quick: bool,
+    **options: Any,
+) -> float:
+    """Utility of what ``learn`` gives for (decisions, seed); ``chosen`` are all of its settings."""
+
+    def work() -> dict[str, Any]:
+        return {"utility": _utility(learn(steps, seed), quick, scenario, **options)}
+
+    settings = {"decisions": steps, "seed": seed, "seeds": EVALUATION_SEEDS, **chosen, **options, **_protocol(quick)}
+    settings |= versions("torch", "stable-baselines3") | simulator() | {"reference": load(scenario).reference_hash}
+    return float(cache.result(f"sb3-theirs-{scenario}-{seed}", settings, work)["utility"])
+
+
+def _sb3_network(steps: int, seed: int) -> Controller:
     from stable_baselines3 import SAC
     from stable_baselines3.common.vec_env import VecNormalize
 
     from benchmarks.quality_vecenv import Lockstep
 
-    chosen = {
-        "learning_rate": NETWORK["learning_rate"],
-        "gamma": NETWORK["gamma"],
-        "batch_size": NETWORK["batch_size"],
-        "tau": NETWORK["sac"]["tau"],
-        "learning_starts": NETWORK["sac"]["learning_starts"],
-        "train_freq": 1,
-        "gradient_steps": 1,
-        "policy_kwargs": {"net_arch": list(NETWORK["hidden"])},
-    }
-
-    def work() -> dict[str, Any]:
-        worlds = load("network5g").vector_env(NETWORK["num_envs"], seed=seed)
-        # Observations are normalised as ours are: without, it would learn from loads beside decibels.
-        env = VecNormalize(Lockstep(ScalarisedVectorEnv(worlds, EQUAL), seed), norm_reward=False, clip_obs=5.0)
-        model = SAC("MlpPolicy", env, seed=seed, device="cpu", **chosen)
-        model.learn(steps)
-        return {"utility": _utility(FromModel(model, env.normalize_obs), quick)}
-
-    settings = {"decisions": steps, "seed": seed, "seeds": EVALUATION_SEEDS, **chosen, **_protocol(quick)}
-    settings |= versions("torch", "stable-baselines3") | simulator() | {"reference": load("network5g").reference_hash}
-    return float(cache.result(f"sb3-theirs-network5g-{seed}", settings, work)["utility"])
+    worlds = load("network5g").vector_env(NETWORK["num_envs"], seed=seed)
+    # Observations are normalised as ours are: without, it would learn from loads beside decibels.
+    env = VecNormalize(Lockstep(ScalarisedVectorEnv(worlds, EQUAL), seed), norm_reward=False, clip_obs=5.0)
+    model = SAC("MlpPolicy", env, seed=seed, device="cpu", **SB3_NETWORK)
+    return FromModel(model.learn(steps), env.normalize_obs)
 
 
-def _ours_shop(cache: Cache, steps: int, seed: int, quick: bool) -> float:
-    config = TrainingConfig(
-        scenario="benchmarks.quality_specialists:Weighted",
-        options={"scenario": "recsys", "weights": list(EQUAL), **SHOP_OPTIONS},
-        steps=steps,
-        seed=seed,
-        **SHOP,
-    )
-
-    def work() -> dict[str, Any]:
-        _, policy = trained(config)
-        return {"utility": _utility(PolicyController(policy), quick, "recsys", **SHOP_OPTIONS)}
-
-    settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **_protocol(quick)}
-    settings |= trainer() | {"reference": load("recsys").reference_hash}
-    return float(cache.result(f"sb3-ours-recsys-{seed}", settings, work)["utility"])
-
-
-def _sb3_shop(cache: Cache, steps: int, seed: int, quick: bool) -> float:
+def _sb3_shop(steps: int, seed: int) -> Controller:
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
     from benchmarks.quality_vecenv import Alone
 
-    ppo = SHOP["ppo"]
-    chosen = {
-        "learning_rate": SHOP["learning_rate"],
-        "gamma": SHOP["gamma"],
-        "n_steps": ppo["rollout_length"],
-        "batch_size": ppo["minibatch"],
-        "n_epochs": ppo["epochs"],
-        "gae_lambda": ppo["gae_lambda"],
-        "ent_coef": ppo["entropy"],
-        "policy_kwargs": {"net_arch": list(SHOP["hidden"])},
-    }
+    scenario = load("recsys", **SHOP_OPTIONS)
 
-    def work() -> dict[str, Any]:
-        scenario = load("recsys", **SHOP_OPTIONS)
+    def alone(number: int) -> Any:
+        worlds = scenario.vector_env(1, seed=1_000 * seed + number)
+        return lambda: Alone(ScalarisedVectorEnv(worlds, EQUAL), 1_000 * seed + number)
 
-        def alone(number: int) -> Any:
-            worlds = scenario.vector_env(1, seed=1_000 * seed + number)
-            return lambda: Alone(ScalarisedVectorEnv(worlds, EQUAL), 1_000 * seed + number)
-
-        # Sessions end one by one; rewards are scaled by the spread of their returns, as ours are.
-        env = VecNormalize(
-            DummyVecEnv([alone(number) for number in range(SHOP["num_envs"])]), gamma=SHOP["gamma"], clip_obs=5.0
-        )
-        model = PPO("MlpPolicy", env, seed=seed, device="cpu", **chosen)
-        model.learn(steps)
-        return {"utility": _utility(FromModel(model, env.normalize_obs), quick, "recsys", **SHOP_OPTIONS)}
-
-    settings = {"decisions": steps, "seed": seed, "seeds": EVALUATION_SEEDS, **chosen, **_protocol(quick)}
-    settings |= versions("torch", "stable-baselines3") | simulator() | {"reference": load("recsys").reference_hash}
-    return float(cache.result(f"sb3-theirs-recsys-{seed}", settings, work)["utility"])
+    # Sessions end one by one; rewards are scaled by the spread of their returns, as ours are.
+    env = VecNormalize(
+        DummyVecEnv([alone(number) for number in range(SHOP["num_envs"])]), gamma=SHOP["gamma"], clip_obs=5.0
+    )
+    first, last = SHOP["learning_rate"], SHOP["ppo"]["final_rate"]
+    model = PPO(
+        "MlpPolicy",
+        env,
+        learning_rate=lambda left: first * (last + (1.0 - last) * left),
+        seed=seed,
+        device="cpu",
+        **SB3_SHOP,
+    )
+    return FromModel(model.learn(steps), env.normalize_obs)
