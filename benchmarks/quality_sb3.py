@@ -20,7 +20,7 @@ from benchmarks.quality_kit import (
     training_seeds,
     versions,
 )
-from benchmarks.quality_specialists import Weighted
+from benchmarks.quality_specialists import Weighted, WeightedEnv
 from rlaas.scenarios import Controller, ScalarisedVectorEnv, evaluate, load
 from rlaas.training import GymnasiumScenario, PolicyController, TrainingConfig, episode_returns
 
@@ -93,8 +93,13 @@ SHOP: Mapping[str, Any] = {
         "gae_lambda": 0.95,
         "entropy": 0.003,
         "final_rate": 0.1,
+        # As Stable-Baselines3 has it: one norm bounds all gradients, and half of the squared error is minimised.
+        "clip_jointly": True,
+        "value_coefficient": 1.0,
     },
 }
+SHOP_STEPS = 166_500
+"""Rows times steps: some 150,000 decisions, which is what Stable-Baselines3 counts, and the resets between sessions."""
 SHOP_OPTIONS: Mapping[str, Any] = {"reward": "expected"}
 # The same for Stable-Baselines3; the learning rate of its PPO falls as ours does.
 SB3_NETWORK: Mapping[str, Any] = {
@@ -140,14 +145,18 @@ def compare(cache: Cache, *, quick: bool, only: Sequence[int] | None = None) -> 
         theirs = [_theirs(cache, environment, steps, seed, learn) for seed in seeds]
         _enter(found, f"{environment}, {steps:,} steps", "return", ours, theirs)
     steps = 2_400 if quick else 30_000
-    own = [_ours_scenario(cache, "network5g", NETWORK, steps, seed, quick) for seed in seeds]
+    own, _ = zip(*(_ours_scenario(cache, "network5g", NETWORK, steps, seed, quick) for seed in seeds), strict=True)
     other = [_theirs_scenario(cache, "network5g", _sb3_network, SB3_NETWORK, steps, seed, quick) for seed in seeds]
     _enter(found, f"network5g small, equal weights, {steps:,} decisions, SAC", "mean goodness", own, other)
     steps = 4_096 if quick else 150_000
     given = {**SB3_SHOP, "rates": (SHOP["learning_rate"], SHOP["ppo"]["final_rate"])}
-    own = [_ours_scenario(cache, "recsys", SHOP, steps, seed, quick, **SHOP_OPTIONS) for seed in seeds]
+    rows = steps if quick else SHOP_STEPS
+    own, had = zip(
+        *(_ours_scenario(cache, "recsys", SHOP, rows, seed, quick, **SHOP_OPTIONS) for seed in seeds), strict=True
+    )
     other = [_theirs_scenario(cache, "recsys", _sb3_shop, given, steps, seed, quick, **SHOP_OPTIONS) for seed in seeds]
     _enter(found, f"recsys, equal weights, {steps:,} decisions, PPO", "mean goodness", own, other)
+    found.notes.append(f"recsys: ours had {np.mean(had):,.0f} decisions on average")
     return found
 
 
@@ -248,8 +257,8 @@ def _utility(controller: Controller, quick: bool, scenario: str, **options: Any)
 
 def _ours_scenario(
     cache: Cache, scenario: str, learner: Mapping[str, Any], steps: int, seed: int, quick: bool, **options: Any
-) -> float:
-    """Utility of our learner after ``steps`` decisions in a scenario."""
+) -> tuple[float, int]:
+    """Utility of our learner after ``steps`` of its rows in a scenario, and how many of these were decisions."""
     config = TrainingConfig(
         scenario="benchmarks.quality_specialists:Weighted",
         options={"scenario": scenario, "weights": list(EQUAL), **options},
@@ -259,12 +268,15 @@ def _ours_scenario(
     )
 
     def work() -> dict[str, Any]:
-        _, policy = trained(config)
-        return {"utility": _utility(PolicyController(policy), quick, scenario, **options)}
+        before = WeightedEnv.ends
+        run, policy = trained(config)
+        decisions = int(run.metrics["steps"]) - (WeightedEnv.ends - before)
+        return {"utility": _utility(PolicyController(policy), quick, scenario, **options), "decisions": decisions}
 
     settings = {"config": config.model_dump(mode="json"), "seeds": EVALUATION_SEEDS, **_protocol(quick)}
     settings |= trainer() | {"reference": load(scenario).reference_hash}
-    return float(cache.result(f"sb3-ours-{scenario}-{seed}", settings, work)["utility"])
+    found = cache.result(f"sb3-ours-{scenario}-{seed}", settings, work)
+    return float(found["utility"]), int(found["decisions"])
 
 
 def _theirs_scenario(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,13 @@ SETTINGS: Mapping[str, Any] = {
 
 
 class WeightedEnv(VectorScenarioEnv):
-    """The environment of a :class:`Weighted` scenario: the other's, with one reward."""
+    """The environment of a :class:`Weighted` scenario: the other's, with one reward.
+
+    Attributes:
+        ends: episodes that ended in all of these of this process; a step that only resets the row follows each.
+    """
+
+    ends: ClassVar[int] = 0
 
     def __init__(self, scenario: Weighted, num_envs: int, seed: int | Sequence[int]) -> None:
         self._env = scenario.inner.vector_env(num_envs, seed=seed)
@@ -55,6 +61,7 @@ class WeightedEnv(VectorScenarioEnv):
     def step(self, actions: NDArray[Any]) -> Any:
         """As the other, with the weighted sum of its rewards [num_envs, 1]."""
         observation, reward, terminated, truncated, infos = self._env.step(actions)
+        WeightedEnv.ends += int((terminated | truncated).sum())
         return observation, (reward * self._weights).sum(axis=1, keepdims=True), terminated, truncated, infos
 
     def get_state(self) -> dict[str, Any]:

@@ -190,6 +190,9 @@ class PPOLearner(PackedLearner):
         rows = self._rows(rollout)
         n = len(rows["advantage"])
         minibatch = min(settings.minibatch, n - n % self.world)
+        # Where decisions do not fill the last minibatch it takes some of the first again, or leaves a few out: whatever
+        # is nearer. All are of one size, as captured updates want them; another order comes with the next epoch.
+        number = round(n / minibatch)
         # One gather an epoch brings all of a decision into its new place.
         joined = torch.cat([value.reshape(n, -1).float() for value in rows.values()], dim=1)
         widths = [value[0].numel() for value in rows.values()]
@@ -197,9 +200,10 @@ class PPOLearner(PackedLearner):
         update = self.captured(partial(self._update, tuple(rows), tuple(widths)), under=minibatch)
         for _ in range(settings.epochs):
             order = torch.randperm(n, generator=self.generator, device=self.generator.device).to(joined.device)
+            if number * minibatch > n:
+                order = order.repeat(2)[: number * minibatch]
             shuffled = joined.index_select(0, order)
-            # The rest that does not fill a minibatch is dropped: another order brings it back in the next epoch.
-            for start in range(0, n - minibatch + 1, minibatch):
+            for start in range(0, number * minibatch, minibatch):
                 totals += update(self.own(shuffled[start : start + minibatch]))
                 count += 1
         return totals, count

@@ -262,6 +262,31 @@ def test_runners_in_other_processes(kind: str, local_ray: None) -> None:
     algo.stop()
 
 
+@pytest.mark.parametrize(("minibatch", "parts"), [(0.3, 3), (0.24, 4), (0.26, 4), (0.6, 2), (0.7, 1), (2.0, 1)])
+def test_epochs_are_cut_into_equal_minibatches(minibatch: float, parts: int, local_ray: None) -> None:
+    algo = build_algorithm(_config("Toy", ppo={"rollout_length": 32, "minibatch": 128, "epochs": 1}), "ppo")
+    algo.train()
+    learner = algo.learner
+    rollout = algo.sample(32)
+    n = int(rollout.valid.sum())
+    assert not rollout.whole
+    size = min(round(minibatch * n), n)
+    learner.training = learner.training.model_copy(
+        update={"ppo": learner.training.ppo.model_copy(update={"minibatch": size})}
+    )
+    before, seen = learner.updates, []
+    learner._step = lambda batch: (seen.append(batch["features"].clone()), torch.zeros(3))[1]
+    learner.update_from_rollout(rollout, 0.0)
+    assert [len(batch) for batch in seen] == [size] * parts
+    assert learner.updates - before == parts
+    # Each decision once before any comes a second time.
+    everything = torch.cat(seen)[:n].tolist()
+    wanted = learner._rows(rollout)["features"].tolist()
+    count = {tuple(row): wanted.count(row) for row in everything}
+    assert all(everything.count(list(row)) <= times for row, times in count.items())
+    algo.stop()
+
+
 def test_rllib_evaluation(local_ray: None) -> None:
     """`evaluation_interval` works as for any other algorithm: without exploration, beside training."""
     config = TrainingConfig(environment="CartPole-v1", seed=2, num_envs=16, gamma=0.98, steps=20_000, ppo=SHORT)
