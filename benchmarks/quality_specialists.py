@@ -19,7 +19,7 @@ __all__ = ["Weighted", "compare", "preferences"]
 
 EVALUATION_SEEDS = tuple(range(80_001, 80_011))
 """Nobody trains on them."""
-EACH = 5_000_000
+EACH = 7_500_000
 """Decisions of a specialist: two minutes of one core."""
 SHARE = 0.16
 """Decisions of the one policy, of those of all specialists; a decision of it takes a fifth longer."""
@@ -32,7 +32,14 @@ SETTINGS: Mapping[str, Any] = {
     "reward_clip": 1000.0,
     "gamma": 0.95,
     "preference_hold": 100,
-    "ppo": {"rollout_length": 64, "minibatch": 2048, "epochs": 6, "entropy": 0.0},
+    "ppo": {
+        "rollout_length": 32,
+        "minibatch": 1024,
+        "epochs": 3,
+        "entropy": 0.0,
+        "final_noise": 0.02,
+        "noise_from": 0.4,
+    },
 }
 
 

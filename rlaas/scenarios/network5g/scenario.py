@@ -116,7 +116,7 @@ class Network5G(Scenario):
     training_defaults: ClassVar[Mapping[str, Any]] = {
         # A simulated decision costs next to nothing: millions of them for PPO take the time of a quarter for SAC.
         "algorithm": "ppo",
-        "steps": 4_500_000,
+        "steps": 9_000_000,
         "num_envs": 64,
         # From the frozen default the policy finds no way to some cells that sleep while others carry the load.
         "start": "tuned_static",
