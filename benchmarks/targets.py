@@ -7,7 +7,9 @@ One policy at one preference (``normal`` of network5g, equal weights of recsys) 
 regime. Five trainings, each evaluated on 30 seeds that neither training nor any search has seen, the same for every
 column; "met" is the one-sided Bonferroni bound of a paired hierarchical bootstrap beyond the target, the guards
 holding. The columns beside ours cannot learn (the tuned static configuration) or only react (the tuned rules; LinUCB).
-Below the table stands what the same policies do at the scenario's other modes, and the worst of the seeds in each.
+Below the table stands what the same policies do at the scenario's other modes, and the worst of the seeds in each; then
+the front of all of them: its hypervolume for policies alone, for the other columns alone and for both, and where no
+column meets all targets, its points.
 
 With ``--cache`` each training's result is kept; several shells with other seeds and the same folder share the work.
 """
@@ -22,7 +24,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ import torch
 
 from benchmarks.harness import Row, parse_arguments, report
 from benchmarks.quality_kit import Cache, Findings, one_ray, simulator, trained, trainer, training_seeds
+from rlaas.fronts import non_dominated
+from rlaas.objectives import to_minimisation
+from rlaas.optimization import front_hypervolume
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import evaluate_controller
 from rlaas.pipeline.targets import judge_targets
@@ -124,7 +129,35 @@ def judged(
         for mode in scenario.modes:
             shown = _shown(scenario, [modes[mode] for modes in each])
             found.notes.append(f"{name} {regime}, {file} at {mode}: {shown}")
+    policies = {
+        f"{file} {seed} at {mode}": _pooled(scenario, [evaluation])
+        for file, each in learned.items()
+        for seed, modes in zip(seeds, each, strict=True)
+        for mode, evaluation in modes.items()
+    }
+    others = {column: value for column, value in values.items() if column not in learned}
+    show = not any(all(row.met for row in verdict.rows) and verdict.guards_hold for verdict in verdicts.values())
+    found.notes += [f"{name} {regime}, {line}" for line in _front(scenario, policies, others, show=show)]
     return found
+
+
+def _front(
+    scenario: Scenario, policies: Mapping[str, Sequence[float]], others: Mapping[str, Sequence[float]], *, show: bool
+) -> Iterator[str]:
+    """What policies and the other columns reach together; with ``show`` also the non-dominated of them."""
+    objectives = scenario.objectives
+    origin = np.array(others[scenario.default_baseline])
+    union = {**policies, **others}
+    volumes = ", ".join(
+        f"{who} {front_hypervolume(np.array(list(points.values())), objectives, origin):.4f}"
+        for who, points in (("policies alone", policies), ("the others alone", others), ("both", union))
+    )
+    values = np.array(list(union.values()))
+    kept = non_dominated(to_minimisation(objectives, values))
+    yield f"front of {len(union)}: hypervolume from the default's vector, share of the ranges: {volumes}"
+    for index in np.flatnonzero(kept) if show else ():
+        what = ", ".join(f"{o.name} {value:.4g}" for o, value in zip(objectives, values[index], strict=True))
+        yield f"on the front: {list(union)[index]}: {what}"
 
 
 def _shown(scenario: Scenario, evaluations: Sequence[Evaluation]) -> str:
