@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from federated_kit import PPO, SAC, federation
 
+from rlaas.bundles import load_bundle
 from rlaas.errors import OperatorError, TrainingError
 from rlaas.training import build_algorithm
 from rlaas.training.federated import FederationConfig
@@ -93,6 +95,28 @@ def test_what_is_shared_and_what_stays() -> None:
                 {"reward_scale", "utility_scale"} if share == "all" else set()
             )
             assert not any("target" in name or "normaliser" in name for name, _ in layout.parameters + layout.scales)
+
+
+def test_noise_falls_with_a_sites_own_progress_and_is_gone_from_what_is_exported(tmp_path: Path) -> None:
+    ppo = {**PPO, "scenario": "training_toys:Toy", "algorithm": "ppo", "ppo": {**PPO["ppo"], "final_noise": 0.1}}
+    config = federation(ppo, count=1, secure=None, decisions=1_024, rounds=2)
+    with _sites(config) as ((site,), layout, model):
+        site.train(model)
+        noise = site._algo.policy.noise
+        # The last update of the first round began at seven sixteenths.
+        assert float(noise[1]) == pytest.approx(7 / 16 * math.log(0.1))
+        assert not any("noise" in name for name, _ in layout.parameters + layout.scales)
+        site._adopt(model)
+        assert float(noise[1]) == pytest.approx(7 / 16 * math.log(0.1))
+    template, plain = Template(config), Template(federation({**ppo, "ppo": PPO["ppo"]}, count=1, secure=None))
+    try:
+        zeros = np.zeros((1, 2), dtype=np.float32)
+        bundles = [load_bundle(one.export(model, tmp_path / str(i), {})) for i, one in enumerate((template, plain))]
+        untrained = [bundle.forward(zeros, zeros + 0.5)["log_std"] for bundle in bundles]
+        np.testing.assert_allclose(untrained[0] - untrained[1], math.log(0.1), rtol=1e-5)
+    finally:
+        template.stop()
+        plain.stop()
 
 
 def test_a_site_takes_the_global_model_over_and_keeps_its_own() -> None:

@@ -55,8 +55,8 @@ class Layout:
         buffers = [
             (n, tuple(b.shape))
             for n, b in net.named_buffers()
-            # A site keeps its own constraints by its own multipliers.
-            if "normaliser" not in n and n != "multipliers"
+            # A site keeps its own constraints by its own multipliers, and its noise falls with its own progress.
+            if "normaliser" not in n and n not in ("multipliers", "policy.noise")
         ]
         scenario = algo.scenario
         return cls(

@@ -53,8 +53,12 @@ class Template:
         self.layout.write(self._algo.learner.net, model.parameters)
         moments = self._algo.moments
         moments.set_state(dict(model.moments))
-        self._algo.policy.normaliser.freeze(moments.mean, moments.deviation())
-        return export_bundle(self._algo.policy, self.scenario, folder, algorithm=self.algorithm, lineage=lineage)
+        policy = self._algo.policy
+        policy.normaliser.freeze(moments.mean, moments.deviation())
+        if self.algorithm == "ppo" and not policy.discrete:
+            # Sites keep their share of noise to themselves; what is exported is what their trainings end with.
+            policy.leave_noise(self._config.training.ppo.final_noise)
+        return export_bundle(policy, self.scenario, folder, algorithm=self.algorithm, lineage=lineage)
 
     def evaluate(self, model: GlobalModel) -> dict[str, float]:
         """Hypervolume and mean utility of the policy of ``model`` on the evaluation seeds."""
