@@ -77,6 +77,12 @@ def check_problem(config: TrainingConfig, algorithm: Algorithm, scenario: Scenar
             "lower it or raise steps",
             field="sac.learning_starts",
         )
+    if algorithm == "ppo" and actions.sizes and config.ppo.final_noise < 1.0:
+        raise ConfigurationError(
+            f"ppo.final_noise is about numbers in a box, but the actions of {scenario.name!r} are choices, whose "
+            "chance ppo.entropy governs; leave ppo.final_noise out",
+            field="ppo.final_noise",
+        )
     if config.device is not None:
         _check_device(config, scenario)
     if config.start is not None:

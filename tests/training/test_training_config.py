@@ -56,6 +56,15 @@ def test_a_start_that_is_no_setting_is_refused(change: dict[str, Any], complaint
     assert caught.value.field == "start"
 
 
+def test_an_end_of_noise_is_refused_where_actions_are_choices() -> None:
+    config = TrainingConfig(scenario="recsys", algorithm="ppo", ppo={"final_noise": 0.1})
+    with pytest.raises(
+        ConfigurationError, match=r"actions of 'recsys' are choices.*leave ppo\.final_noise out"
+    ) as caught:
+        algorithm_of(config, problem_of(config))
+    assert caught.value.field == "ppo.final_noise"
+
+
 @pytest.mark.parametrize(
     ("values", "field", "fragment"),
     [
