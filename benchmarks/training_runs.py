@@ -20,6 +20,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import importlib.util
 import logging
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -186,6 +187,25 @@ def environment_rows(quick: bool) -> list[Row]:
     return rows
 
 
+PRODUCTS = """
+import sys, time, torch
+torch.set_num_threads(1)
+a, b, done = torch.randn(2048, 512), torch.randn(512, 512), 0
+end = time.perf_counter() + float(sys.argv[1])
+while time.perf_counter() < end:
+    a @ b
+    done += 1
+print(done)
+"""
+
+
+def machine_rate(processes: int, seconds: float) -> float:
+    """Products a second of so many processes that share nothing: what the machine's cores give to anybody."""
+    command = [sys.executable, "-c", PRODUCTS, str(seconds)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    return sum(int(one.communicate()[0]) for one in running) / seconds
+
+
 def scaling_rows(quick: bool) -> list[Row]:
     """Runners and learners in processes of their own: the parts alone, where each has enough to do, and whole PPO.
 
@@ -229,6 +249,9 @@ def scaling_rows(quick: bool) -> list[Row]:
     import ray
 
     rows = []
+    one, two = (machine_rate(n, seconds) for n in (1, 2))
+    what = f"the machine: products of layers 512x512, 2 processes that share nothing (efficiency {two / (2 * one):.2f})"
+    rows.append(Row(what, "products/s", two, rival="1 process", rival_value=one))
     one, two = (rate_of(sampling, wide, num_env_runners=n) for n in (1, 2))
     what = f"sampling alone, network5g, 128 networks, 512x512, 2 runners (efficiency {two / (2 * one):.2f})"
     rows.append(Row(what, "steps/s", two, rival="1 runner", rival_value=one))
