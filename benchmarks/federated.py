@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.harness import Row, interleaved_rates, parse_arguments, report
+from benchmarks.harness import CONFIGS, Row, interleaved_rates, parse_arguments, report
 from benchmarks.quality_kit import one_ray
 from rlaas.bundles import load_bundle
 from rlaas.objectives import Preference, normalise
@@ -31,7 +31,6 @@ from rlaas.training.federated import FederationConfig, federate
 from rlaas.training.federated.fixed_point import bits_for, to_grid
 from rlaas.training.federated.masking import MaskingSite, unmask
 
-CONFIGS = Path(__file__).parent.parent / "configs" / "training"
 LOADS = {"north": "low", "centre": "mid", "south": "high"}
 EVALUATION_SEEDS = (601, 602, 603)
 """No training uses them."""

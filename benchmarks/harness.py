@@ -22,7 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "interleaved_rates", "machine", "parse_arguments", "rate", "report"]
+__all__ = ["CONFIGS", "Row", "interleaved_rates", "machine", "parse_arguments", "rate", "report"]
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "training"
+"""The training configurations as shipped."""
 
 
 @dataclass(frozen=True, slots=True)

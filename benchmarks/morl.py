@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import Row, parse_arguments, report
+from benchmarks.harness import CONFIGS, Row, parse_arguments, report
 from rlaas.bundles import load_bundle
 from rlaas.objectives import Preference
 from rlaas.optimization import front_hypervolume
@@ -43,9 +43,6 @@ class FromAgent(Controller):
     def act(self, observation: NDArray[Any]) -> NDArray[Any]:
         """One action per row; the agent takes rows one by one."""
         return np.stack([np.asarray(self._agent.eval(row, self._weights)) for row in observation])
-
-
-CONFIGS = Path(__file__).parent.parent / "configs" / "training"
 
 
 def preferences(scenario: Scenario, count: int) -> list[Preference]:

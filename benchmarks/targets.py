@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Row, parse_arguments, report
+from benchmarks.harness import CONFIGS, Row, parse_arguments, report
 from benchmarks.quality_kit import Cache, Findings, one_ray, simulator, trained, trainer, training_seeds
 from rlaas.fronts import non_dominated
 from rlaas.objectives import to_minimisation
@@ -42,7 +42,6 @@ from rlaas.pipeline.targets import judge_targets
 from rlaas.scenarios import Evaluation, Scenario, load
 from rlaas.training import PolicyController, TrainingConfig, load_config
 
-CONFIGS = Path(__file__).parent.parent / "configs" / "training"
 SHIPPED = {"network5g": ("network5g-ppo.yaml", "network5g-sac.yaml"), "recsys": ("recsys-ppo.yaml",)}
 REGIMES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "network5g": {name: {"load": name} for name in ("low", "mid", "high")},

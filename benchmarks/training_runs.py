@@ -33,12 +33,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness import Row, parse_arguments, report
+from benchmarks.harness import CONFIGS, Row, parse_arguments, report
 from rlaas.training import TrainingConfig, build_algorithm, load_config
 
 GOAL, LAST, ENVS, LENGTH, MINIBATCH, EPOCHS, RATE = 400.0, 20, 8, 128, 256, 10, 1e-3
 MOST_STEPS = 300_000
-CONFIGS = Path(__file__).parent.parent / "configs" / "training"
 PARTS = ("goal", "environment", "scaling", "memory")
 
 

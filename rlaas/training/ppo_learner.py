@@ -190,23 +190,27 @@ class PPOLearner(PackedLearner):
         rows = self._rows(rollout)
         n = len(rows["advantage"])
         minibatch = min(settings.minibatch, n - n % self.world)
-        # Where decisions do not fill the last minibatch it takes some of the first again, or leaves a few out: whatever
-        # is nearer. All are of one size, as captured updates want them; another order comes with the next epoch.
-        number = round(n / minibatch)
         # One gather an epoch brings all of a decision into its new place.
         joined = torch.cat([value.reshape(n, -1).float() for value in rows.values()], dim=1)
         widths = [value[0].numel() for value in rows.values()]
         totals, count = torch.zeros(3, device=joined.device), 0
         update = self.captured(partial(self._update, tuple(rows), tuple(widths)), under=minibatch)
         for _ in range(settings.epochs):
-            order = torch.randperm(n, generator=self.generator, device=self.generator.device).to(joined.device)
-            if number * minibatch > n:
-                order = order.repeat(2)[: number * minibatch]
-            shuffled = joined.index_select(0, order)
-            for start in range(0, number * minibatch, minibatch):
-                totals += update(self.own(shuffled[start : start + minibatch]))
+            shuffled = joined.index_select(0, self.epoch_order(n, minibatch).to(joined.device))
+            for part in torch.split(shuffled, minibatch):
+                totals += update(self.own(part))
                 count += 1
         return totals, count
+
+    def epoch_order(self, n: int, size: int) -> Tensor:
+        """What an epoch over ``n`` takes in turn, in a new order each time [a multiple of ``size``].
+
+        Where they do not fill the last minibatch it takes some of the first again, or a few are left out until the
+        next epoch, whatever is nearer: all minibatches are of one size, as captured updates want them.
+        """
+        order = torch.randperm(n, generator=self.generator, device=self.generator.device)
+        wanted = round(n / size) * size
+        return (order.repeat(2) if wanted > n else order)[:wanted]
 
     def _update(self, names: Sequence[str], widths: Sequence[int], rows: Tensor) -> Tensor:
         """One update with a minibatch whose fields stand side by side; returns its losses [3]."""

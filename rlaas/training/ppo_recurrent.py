@@ -86,9 +86,8 @@ class RecurrentPPOLearner(PPOLearner):
         together = min(together, rows - rows % self.world)
         totals, count = torch.zeros(3, device=keep.device), 0
         for _ in range(settings.epochs):
-            order = torch.randperm(rows, generator=self.generator).to(keep.device)
-            for start in range(0, rows - together + 1, together):
-                chosen = self.own(order[start : start + together])
+            for turn in torch.split(self.epoch_order(rows, together).to(keep.device), together):
+                chosen = self.own(turn)
                 counts = keep[:, chosen]
                 with torch.enable_grad():
                     part = features[:-1, chosen]

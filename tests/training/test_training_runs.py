@@ -111,7 +111,7 @@ def test_cartpole_improves(local_ray: None, tmp_path: Path) -> None:
     assert not load_bundle(run.bundle).manifest.preference_conditioned
 
 
-@pytest.mark.parametrize("kind", ["sac", "ppo"])
+@pytest.mark.parametrize("kind", ["sac", "ppo", "ppo in a box whose noise falls"])
 def test_training_goes_on_from_a_checkpoint_bit_for_bit(kind: str, local_ray: None, tmp_path: Path) -> None:
     values = SAC | {
         "sac": {"learning_starts": 200, "buffer_size": 1500, "head_start": 50},
@@ -120,6 +120,9 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(kind: str, local_ray: No
     }
     if kind == "ppo":
         values = PPO | {"ppo": {"rollout_length": 16, "minibatch": 64}, "steps": 50_000}
+    elif kind != "sac":
+        ppo = {"rollout_length": 16, "minibatch": 64, "final_noise": 0.1}
+        values, kind = PPO | {"scenario": SAC["scenario"], "ppo": ppo, "steps": 50_000}, "ppo"
     # 35 steps an episode and a hold of 20: episodes, holds and iterations end at different times.
     config = TrainingConfig(**values, options={"length": 35}, preference_hold=20)
     first = build_algorithm(config, kind)  # type: ignore[arg-type]
