@@ -106,11 +106,13 @@ def test_parameters_live_in_one_vector():
 def test_a_step_of_ppo_has_the_gradients_of_its_losses(problem: str, local_ray: None) -> None:
     name = "environment" if problem == "CartPole-v1" else "scenario"
     values: dict[str, Any] = {name: problem, "seed": 4, "num_envs": 16, "hidden": (24, 16), "algorithm": "ppo"}
-    ppo = {"rollout_length": 32, "minibatch": 128, "final_noise": 0.1}
+    ppo: dict[str, Any] = {"rollout_length": 32, "minibatch": 128}
+    if problem == "training_toys:Toy":
+        ppo["final_noise"] = 0.1
     algo = build_algorithm(TrainingConfig(**values, steps=4_096, ppo=ppo), "ppo")
     for _ in range(3):
         algo.train()
-    assert problem != "training_toys:Toy" or algo.learner.net.policy.noise[1] < -0.1
+    assert "final_noise" not in ppo or algo.learner.net.policy.noise[1] < -0.1
     learner = algo.learner
     with torch.no_grad():
         rows = learner._rows(algo.sample(32))
