@@ -1,46 +1,87 @@
-"""How fronts are searched: problems, NSGA-III, indicators, and a pool of Ray actors that evaluates.
+"""How fronts are searched: problems, engines, indicators, and a pool of Ray actors that evaluates.
 
-``import rlaas.optimization`` loads no Ray; naming ``ActorPool`` does.
+``import rlaas.optimization`` loads neither Ray nor the engines' compiler; naming ``ActorPool``, or ``minimize``, does.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rlaas.optimization.config import OptimizationConfig, load_optimization_config
-from rlaas.optimization.directions import reference_directions
+from rlaas.optimization.directions import (
+    DIRECTIONS,
+    das_dennis,
+    energy_directions,
+    layered_directions,
+    reference_directions,
+)
+from rlaas.optimization.history import Generation, SearchResult
 from rlaas.optimization.indicators import expected_utility, front_hypervolume, hypervolume, igd, sparsity
+from rlaas.optimization.population import Engine, Population
 from rlaas.optimization.problems import Evaluator, FunctionProblem, Problem, PymooProblem, as_problem
-from rlaas.optimization.search import ALGORITHMS, Generation, SearchResult, minimize
+from rlaas.optimization.termination import (
+    DistanceStall,
+    Evaluations,
+    Generations,
+    HypervolumeStall,
+    Seconds,
+    Stop,
+    TargetHypervolume,
+)
 
 if TYPE_CHECKING:
+    from rlaas.optimization.engines import ALGORITHMS, make_engine
     from rlaas.optimization.pool import ActorPool
+    from rlaas.optimization.search import Search, minimize
 
 __all__ = [
     "ALGORITHMS",
+    "DIRECTIONS",
     "ActorPool",
+    "DistanceStall",
+    "Engine",
+    "Evaluations",
     "Evaluator",
     "FunctionProblem",
     "Generation",
+    "Generations",
+    "HypervolumeStall",
     "OptimizationConfig",
+    "Population",
     "Problem",
     "PymooProblem",
+    "Search",
     "SearchResult",
+    "Seconds",
+    "Stop",
+    "TargetHypervolume",
     "as_problem",
+    "das_dennis",
+    "energy_directions",
     "expected_utility",
     "front_hypervolume",
     "hypervolume",
     "igd",
+    "layered_directions",
     "load_optimization_config",
+    "make_engine",
     "minimize",
     "reference_directions",
     "sparsity",
 ]
 
+_LATER = {
+    "ALGORITHMS": "engines",
+    "ActorPool": "pool",
+    "Search": "search",
+    "make_engine": "engines",
+    "minimize": "search",
+}
+"""Names whose module is loaded when they are first asked for: Ray and Numba take a second or two each."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "ActorPool":
-        from rlaas.optimization.pool import ActorPool
-
-        return ActorPool
+    if name in _LATER:
+        return getattr(import_module(f"rlaas.optimization.{_LATER[name]}"), name)
     raise AttributeError(f"module 'rlaas.optimization' has no attribute {name!r}")

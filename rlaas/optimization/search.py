@@ -3,233 +3,300 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rlaas.errors import ConfigurationError, InvalidInputError, OperatorError, check_choice
-from rlaas.optimization.directions import reference_directions
+from rlaas.errors import ConfigurationError, InvalidInputError, OperatorError, RlaasError
+from rlaas.optimization.checkpoint import load_state, save_state
+from rlaas.optimization.engines import make_engine
+from rlaas.optimization.history import Generation, SearchResult, summarise
 from rlaas.optimization.indicators import hypervolume
+from rlaas.optimization.population import Engine, Population
 from rlaas.optimization.problems import Evaluator, Problem, as_problem, check_values
+from rlaas.optimization.termination import Generations, HypervolumeStall, Stop, TargetHypervolume
 
-__all__ = ["ALGORITHMS", "Generation", "SearchResult", "minimize"]
+__all__ = ["Search", "minimize"]
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
+Callback = Callable[["Search"], None]
 
-ALGORITHMS = ("nsga3",)
-"""What ``minimize`` can search with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """What one generation left behind.
-
-    Attributes:
-        number: from 1.
-        evaluations: candidates evaluated so far.
-        unknown: of these, how many came back without a value.
-        front_size: feasible non-dominated members of the population.
-        ideal: least value reached per objective [n_obj] among them; NaN while there is none.
-        hypervolume: of them, against the caller's reference; None without one.
-    """
-
-    number: int
-    evaluations: int
-    unknown: int
-    front_size: int
-    ideal: tuple[float, ...]
-    hypervolume: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
-    """The feasible non-dominated members of the last population; empty where nothing was feasible.
-
-    Attributes:
-        X: variables [n, n_var].
-        F: objectives [n, n_obj], smaller is better.
-        G: constraints [n, n_constraints], kept where ``<= 0``.
-        generations: generations run; fewer than asked where a finite space was exhausted.
-        evaluations: candidates evaluated, the unknown ones included.
-        unknown: candidates without a value (NaN); they took no part in the search.
-        seconds: wall time.
-        history: one entry per generation.
-    """
-
-    X: FloatArray
-    F: FloatArray
-    G: FloatArray
-    generations: int
-    evaluations: int
-    unknown: int
-    seconds: float = field(compare=False)
-    history: tuple[Generation, ...]
+SCHEMA_VERSION = 1
 
 
 def minimize(
     problem: Any,
     *,
     algorithm: str = "nsga3",
-    generations: int,
+    generations: int | None = None,
+    stop: Stop | Sequence[Stop] = (),
     population: int | None = None,
+    directions: ArrayLike | None = None,
     seed: int = 0,
     evaluator: Evaluator | None = None,
     progress: Progress | None = None,
-    initial: ArrayLike | None = None,
+    callback: Callback | None = None,
+    initial: Any = None,
     reference: ArrayLike | None = None,
+    keep_populations: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 10,
+    resume: bool = False,
+    **options: Any,
 ) -> SearchResult:
     """Search the front of ``problem``, all objectives minimised.
 
-    NSGA-III (Deb & Jain 2014) with Das-Dennis directions, SBX (probability 1, eta 30) and polynomial mutation
-    (probability 1/n_var, eta 20). The same seed gives the same result, whoever evaluates.
+    NSGA-III with Das-Dennis directions, SBX (probability 1, eta 30) and polynomial mutation (probability 1/n_var, eta
+    20) unless told otherwise. The same seed gives the same result, whoever evaluates.
 
     Args:
         problem: a pymoo problem or anything that follows :class:`~rlaas.optimization.Problem`.
-        algorithm: ``nsga3``.
-        generations: generations, the first (sampled) one included.
+        algorithm: one of :data:`~rlaas.optimization.ALGORITHMS`: ``nsga3``, ``unsga3``, ``moead-pbi``,
+            ``moead-tchebycheff``.
+        generations: generations at most, the first (sampled) one included.
+        stop: further reasons to end (:mod:`rlaas.optimization.termination`); the first that holds ends the search.
         population: members kept; default one per reference direction.
+        directions: reference directions [n, n_obj] in place of the usual ones.
         seed: of every random choice.
         evaluator: evaluates in place of ``problem.evaluate``, for example ``ActorPool.evaluate``.
-        progress: called with (generations done, generations) after each.
-        initial: candidates to start from [n, n_var]; the rest of the first generation is sampled.
+        progress: called with (generations done, generations) after each; needs ``generations``.
+        callback: called with the :class:`Search` after each generation; a pymoo ``Callback`` will do.
+        initial: candidates to start from [n, n_var] or an earlier result; the rest of the first generation is sampled.
         reference: point [n_obj] that each generation's hypervolume is measured against.
+        keep_populations: keep every generation's population and front in the history.
+        checkpoint: file that the state goes to, every ``checkpoint_every`` generations, at the end, and when an
+            evaluation fails.
+        checkpoint_every: generations between two states.
+        resume: go on from ``checkpoint`` where it exists; the result is that of an unbroken run.
+        options: of the engine, such as ``eta_crossover``.
 
     Raises:
-        ConfigurationError: an unknown algorithm, or a size below its minimum.
-        InvalidInputError: not a problem, or initial candidates out of bounds.
-        OperatorError: every candidate of the first generation is unknown.
+        ConfigurationError: an unknown algorithm, a size below its minimum, nothing that ends the search, a stop that
+            needs a reference without one, or a checkpoint of another search.
+        InvalidInputError: not a problem, initial candidates out of bounds, or an evaluation of the wrong shape.
+        OperatorError: every candidate of the first generation is unknown, or the checkpoint cannot be read.
+        RlaasError: an evaluation failed. Whenever that ends a search that has begun, the error's ``partial`` is the
+            :class:`SearchResult` so far.
     """
-    check_choice(algorithm, ALGORITHMS, field="algorithm")
-    if generations < 1:
-        raise ConfigurationError(f"generations must be at least 1, got {generations}", field="generations")
-    started = time.perf_counter()
-    target = as_problem(problem)
-    engine = _nsga3(target, population, generations, seed, initial)
-    evaluate = evaluator or target.evaluate
-    evaluations = unknown = 0
-    history: list[Generation] = []
-    front = _Members.none(target)
-    for number in range(1, generations + 1):
-        infills = engine.ask()
-        if infills is None or not len(infills):  # a finite space holds no candidate that was not tried
-            break
-        X = np.asarray(infills.get("X"), dtype=np.float64)
-        values = check_values(target, X, evaluate(X))
-        known = np.isfinite(values).all(axis=1)
-        evaluations += len(X)
-        unknown += int((~known).sum())
-        if not known.any() and not history:
+    stops = _stops(generations, stop, reference)
+    if progress is not None and generations is None:
+        raise ConfigurationError("progress needs generations, to say how many there will be", field="generations")
+    search = Search(
+        problem,
+        algorithm=algorithm,
+        population=population,
+        directions=directions,
+        seed=seed,
+        evaluator=evaluator,
+        initial=initial,
+        reference=reference,
+        keep_populations=keep_populations,
+        **options,
+    )
+    if checkpoint is not None and resume and Path(checkpoint).exists():
+        search.load(checkpoint)
+    try:
+        while (stopped := search.stopped_by(stops)) is None:
+            search.advance()
+            if checkpoint is not None and search.history and search.history[-1].number % checkpoint_every == 0:
+                search.save(checkpoint)
+            if progress is not None and generations is not None:
+                progress(search.history[-1].number, generations)
+            if callback is not None:
+                callback(search)
+    except RlaasError as failure:
+        if search.history:
+            failure.partial = search.result(f"failed: {failure.message}")  # type: ignore[attr-defined]
+            if checkpoint is not None:
+                search.save(checkpoint)
+        raise
+    if checkpoint is not None:
+        search.save(checkpoint)
+    return search.result(stopped)
+
+
+class Search:
+    """A search under way, generation by generation.
+
+    Callbacks get it; it answers to what pymoo's callbacks ask an algorithm for (``n_gen``, ``pop``, ``opt``,
+    ``evaluator.n_eval``, ``problem``).
+
+    Args:
+        problem, algorithm, population, directions, seed, evaluator, initial, reference, keep_populations, options: see
+            :func:`minimize`.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        *,
+        algorithm: str = "nsga3",
+        population: int | None = None,
+        directions: ArrayLike | None = None,
+        seed: int = 0,
+        evaluator: Evaluator | None = None,
+        initial: Any = None,
+        reference: ArrayLike | None = None,
+        keep_populations: bool = False,
+        **options: Any,
+    ) -> None:
+        self._given = problem
+        self._problem: Problem = as_problem(problem)
+        self.engine: Engine = make_engine(self._problem, algorithm, population, seed, initial, directions, **options)
+        self._evaluate = evaluator or self._problem.evaluate
+        self._reference = None if reference is None else np.asarray(reference, dtype=np.float64)
+        if self._reference is not None:
+            hypervolume(
+                np.empty((0, self._problem.n_obj)), self._reference
+            )  # refuses what does not fit, before any work
+            if self._reference.shape != (self._problem.n_obj,):
+                raise InvalidInputError(
+                    f"reference has shape {self._reference.shape}; expected ({self._problem.n_obj},)", field="reference"
+                )
+        self._keep = keep_populations
+        self._identity = [algorithm, self._problem.n_var, self._problem.n_obj, self._problem.n_constraints, int(seed)]
+        self._evaluations = self._unknown = 0
+        self._started = time.perf_counter()
+        self._exhausted = False
+        self._front = Population.empty(self._problem.n_var, self._problem.n_obj, self._problem.n_constraints)
+        self.history: list[Generation] = []
+
+    @property
+    def n_gen(self) -> int:
+        """Generations done."""
+        return self.history[-1].number if self.history else 0
+
+    @property
+    def pop(self) -> Population:
+        """The population."""
+        return self.engine.population
+
+    @property
+    def opt(self) -> Population:
+        """Its feasible non-dominated members."""
+        return self._front
+
+    @property
+    def problem(self) -> Any:
+        """The problem as it was given."""
+        return self._given
+
+    @property
+    def evaluator(self) -> Any:
+        """Counts evaluations (``n_eval``)."""
+        return self.history[-1].evaluator
+
+    @property
+    def is_initialized(self) -> bool:
+        """For pymoo's callbacks: true."""
+        return True
+
+    def advance(self) -> None:
+        """One generation: breed, evaluate, select; nothing where a finite space holds no candidate that was not tried.
+
+        Raises:
+            InvalidInputError: the evaluation has the wrong shape; the population is as before.
+            OperatorError: every candidate of the first generation is unknown.
+        """
+        X = self.engine.ask()
+        if not len(X):
+            self._exhausted = True
+            return
+        values = check_values(self._problem, X, self._evaluate(X))
+        missing = int((~np.isfinite(values).all(axis=1)).sum())
+        if missing == len(X) and not self.history:
             raise OperatorError(f"none of the {len(X)} candidates of the first generation could be evaluated")
-        # Unknown candidates never reach the sorting: a made-up bad value would distort ideal and nadir points.
-        engine.tell(infills=_filled(target, infills[known], values[known]))
-        front = _Members.of(target, engine.pop)
-        history.append(front.summary(number, evaluations, unknown, reference))
-        if progress is not None:
-            progress(number, generations)
-    return SearchResult(
-        X=front.X,
-        F=front.F,
-        G=front.G,
-        generations=len(history),
-        evaluations=evaluations,
-        unknown=unknown,
-        seconds=time.perf_counter() - started,
-        history=tuple(history),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Members:
-    """Feasible, mutually non-dominated candidates."""
-
-    X: FloatArray
-    F: FloatArray
-    G: FloatArray
-
-    @classmethod
-    def none(cls, problem: Problem) -> _Members:
-        return cls(np.empty((0, problem.n_var)), np.empty((0, problem.n_obj)), np.empty((0, problem.n_constraints)))
-
-    @classmethod
-    def of(cls, problem: Problem, population: Any) -> _Members:
-        if not len(population):
-            return cls.none(problem)
-        import moocore
-
-        X, F = (np.asarray(population.get(key), dtype=np.float64) for key in ("X", "F"))
-        G = np.asarray(population.get("G"), dtype=np.float64).reshape(len(X), problem.n_constraints)
-        feasible = (G <= 0).all(axis=1)
-        X, F, G = X[feasible], F[feasible], G[feasible]
-        # Of equal rows one is kept. In C: this runs every generation.
-        keep = np.asarray(moocore.is_nondominated(F, keep_weakly=False)) if len(F) else np.empty(0, dtype=bool)
-        return cls(X[keep], F[keep], G[keep])
-
-    def summary(self, number: int, evaluations: int, unknown: int, reference: ArrayLike | None) -> Generation:
-        ideal = self.F.min(axis=0) if len(self.F) else np.full(self.F.shape[1], np.nan)
-        return Generation(
-            number=number,
-            evaluations=evaluations,
-            unknown=unknown,
-            front_size=len(self.F),
-            ideal=tuple(ideal.tolist()),
-            hypervolume=None if reference is None else hypervolume(self.F, reference),
+        self.engine.tell(X, values)
+        self._evaluations += len(X)
+        self._unknown += missing
+        before, self._front = self._front, self.engine.population.front()
+        self.history.append(
+            summarise(
+                self._front,
+                before,
+                number=self.n_gen + 1,
+                evaluations=self._evaluations,
+                unknown=self._unknown,
+                hypervolume=None if self._reference is None else hypervolume(self._front.F, self._reference),
+                seconds=time.perf_counter() - self._started,
+                pop=self.engine.population if self._keep else None,
+            )
         )
 
+    def stopped_by(self, stops: Sequence[Stop]) -> str | None:
+        """Why the search ends now, or None."""
+        if self._exhausted:
+            return "every candidate of the finite space was tried"
+        if not self.history:
+            return None
+        return next((why for stop in stops if (why := stop.reason(self.history)) is not None), None)
 
-def _filled(problem: Problem, infills: Any, values: FloatArray) -> Any:
-    """Pymoo's individuals with their values set, as its evaluator would."""
-    for individual, row in zip(infills, values, strict=True):
-        individual.F = row[: problem.n_obj]
-        individual.G = row[problem.n_obj :]
-        individual.evaluated = {"F", "G"}
-    return infills
-
-
-def _nsga3(problem: Problem, population: int | None, generations: int, seed: int, initial: ArrayLike | None) -> Any:
-    """Pymoo's NSGA-III, set up for ask and tell."""
-    from pymoo.algorithms.moo.nsga3 import NSGA3
-    from pymoo.core.problem import Problem as PymooBase
-    from pymoo.core.repair import Repair
-
-    low = np.where(problem.integer, np.ceil(problem.xl), problem.xl)
-    high = np.where(problem.integer, np.floor(problem.xu), problem.xu)
-    if (low > high).any():
-        raise InvalidInputError("an integer variable has no whole number between its bounds", field="integer")
-
-    class Round(Repair):
-        """Keeps integer variables whole."""
-
-        def _do(self, _problem: Any, X: Any, **_: Any) -> Any:
-            values = np.asarray(X, dtype=np.float64)
-            return np.clip(np.where(problem.integer, np.round(values), values), low, high)
-
-    directions = reference_directions(problem.n_obj, population)
-    size = population or len(directions)
-    engine = NSGA3(
-        ref_dirs=directions, pop_size=size, sampling=_first(problem, (low, high), size, seed, initial), repair=Round()
-    )
-    shell = PymooBase(
-        n_var=problem.n_var, n_obj=problem.n_obj, n_ieq_constr=problem.n_constraints, xl=problem.xl, xu=problem.xu
-    )
-    engine.setup(shell, termination=("n_gen", generations), seed=seed, verbose=False)
-    return engine
-
-
-def _first(
-    problem: Problem, bounds: tuple[FloatArray, FloatArray], size: int, seed: int, initial: ArrayLike | None
-) -> FloatArray:
-    """The first generation [>= size, n_var]: the caller's candidates, then uniform samples."""
-    # A stream of its own: pymoo seeds its generator with ``seed`` itself.
-    rng = np.random.default_rng([seed, 1])
-    given = np.empty((0, problem.n_var)) if initial is None else np.asarray(initial, dtype=np.float64)
-    if given.ndim != 2 or given.shape[1] != problem.n_var:
-        raise InvalidInputError(
-            f"initial candidates have shape {given.shape}; expected [n, {problem.n_var}]", field="initial"
+    def result(self, stopped: str) -> SearchResult:
+        """What was found so far."""
+        return SearchResult(
+            X=self._front.X,
+            F=self._front.F,
+            G=self._front.G,
+            generations=self.n_gen,
+            evaluations=self._evaluations,
+            unknown=self._unknown,
+            seconds=time.perf_counter() - self._started,
+            history=tuple(self.history),
+            pop=self.engine.population,
+            stopped=stopped,
         )
-    if not ((given >= problem.xl) & (given <= problem.xu)).all():
-        raise InvalidInputError("an initial candidate lies outside the bounds xl..xu (or is NaN)", field="initial")
-    return np.concatenate([given, rng.uniform(*bounds, size=(max(0, size - len(given)), problem.n_var))])
+
+    def save(self, path: str | Path) -> None:
+        """Write the state; populations of the history are not kept."""
+        save_state(
+            path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "identity": self._identity,
+                "engine": self.engine.state(),
+                "evaluations": self._evaluations,
+                "unknown": self._unknown,
+                "seconds": time.perf_counter() - self._started,
+                "exhausted": self._exhausted,
+                "history": [entry.to_dict() for entry in self.history],
+            },
+        )
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a state.
+
+        Raises:
+            ConfigurationError: it is that of another search.
+            OperatorError: it cannot be read.
+        """
+        state = load_state(path)
+        if state.get("schema_version") != SCHEMA_VERSION or state["identity"] != self._identity:
+            raise ConfigurationError(
+                f"{path} is the state of another search ({state.get('identity')}; this one: {self._identity}); name "
+                "another checkpoint or take its algorithm, problem and seed",
+                field="checkpoint",
+            )
+        self.engine.restore(state["engine"])
+        self._evaluations, self._unknown = state["evaluations"], state["unknown"]
+        self._exhausted = state["exhausted"]
+        self._started = time.perf_counter() - state["seconds"]
+        self.history = [Generation.from_dict(entry) for entry in state["history"]]
+        self._front = self.engine.population.front()
+
+
+def _stops(generations: int | None, stop: Stop | Sequence[Stop], reference: ArrayLike | None) -> list[Stop]:
+    stops: list[Stop] = list(stop) if isinstance(stop, Sequence) else [stop]
+    if generations is not None:
+        stops.insert(0, Generations(generations))
+    if not stops:
+        raise ConfigurationError("a search needs generations or a stop, to end some time", field="generations")
+    for one in stops:
+        if not hasattr(one, "reason"):
+            raise ConfigurationError(f"stop {one!r} is none; see rlaas.optimization.termination", field="stop")
+        if isinstance(one, TargetHypervolume | HypervolumeStall) and reference is None:
+            raise ConfigurationError(f"{type(one).__name__} needs a reference point", field="reference")
+    return stops

@@ -1,0 +1,113 @@
+"""The box that a search normalises objectives with: ideal point, extreme points and the hyperplane through them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = ["nadir_point", "renew_extremes"]
+
+_OTHER_AXIS = 1e6
+"""Weight of the other objectives where the extreme point along one is looked for (Deb & Jain 2014, eq. 4)."""
+
+_LEAST_SHARE = 1e-6
+"""Least extent of the box along an objective, as a share of that objective's spread in the population."""
+
+
+@njit(cache=True, nogil=True)
+def renew_extremes(extremes: Any, F: Any, ideal: Any, scale: Any, tolerance: float) -> None:
+    """Replace each extreme point [n_obj, n_obj] by the point of F [n, n_obj] that is more extreme, in place.
+
+    The extreme point along an axis has the least achievement scalarising value along it. Infinite rows of ``extremes``
+    are not set yet.
+
+    Args:
+        extremes: one point per axis.
+        F: non-dominated objectives.
+        ideal: least value per objective [n_obj].
+        scale: spread per objective [n_obj], > 0.
+        tolerance: distances to the ideal below this share of the scale count as none. Without it a point with a
+            hair's breadth less in one objective, times a million, would beat any other.
+    """
+    n_obj = F.shape[1]
+    for axis in range(n_obj):
+        best = _achievement(extremes[axis], axis, ideal, scale, tolerance)
+        chosen = -1
+        for i in range(len(F)):
+            value = _achievement(F[i], axis, ideal, scale, tolerance)
+            if value < best:
+                best, chosen = value, i
+        if chosen >= 0:
+            extremes[axis] = F[chosen]
+
+
+@njit(cache=True, nogil=True)
+def _achievement(point: Any, axis: int, ideal: Any, scale: Any, tolerance: float) -> float:
+    worst = 0.0
+    for j in range(len(point)):
+        distance = (point[j] - ideal[j]) / scale[j]
+        if distance < tolerance:
+            distance = 0.0
+        if j != axis:
+            distance *= _OTHER_AXIS
+        worst = max(worst, distance)
+    return worst
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def nadir_point(extremes: Any, ideal: Any, worst: Any, worst_of_front: Any, worst_of_population: Any) -> Any:
+    """Where the hyperplane through the extreme points meets the axes [n_obj] (Deb & Jain 2014, section IV-C).
+
+    Where there is no such plane, or it lies behind the ideal point, the worst of the non-dominated front serves; an
+    objective in which that has no extent takes the worst of the population. Never beyond ``worst``.
+
+    Args:
+        extremes: one point per axis [n_obj, n_obj].
+        ideal: least value per objective ever [n_obj].
+        worst: largest value per objective ever [n_obj].
+        worst_of_front, worst_of_population: largest value per objective now [n_obj].
+    """
+    n_obj = len(ideal)
+    scale = worst - ideal
+    for j in range(n_obj):
+        if not scale[j] > 0:
+            scale[j] = 1.0
+    # Gaussian elimination with partial pivoting, on rows relative to the scale: scaling objectives changes nothing.
+    table = np.ones((n_obj, n_obj + 1))
+    for i in range(n_obj):
+        for j in range(n_obj):
+            table[i, j] = (extremes[i, j] - ideal[j]) / scale[j]
+    solved = True
+    for column in range(n_obj):
+        pivot = column
+        for i in range(column + 1, n_obj):
+            if abs(table[i, column]) > abs(table[pivot, column]):
+                pivot = i
+        if not abs(table[pivot, column]) > 1e-12:
+            solved = False
+            break
+        for j in range(n_obj + 1):
+            table[column, j], table[pivot, j] = table[pivot, j], table[column, j]
+        for i in range(n_obj):
+            if i != column:
+                factor = table[i, column] / table[column, column]
+                for j in range(column, n_obj + 1):
+                    table[i, j] -= factor * table[column, j]
+    nadir = np.empty(n_obj)
+    if solved:
+        for j in range(n_obj):
+            reach = table[j, j] / table[j, n_obj]  # 1 / plane coefficient
+            if not reach > _LEAST_SHARE:
+                solved = False
+                break
+            nadir[j] = min(ideal[j] + reach * scale[j], worst[j])
+    if not solved:
+        nadir[:] = worst_of_front
+    for j in range(n_obj):
+        if not nadir[j] - ideal[j] > _LEAST_SHARE * scale[j]:
+            nadir[j] = worst_of_population[j]
+        if not nadir[j] > ideal[j]:
+            nadir[j] = ideal[j] + 1.0
+    return nadir

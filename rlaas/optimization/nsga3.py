@@ -1,0 +1,206 @@
+"""NSGA-III and its unified variant on plain arrays.
+
+Sources: Deb & Jain 2014, parts I and II (constraints); Seada & Deb 2016 ("A unified evolutionary optimization procedure
+for single, multiple, and many objectives") for U-NSGA-III.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from rlaas.optimization.evolution import Evolution, IntArray
+from rlaas.optimization.niching import associate, preserve_niches
+from rlaas.optimization.normalisation import nadir_point, renew_extremes
+from rlaas.optimization.population import Population
+from rlaas.optimization.problems import Problem
+from rlaas.optimization.variation import breed
+
+__all__ = ["NSGA3"]
+
+FloatArray = NDArray[np.float64]
+
+_EXTREME_TOLERANCE = 1e-3
+"""Share of an objective's spread that counts as none where extreme points are looked for."""
+
+
+class NSGA3(Evolution):
+    """NSGA-III: non-dominated sorting, then one niche for each reference direction.
+
+    Args:
+        problem: bounds, whole-number variables and counts.
+        directions: reference directions [n_directions, n_obj], non-negative, none all zero.
+        size: candidates kept.
+        seed: of every random choice.
+        initial: candidates to start with [n, n_var].
+        unified: U-NSGA-III, whose parents win tournaments of rank and distance inside a niche. It presses harder where
+            a niche holds several members: with more candidates than directions, or few objectives.
+        eta_crossover, eta_mutation: distribution indices; the defaults are those of the paper.
+
+    Raises:
+        InvalidInputError: see :class:`~rlaas.optimization.evolution.Evolution`.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        directions: FloatArray,
+        size: int,
+        seed: int,
+        initial: ArrayLike | None = None,
+        *,
+        unified: bool = False,
+        eta_crossover: float = 30.0,
+        eta_mutation: float = 20.0,
+    ) -> None:
+        super().__init__(problem, size, seed, initial)
+        self._unified = unified
+        self._etas = (eta_crossover, eta_mutation)
+        unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        self._lines = np.ascontiguousarray(unit.T)
+        n_obj = problem.n_obj
+        self._ideal = np.full(n_obj, np.inf)
+        self._worst = np.full(n_obj, -np.inf)
+        self._extremes = np.full((n_obj, n_obj), np.inf)
+        self._rank = np.empty(0, dtype=np.int64)
+        self._niche = np.empty(0, dtype=np.int64)
+        self._distance = np.empty(0)
+
+    def share(self) -> dict[str, FloatArray]:
+        """Ideal, worst and extreme points."""
+        return {"ideal": self._ideal.copy(), "worst": self._worst.copy(), "extremes": self._extremes.copy()}
+
+    def adopt(self, shared: dict[str, FloatArray]) -> None:
+        """Widen the normalisation by another's ideal, worst and extreme points."""
+        self._ideal = np.minimum(self._ideal, shared["ideal"])
+        self._worst = np.maximum(self._worst, shared["worst"])
+        points = shared["extremes"][np.isfinite(shared["extremes"]).all(axis=1)]
+        if len(points):
+            renew_extremes(self._extremes, points, self._ideal, self._scale(), _EXTREME_TOLERANCE)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the search goes on."""
+        return {
+            **super().state(),
+            **self.share(),
+            "rank": self._rank,
+            "niche": self._niche,
+            "distance": self._distance,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state``."""
+        super().restore(state)
+        self._ideal, self._worst, self._extremes = (state[key].copy() for key in ("ideal", "worst", "extremes"))
+        self._rank, self._niche, self._distance = state["rank"], state["niche"], state["distance"]
+
+    def _couples(self, count: int) -> tuple[IntArray, ...]:
+        n = len(self.population)
+        couples = (count + 1) // 2
+        violation = self.population.violation()
+        if not self._unified and not violation.any():
+            parents = _shuffled(self._rng, n, 2 * couples)
+        else:
+            pairs = _shuffled(self._rng, n, 4 * couples)
+            parents = _tournament(
+                pairs, violation, self._rank, self._niche, self._distance, self._rng.random(2 * couples), self._unified
+            )
+        return parents[:couples], parents[couples:]
+
+    def _children(self, couples: tuple[IntArray, ...], seed: int) -> FloatArray:
+        mothers, fathers = couples
+        children: FloatArray = breed(
+            self.population.X, mothers, fathers, self._low, self._high, self._integer, *self._etas, seed
+        )
+        return children
+
+    def _survive(self, arrived: Population, rows: IntArray) -> None:
+        import moocore
+
+        if not len(arrived):
+            return
+        everyone = self.population.joined(arrived) if len(self.population) else arrived
+        violation = everyone.violation()
+        feasible = np.flatnonzero(violation <= 0)
+        if not len(feasible):
+            self._keep_least_violating(everyone, violation)
+            return
+        F = np.ascontiguousarray(everyone.F[feasible])
+        rank = np.asarray(moocore.pareto_rank(F), dtype=np.int64)
+        self._ideal = np.minimum(self._ideal, F.min(axis=0))
+        self._worst = np.maximum(self._worst, F.max(axis=0))
+        first = np.ascontiguousarray(F[rank == 0])
+        renew_extremes(self._extremes, first, self._ideal, self._scale(first), _EXTREME_TOLERANCE)
+        nadir = nadir_point(self._extremes, self._ideal, self._worst, first.max(axis=0), F.max(axis=0))
+        niche, distance = associate(F, self._ideal, nadir, self._lines)
+        kept = self._niched(rank, niche, distance)
+        survivors = feasible[kept]
+        if len(feasible) < self.size and len(violation) > len(feasible):
+            broken = np.flatnonzero(violation > 0)
+            order = np.argsort(violation[broken], kind="stable")[: self.size - len(feasible)]
+            survivors = np.concatenate([survivors, broken[order]])
+        extra = len(survivors) - len(kept)
+        self.population = everyone.take(survivors)
+        self._rank = np.concatenate([rank[kept], np.full(extra, np.iinfo(np.int64).max)])
+        self._niche = np.concatenate([niche[kept], np.full(extra, -1)])
+        self._distance = np.concatenate([distance[kept], np.full(extra, np.inf)])
+
+    def _keep_least_violating(self, everyone: Population, violation: FloatArray) -> None:
+        rows = np.argsort(violation, kind="stable")[: self.size]
+        self.population = everyone.take(rows)
+        self._rank = np.full(len(rows), np.iinfo(np.int64).max)
+        self._niche = np.full(len(rows), -1)
+        self._distance = np.full(len(rows), np.inf)
+
+    def _niched(self, rank: IntArray, niche: IntArray, distance: FloatArray) -> IntArray:
+        """Rows of the feasible candidates that survive: whole ranks, then the last by niches."""
+        if len(rank) <= self.size:
+            return np.arange(len(rank))
+        counts = np.bincount(rank)
+        last = int(np.searchsorted(np.cumsum(counts), self.size))
+        whole = np.flatnonzero(rank < last)
+        wanted = self.size - len(whole)
+        candidates = np.flatnonzero(rank == last)
+        if wanted == len(candidates):
+            return np.concatenate([whole, candidates])
+        lines = self._lines.shape[1]
+        taken = np.bincount(niche[whole], minlength=lines)
+        chosen = preserve_niches(niche[candidates], distance[candidates], taken, wanted, lines, self._seed())
+        return np.concatenate([whole, candidates[chosen]])
+
+    def _scale(self, front: FloatArray | None = None) -> FloatArray:
+        """Spread per objective [n_obj], 1 where there is none."""
+        high = self._worst if front is None else front.max(axis=0)
+        spread = high - self._ideal
+        return np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
+
+
+def _shuffled(rng: np.random.Generator, n: int, count: int) -> IntArray:
+    """``count`` rows below n, each as often as the others but for the remainder."""
+    rounds = -(-count // n)
+    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[:count]
+
+
+@njit(cache=True, nogil=True)
+def _tournament(pairs: Any, violation: Any, rank: Any, niche: Any, distance: Any, draws: Any, unified: bool) -> Any:
+    """Winners [n] of the contests between ``pairs[i]`` and ``pairs[n + i]``.
+
+    The lesser violation wins; in the unified variant then, inside one niche, the better rank and the lesser distance;
+    a draw decides the rest.
+    """
+    n = len(pairs) // 2
+    winners = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        a, b = pairs[i], pairs[n + i]
+        score = violation[b] - violation[a]
+        if score == 0.0 and unified and niche[a] == niche[b]:
+            score = float(rank[b] - rank[a])
+            if score == 0.0:
+                score = distance[b] - distance[a]
+        if score == 0.0 or np.isnan(score):
+            score = draws[i] - 0.5
+        winners[i] = a if score > 0.0 else b
+    return winners

@@ -1,0 +1,145 @@
+"""When a search ends: counts, time, a target, or nothing gained any more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rlaas.errors import ConfigurationError, shown
+from rlaas.optimization.history import Generation
+
+__all__ = ["DistanceStall", "Evaluations", "Generations", "HypervolumeStall", "Seconds", "Stop", "TargetHypervolume"]
+
+
+class Stop(Protocol):
+    """Looks at what was done so far and says why it is enough, or None to go on."""
+
+    def reason(self, history: Sequence[Generation]) -> str | None:
+        """Why the search ends after the last of ``history`` (at least one generation)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """After so many generations, the first (sampled) one included."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        _at_least_one(self.count, "generations")
+
+    def reason(self, history: Sequence[Generation]) -> str | None:
+        """Why the search ends, or None."""
+        return f"{self.count} generations" if history[-1].number >= self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """At the end of the generation in which so many candidates were evaluated, unknown ones included."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        _at_least_one(self.count, "evaluations")
+
+    def reason(self, history: Sequence[Generation]) -> str | None:
+        """Why the search ends, or None."""
+        return f"{self.count} evaluations" if history[-1].evaluations >= self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """At the end of the generation in which so much wall time was spent, that before a resumption included."""
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        _positive(self.limit, "seconds")
+
+    def reason(self, history: Sequence[Generation]) -> str | None:
+        """Why the search ends, or None."""
+        return f"{self.limit:g} s" if history[-1].seconds >= self.limit else None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetHypervolume:
+    """As soon as the front's hypervolume reaches a value; the search needs a ``reference``."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _positive(self.value, "target hypervolume")
+
+    def reason(self, history: Sequence[Generation]) -> str | None:
+        """Why the search ends, or None."""
+        reached = history[-1].hypervolume
+        return f"hypervolume {self.value:g}" if reached is not None and reached >= self.value else None
+
+
+@dataclass(frozen=True, slots=True)
+class HypervolumeStall:
+    """When the hypervolume has grown by no more than a share of itself over a window; needs a ``reference``.
+
+    Attributes:
+        generations: the window.
+        tolerance: least relative growth over it that counts.
+    """
+
+    generations: int = 30
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _at_least_one(self.generations, "stall generations")
+        _positive(self.tolerance, "stall tolerance")
+
+    def reason(self, history: Sequence[Generation]) -> str | None:
+        """Why the search ends, or None."""
+        if len(history) <= self.generations:
+            return None
+        now, before = history[-1].hypervolume, history[-1 - self.generations].hypervolume
+        # Nothing feasible yet is no stall: the volume is 0 until something is.
+        if now is None or before is None or not before > 0 or now - before > self.tolerance * before:
+            return None
+        return f"hypervolume grew by less than {self.tolerance:g} of itself in {self.generations} generations"
+
+
+@dataclass(frozen=True, slots=True)
+class DistanceStall:
+    """When the front has hardly moved over a window, by generational distance between successive fronts.
+
+    Each generation's distance is the mean of how far its front's members lie from the nearest of the generation before,
+    in shares of the front's extent (Van Veldhuizen 1999 for the distance; between successive fronts as in Blank & Deb
+    2020, "A running performance metric and termination criterion").
+
+    Attributes:
+        generations: the window.
+        tolerance: mean distance over it that counts as standing still.
+    """
+
+    generations: int = 30
+    tolerance: float = 2.5e-3
+
+    def __post_init__(self) -> None:
+        _at_least_one(self.generations, "stall generations")
+        _positive(self.tolerance, "stall tolerance")
+
+    def reason(self, history: Sequence[Generation]) -> str | None:
+        """Why the search ends, or None."""
+        if len(history) <= self.generations:
+            return None
+        moves = [entry.moved for entry in history[-self.generations :]]
+        if not all(math.isfinite(move) for move in moves) or sum(moves) > self.tolerance * self.generations:
+            return None
+        return f"the front moved by less than {self.tolerance:g} of its extent in {self.generations} generations"
+
+
+def _at_least_one(value: int, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number >= 1, got {shown(value)}", field=name)
+
+
+def _positive(value: float, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
+        raise ConfigurationError(f"{name} must be a finite number > 0, got {shown(value)}", field=name)
