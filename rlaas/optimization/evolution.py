@@ -94,6 +94,10 @@ class Evolution(ABC):
     def _survive(self, arrived: Population, rows: IntArray) -> None:
         """Keep the best ``size`` of the population and the arrived ones, which were ``rows`` of what was told."""
 
+    def front(self) -> Population:
+        """Feasible members of the population that no other feasible one dominates; of equal ones the first."""
+        return self.population.front()
+
     def share(self) -> dict[str, FloatArray]:
         """What objectives are normalised with; none by default."""
         return {}

@@ -27,7 +27,8 @@ class Generation:
         front_size: feasible non-dominated members of the population.
         ideal: least value reached per objective [n_obj] among them; NaN while there is none.
         hypervolume: of them, against the caller's reference; None without one.
-        moved: mean distance of them from the front before, in shares of their extent; NaN where one is empty.
+        moved: mean distance of them from the front before, in shares of their extent; NaN where one is empty or
+            nobody asked.
         seconds: wall time so far.
         pop, opt: population and front, where the caller keeps them (``keep_populations``), None otherwise.
     """
@@ -116,7 +117,7 @@ class SearchResult:
 
 def summarise(
     front: Population,
-    before: Population,
+    before: Population | None,
     *,
     number: int,
     evaluations: int,
@@ -129,7 +130,7 @@ def summarise(
 
     Args:
         front: of its population.
-        before: front of the generation before.
+        before: front of the generation before; None where it does not matter how far the front moved.
         number, evaluations, unknown, hypervolume, seconds: see :class:`Generation`.
         pop: the population, where it is to be kept.
     """
@@ -141,7 +142,7 @@ def summarise(
         front_size=len(front),
         ideal=tuple(ideal.tolist()),
         hypervolume=hypervolume,
-        moved=_moved(front.F, before.F),
+        moved=float("nan") if before is None else _moved(front.F, before.F),
         seconds=seconds,
         pop=pop,
         opt=front if pop is not None else None,

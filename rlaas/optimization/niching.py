@@ -16,6 +16,23 @@ from rlaas.optimization.variation import next_random
 __all__ = ["associate", "preserve_niches"]
 
 
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"}, inline="never")
+def _largest(values: Any) -> float:
+    """Vectorised where NaN is ruled out; a maximum has the same bits in any order."""
+    largest = values[0]
+    for k in range(1, len(values)):
+        largest = max(largest, values[k])
+    return float(largest)
+
+
+@njit(cache=True, nogil=True)
+def _first_of(values: Any, value: float) -> int:
+    for k in range(len(values)):
+        if values[k] == value:
+            return k
+    return 0
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def associate(F: Any, ideal: Any, nadir: Any, directions: Any) -> Any:
     """The nearest reference line [n] of each point of F [n, n_obj], and the distance [n] to it.
@@ -39,10 +56,7 @@ def associate(F: Any, ideal: Any, nadir: Any, directions: Any) -> Any:
             point[m] = (F[i, m] - ideal[m]) / (nadir[m] - ideal[m])
             for k in range(lines):
                 along[k] += point[m] * directions[m, k]
-        best = 0
-        for k in range(1, lines):
-            if along[k] > along[best]:
-                best = k
+        best = _first_of(along, _largest(along))
         squared = 0.0
         for m in range(n_obj):
             squared += (point[m] - along[best] * directions[m, best]) ** 2

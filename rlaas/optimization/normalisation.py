@@ -32,28 +32,32 @@ def renew_extremes(extremes: Any, F: Any, ideal: Any, scale: Any, tolerance: flo
             hair's breadth less in one objective, times a million, would beat any other.
     """
     n_obj = F.shape[1]
+    best = np.empty(n_obj)
+    chosen = np.full(n_obj, -1)
+    distance = np.empty(n_obj)
+    for i in range(-n_obj, len(F)):
+        point = F[i] if i >= 0 else extremes[i + n_obj]
+        # The largest distance to the ideal, and the largest along any other axis than that one.
+        first, second, at = -1.0, -1.0, -1
+        for j in range(n_obj):
+            distance[j] = (point[j] - ideal[j]) / scale[j]
+            if distance[j] < tolerance:
+                distance[j] = 0.0
+            if distance[j] > first:
+                first, second, at = distance[j], first, j
+            elif distance[j] > second:
+                second = distance[j]
+        if i < 0:
+            axis = i + n_obj
+            best[axis] = max(distance[axis], _OTHER_AXIS * (second if at == axis else first))
+            continue
+        for axis in range(n_obj):
+            value = max(distance[axis], _OTHER_AXIS * (second if at == axis else first))
+            if value < best[axis]:
+                best[axis], chosen[axis] = value, i
     for axis in range(n_obj):
-        best = _achievement(extremes[axis], axis, ideal, scale, tolerance)
-        chosen = -1
-        for i in range(len(F)):
-            value = _achievement(F[i], axis, ideal, scale, tolerance)
-            if value < best:
-                best, chosen = value, i
-        if chosen >= 0:
-            extremes[axis] = F[chosen]
-
-
-@njit(cache=True, nogil=True)
-def _achievement(point: Any, axis: int, ideal: Any, scale: Any, tolerance: float) -> float:
-    worst = 0.0
-    for j in range(len(point)):
-        distance = (point[j] - ideal[j]) / scale[j]
-        if distance < tolerance:
-            distance = 0.0
-        if j != axis:
-            distance *= _OTHER_AXIS
-        worst = max(worst, distance)
-    return worst
+        if chosen[axis] >= 0:
+            extremes[axis] = F[chosen[axis]]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -17,7 +17,7 @@ from rlaas.optimization.niching import associate, preserve_niches
 from rlaas.optimization.normalisation import nadir_point, renew_extremes
 from rlaas.optimization.population import Population
 from rlaas.optimization.problems import Problem
-from rlaas.optimization.variation import breed
+from rlaas.optimization.variation import breed, row_hashes, unseen
 
 __all__ = ["NSGA3"]
 
@@ -97,6 +97,11 @@ class NSGA3(Evolution):
         self._ideal, self._worst, self._extremes = (state[key].copy() for key in ("ideal", "worst", "extremes"))
         self._rank, self._niche, self._distance = state["rank"], state["niche"], state["distance"]
 
+    def front(self) -> Population:
+        """The population's feasible non-dominated members; its ranks are known already."""
+        first = self.population.take(np.flatnonzero(self._rank == 0))
+        return first.take(unseen(row_hashes(first.F), np.empty(0, dtype=np.uint64)))
+
     def _couples(self, count: int) -> tuple[IntArray, ...]:
         n = len(self.population)
         couples = (count + 1) // 2
@@ -135,9 +140,12 @@ class NSGA3(Evolution):
         first = np.ascontiguousarray(F[rank == 0])
         renew_extremes(self._extremes, first, self._ideal, self._scale(first), _EXTREME_TOLERANCE)
         nadir = nadir_point(self._extremes, self._ideal, self._worst, first.max(axis=0), F.max(axis=0))
-        niche, distance = associate(F, self._ideal, nadir, self._lines)
-        kept = self._niched(rank, niche, distance)
-        survivors = feasible[kept]
+        last = int(np.searchsorted(np.cumsum(np.bincount(rank)), min(self.size, len(rank))))
+        contenders = np.flatnonzero(rank <= last)
+        rank = rank[contenders]
+        niche, distance = associate(F[contenders], self._ideal, nadir, self._lines)
+        kept = self._niched(rank, niche, distance, last)
+        survivors = feasible[contenders[kept]]
         if len(feasible) < self.size and len(violation) > len(feasible):
             broken = np.flatnonzero(violation > 0)
             order = np.argsort(violation[broken], kind="stable")[: self.size - len(feasible)]
@@ -155,17 +163,13 @@ class NSGA3(Evolution):
         self._niche = np.full(len(rows), -1)
         self._distance = np.full(len(rows), np.inf)
 
-    def _niched(self, rank: IntArray, niche: IntArray, distance: FloatArray) -> IntArray:
-        """Rows of the feasible candidates that survive: whole ranks, then the last by niches."""
+    def _niched(self, rank: IntArray, niche: IntArray, distance: FloatArray, last: int) -> IntArray:
+        """Rows of the candidates up to the ``last`` rank that survive: whole ranks, then the last by niches."""
         if len(rank) <= self.size:
             return np.arange(len(rank))
-        counts = np.bincount(rank)
-        last = int(np.searchsorted(np.cumsum(counts), self.size))
         whole = np.flatnonzero(rank < last)
         wanted = self.size - len(whole)
         candidates = np.flatnonzero(rank == last)
-        if wanted == len(candidates):
-            return np.concatenate([whole, candidates])
         lines = self._lines.shape[1]
         taken = np.bincount(niche[whole], minlength=lines)
         chosen = preserve_niches(niche[candidates], distance[candidates], taken, wanted, lines, self._seed())

@@ -79,6 +79,8 @@ class Population:
 
     def violation(self) -> FloatArray:
         """Sum of how far each candidate breaks its constraints [n]; 0 is feasible."""
+        if not self.G.shape[1]:
+            return np.zeros(len(self.X))
         return np.asarray(np.maximum(self.G, 0.0).sum(axis=1))
 
     def front(self) -> Population:
@@ -117,6 +119,10 @@ class Engine(Protocol):
         Any candidates may be told, asked for or not (migrants), in any number and order. A row with a value that is
         not finite is unknown and takes no part.
         """
+        ...
+
+    def front(self) -> Population:
+        """Feasible members of the population that no other feasible one dominates; of equal ones the first."""
         ...
 
     def share(self) -> dict[str, FloatArray]:

@@ -17,7 +17,7 @@ from rlaas.optimization.history import Generation, SearchResult, summarise
 from rlaas.optimization.indicators import hypervolume
 from rlaas.optimization.population import Engine, Population
 from rlaas.optimization.problems import Evaluator, Problem, as_problem, check_values
-from rlaas.optimization.termination import Generations, HypervolumeStall, Stop, TargetHypervolume
+from rlaas.optimization.termination import DistanceStall, Generations, HypervolumeStall, Stop, TargetHypervolume
 
 __all__ = ["Search", "minimize"]
 
@@ -95,6 +95,7 @@ def minimize(
         initial=initial,
         reference=reference,
         keep_populations=keep_populations,
+        measure_moves=any(isinstance(one, DistanceStall) for one in stops),
         **options,
     )
     if checkpoint is not None and resume and Path(checkpoint).exists():
@@ -128,6 +129,7 @@ class Search:
     Args:
         problem, algorithm, population, directions, seed, evaluator, initial, reference, keep_populations, options: see
             :func:`minimize`.
+        measure_moves: work out how far the front moves in each generation, for :class:`DistanceStall`.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Search:
         initial: Any = None,
         reference: ArrayLike | None = None,
         keep_populations: bool = False,
+        measure_moves: bool = True,
         **options: Any,
     ) -> None:
         self._given = problem
@@ -158,6 +161,7 @@ class Search:
                     f"reference has shape {self._reference.shape}; expected ({self._problem.n_obj},)", field="reference"
                 )
         self._keep = keep_populations
+        self._measure_moves = measure_moves
         self._identity = [algorithm, self._problem.n_var, self._problem.n_obj, self._problem.n_constraints, int(seed)]
         self._evaluations = self._unknown = 0
         self._started = time.perf_counter()
@@ -213,11 +217,11 @@ class Search:
         self.engine.tell(X, values)
         self._evaluations += len(X)
         self._unknown += missing
-        before, self._front = self._front, self.engine.population.front()
+        before, self._front = self._front, self.engine.front()
         self.history.append(
             summarise(
                 self._front,
-                before,
+                before if self._measure_moves else None,
                 number=self.n_gen + 1,
                 evaluations=self._evaluations,
                 unknown=self._unknown,
@@ -285,7 +289,7 @@ class Search:
         self._exhausted = state["exhausted"]
         self._started = time.perf_counter() - state["seconds"]
         self.history = [Generation.from_dict(entry) for entry in state["history"]]
-        self._front = self.engine.population.front()
+        self._front = self.engine.front()
 
 
 def _stops(generations: int | None, stop: Stop | Sequence[Stop], reference: ArrayLike | None) -> list[Stop]:
