@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +15,10 @@ from numpy.typing import NDArray
 from rlaas.errors import InvalidInputError, check_choice
 from rlaas.objectives import Objective, to_minimisation
 
-__all__ = ["Candidate", "CandidateKind", "Front", "non_dominated"]
+__all__ = ["CANDIDATE_KINDS", "Candidate", "CandidateKind", "Front", "non_dominated"]
 
-CandidateKind = Literal["policy", "configuration"]
+CandidateKind = Literal["policy", "configuration", "hyperparameters"]
+CANDIDATE_KINDS: tuple[str, ...] = get_args(CandidateKind)
 FloatArray = NDArray[np.float64]
 
 SCHEMA_VERSION = 1
@@ -22,15 +26,17 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One member of a front: a policy at one preference, or a configuration.
+    """One member of a front: a policy at one preference, a configuration, or hyper-parameters of a training.
 
     Attributes:
         name: unique within its front.
-        kind: ``policy`` or ``configuration``.
+        kind: ``policy``, ``configuration`` or ``hyperparameters``.
         mean: objective values in their units [n_objectives], averaged over seeds.
-        half_width: half width of the 95 % confidence interval of ``mean`` [n_objectives].
+        half_width: half width of the 95 % confidence interval of ``mean`` [n_objectives]; infinite where one seed
+            leaves it unknown.
         seeds: evaluation seeds behind ``mean``.
-        parameters: what reproduces it: a preference by objective, or a configuration by name and values.
+        parameters: what reproduces it: a preference by objective, or a configuration or hyper-parameters by
+            name and values.
     """
 
     name: str
@@ -41,7 +47,7 @@ class Candidate:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_choice(self.kind, ("policy", "configuration"), field="candidate kind")
+        check_choice(self.kind, CANDIDATE_KINDS, field="candidate kind")
         if len(self.mean) != len(self.half_width):
             raise InvalidInputError(
                 f"candidate {self.name!r}: {len(self.mean)} means but {len(self.half_width)} half widths",
@@ -58,17 +64,12 @@ class Candidate:
 def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
     """Mask [n] of the points [n, m] (smaller is better) that no other point dominates.
 
-    Of exact duplicates the first is kept. One vectorised pass per point: fronts here have at most some thousand
-    members, where that is a matter of milliseconds.
+    Of exact duplicates the first is kept. Costs O(n log n) up to 3 objectives and O(n log^(m-2) n) beyond (Kung,
+    Luccio & Preparata 1975, by moocore).
     """
-    points = np.asarray(points, dtype=np.float64)
-    keep = np.ones(len(points), dtype=bool)
-    for i, point in enumerate(points):
-        weakly = (points <= point).all(axis=1)
-        strictly = (points < point).any(axis=1)
-        duplicate_before = (points[:i] == point).all(axis=1).any()
-        keep[i] = not (weakly & strictly).any() and not duplicate_before
-    return keep
+    import moocore
+
+    return np.asarray(moocore.is_nondominated(np.asarray(points, dtype=np.float64), keep_weakly=False), dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +123,34 @@ class Front:
         """Means [n_candidates, n_objectives] in the objectives' units."""
         return np.array([c.mean for c in self.candidates], dtype=np.float64)
 
+    @property
+    def version(self) -> str:
+        """What the front holds, as 16 hex digits: equal for equal objectives and candidates, whatever their order.
+
+        The sha256 of the canonical JSON of the objectives and of the candidates by name. It names the front in a
+        certificate and serves as an HTTP entity tag.
+
+        Raises:
+            InvalidInputError: parameters that JSON cannot hold.
+        """
+        document = self.to_dict()
+        held = {
+            "objectives": [{**o, "low": float(o["low"]), "high": float(o["high"])} for o in document["objectives"]],
+            "candidates": [
+                {**c, "mean": [value + 0.0 for value in c["mean"]]}  # -0.0 equals 0.0 but is written otherwise
+                for c in sorted(document["candidates"], key=lambda c: str(c["name"]))
+            ],
+        }
+        try:
+            text = json.dumps(held, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError) as problem:
+            raise InvalidInputError(
+                f"a candidate of the front has parameters that JSON cannot hold: {problem}", field="parameters"
+            ) from problem
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def to_dict(self) -> dict[str, Any]:
-        """The front as plain JSON types, with its schema version."""
+        """The front as plain JSON types, with its schema version; an infinite half width is null."""
         return {
             "schema_version": SCHEMA_VERSION,
             "scenario": self.scenario,
@@ -133,8 +160,8 @@ class Front:
                 {
                     "name": c.name,
                     "kind": c.kind,
-                    "mean": list(c.mean),
-                    "half_width": list(c.half_width),
+                    "mean": [float(value) for value in c.mean],
+                    "half_width": [float(width) if math.isfinite(width) else None for width in c.half_width],
                     "seeds": list(c.seeds),
                     "parameters": dict(c.parameters),
                 }
@@ -164,7 +191,7 @@ class Front:
                         name=c["name"],
                         kind=c["kind"],
                         mean=tuple(c["mean"]),
-                        half_width=tuple(c["half_width"]),
+                        half_width=tuple(math.inf if width is None else width for width in c["half_width"]),
                         seeds=tuple(c["seeds"]),
                         parameters=c["parameters"],
                     )

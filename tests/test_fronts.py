@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import moocore
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.fronts import Candidate, Front, non_dominated
 from rlaas.objectives import Objective
 
@@ -27,7 +29,13 @@ def _candidate(name: str, latency: float, rate: float) -> Candidate:
 
 @settings(deadline=None)
 @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 30), st.integers(2, 4)), elements=st.integers(0, 5)))
-def test_non_dominated_agrees_with_moocore(points: np.ndarray) -> None:
+def test_non_dominated_agrees_with_the_definition_and_moocore(points: np.ndarray) -> None:
+    def dominated(point: np.ndarray) -> bool:
+        return bool(((points <= point).all(axis=1) & (points < point).any(axis=1)).any())
+
+    first = [not (points[:i] == point).all(axis=1).any() for i, point in enumerate(points)]
+    expected = [not dominated(point) and new for point, new in zip(points, first, strict=True)]
+    np.testing.assert_array_equal(non_dominated(points), expected)
     np.testing.assert_array_equal(non_dominated(points), moocore.is_nondominated(points))
 
 
@@ -35,6 +43,64 @@ def test_front_drops_the_dominated_and_round_trips() -> None:
     front = Front.of("toy", BOTH, [_candidate("a", 1, 5), _candidate("b", 2, 4), _candidate("c", 3, 9)], "abc")
     assert [c.name for c in front.candidates] == ["a", "c"]
     assert Front.from_dict(json.loads(json.dumps(front.to_dict()))) == front
+
+
+def test_hyperparameters_are_candidates_too() -> None:
+    tuned = Candidate(
+        name="lr-3", kind="hyperparameters", mean=(0.5, 9), half_width=(0.1, 0.1), parameters={"lr": 3e-4}
+    )
+    front = Front.of("toy", BOTH, [_candidate("a", 1, 10), tuned])
+    assert Front.from_dict(json.loads(json.dumps(front.to_dict()))) == front
+    with pytest.raises(ConfigurationError, match="allowed: configuration, hyperparameters, policy"):
+        replace(tuned, kind="plan")  # type: ignore[arg-type]
+
+
+def test_an_unknown_half_width_survives_json() -> None:
+    lone = Candidate(name="lone", kind="policy", mean=(1, 2), half_width=(math.inf, 0.5), seeds=(3,))
+    front = Front.of("toy", BOTH, [lone])
+    text = json.dumps(front.to_dict(), allow_nan=False)
+    assert json.loads(text)["candidates"][0]["half_width"] == [None, 0.5]
+    assert Front.from_dict(json.loads(text)) == front
+
+
+class TestVersion:
+    def test_it_names_the_content(self) -> None:
+        a, c = _candidate("a", 1, 5), _candidate("c", 3, 9)
+        front = Front.of("toy", BOTH, [a, c])
+        assert len(front.version) == 16
+        assert int(front.version, 16) >= 0
+        assert Front.from_dict(json.loads(json.dumps(front.to_dict()))).version == front.version
+        assert Front.of("toy", BOTH, [c, a]).version == front.version
+        zero, minus_zero = (Front.of("toy", BOTH, [_candidate("a", 0.0 * sign, 5)]) for sign in (1, -1))
+        assert zero.version == minus_zero.version
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"name": "b"},
+            {"kind": "configuration"},
+            {"mean": (1.0, 5.0000001)},
+            {"half_width": (0.1, math.inf)},
+            {"seeds": (1,)},
+            {"parameters": {"größe": 1}},
+        ],
+    )
+    def test_any_change_of_a_candidate_changes_it(self, change: dict[str, object]) -> None:
+        candidate = _candidate("a", 1, 5)
+        changed = Front.of("toy", BOTH, [replace(candidate, **change)])  # type: ignore[arg-type]
+        assert changed.version != Front.of("toy", BOTH, [candidate]).version
+
+    def test_objectives_and_their_order_count(self) -> None:
+        front = Front.of("toy", BOTH, [_candidate("a", 1, 5)])
+        wider = (BOTH[0], replace(BOTH[1], high=20.0))
+        others = [Front.of("toy", objectives, front.candidates) for objectives in (wider, BOTH[::-1])]
+        assert len({front.version, *(other.version for other in others)}) == 3
+
+    def test_parameters_that_json_cannot_hold_are_refused(self) -> None:
+        for value in (math.nan, object()):
+            candidate = replace(_candidate("a", 1, 5), parameters={"x": value})
+            with pytest.raises(InvalidInputError, match="parameters that JSON cannot hold"):
+                _ = Front.of("toy", BOTH, [candidate]).version
 
 
 def test_bad_fronts_are_refused() -> None:

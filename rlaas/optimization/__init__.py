@@ -8,6 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rlaas.optimization.archive import (
+    Archive,
+    Comparison,
+    Contender,
+    EvidenceArchive,
+    RaceResult,
+    Standing,
+    complete,
+    race,
+)
 from rlaas.optimization.config import OptimizationConfig, load_optimization_config
 from rlaas.optimization.directions import (
     DIRECTIONS,
@@ -39,10 +49,14 @@ __all__ = [
     "ALGORITHMS",
     "DIRECTIONS",
     "ActorPool",
+    "Archive",
+    "Comparison",
+    "Contender",
     "DistanceStall",
     "Engine",
     "Evaluations",
     "Evaluator",
+    "EvidenceArchive",
     "FunctionProblem",
     "Generation",
     "Generations",
@@ -51,12 +65,15 @@ __all__ = [
     "Population",
     "Problem",
     "PymooProblem",
+    "RaceResult",
     "Search",
     "SearchResult",
     "Seconds",
+    "Standing",
     "Stop",
     "TargetHypervolume",
     "as_problem",
+    "complete",
     "das_dennis",
     "energy_directions",
     "expected_utility",
@@ -67,6 +84,7 @@ __all__ = [
     "load_optimization_config",
     "make_engine",
     "minimize",
+    "race",
     "reference_directions",
     "sparsity",
 ]
