@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from rlaas import scenarios
+from rlaas.configfiles import read_config
+from rlaas.decisions.rules import RuleFile
 from rlaas.optimization import load_optimization_config
 from rlaas.pipeline import load_pipeline_config
 from rlaas.serving import load_serving_config
@@ -25,6 +27,7 @@ LOADERS: dict[str, Any] = {
     "serving": load_serving_config,
     "tuning": load_tuning_config,
     "federated": load_federation_config,
+    "rules": lambda path: read_config(path, RuleFile),
 }
 
 
