@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from rlaas.decisions.explanation import listed
+from rlaas.decisions.region import Region
+from rlaas.decisions.reversal import Reversal
+from rlaas.decisions.rule_changes import RuleChange
 
-from rlaas.fronts import Candidate
-from rlaas.objectives import Mode, Objective, Rule, normalise
-
-__all__ = ["Certificate", "explain"]
-
-FloatArray = NDArray[np.float64]
+__all__ = ["Certificate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,19 +20,29 @@ class Certificate:
 
     Attributes:
         mode: name of the mode.
-        method: ``topsis`` or ``weighted_sum``.
+        method: name of the choosing method, one of :data:`rlaas.decisions.METHODS`.
         candidate: name of the winner.
-        feasible: whether the winner keeps every rule of the mode; if not, no candidate does.
-        score: of the winner, in [0, 1] for ``topsis``, mean goodness for ``weighted_sum``.
+        feasible: whether the winner keeps every rule; if not, no candidate does.
+        score: of the winner on the scale of the method, larger is better.
         runner_up: the next best that competed, None if the winner was alone.
         margin: score ahead of the runner-up, None without one; negative where the winner breaks rules by less.
         considered: candidates that competed: the feasible ones, or all where none is.
         excluded: candidates left out for breaking a rule.
-        rules_kept, rules_violated: of the mode, as text, judged by the winner's means.
-        rules_uncertain: of the kept ones, those whose bound lies within the winner's confidence interval.
+        rules_kept, rules_violated: of the mode, then prepared ones, as text, judged by the winner's means.
+        rules_uncertain: of the mode's rules that are kept, those whose bound lies within the winner's confidence
+            interval.
         why: two sentences for an operator.
         holds_while: by objective, the range (low, high) in which its weight may move, the others keeping their
             proportions and the sum staying 1, before another candidate wins.
+        weights: by objective, summing to 1.
+        distances: the figures of the method behind the winner's score, by name (TOPSIS: ``to_ideal``, ``to_worst``;
+            VIKOR: ``S``, ``R``, ``Q``).
+        runner_up_distances: those of the runner-up, empty without one.
+        region: of weights in which the choice stays.
+        rule_changes: what moving or dropping each rule does.
+        rank_reversals: changes of the competing field that would reverse the choice; empty where none does.
+        notes: what the method wants known beside the score.
+        front_version: of the front that was chosen from.
     """
 
     mode: str
@@ -52,98 +59,83 @@ class Certificate:
     rules_uncertain: tuple[str, ...]
     why: str
     holds_while: Mapping[str, tuple[float, float]]
+    weights: Mapping[str, float]
+    distances: Mapping[str, float]
+    runner_up_distances: Mapping[str, float]
+    region: Region
+    rule_changes: tuple[RuleChange, ...]
+    rank_reversals: tuple[Reversal, ...]
+    notes: tuple[str, ...]
+    front_version: str
 
     def to_dict(self) -> dict[str, Any]:
         """The certificate as plain JSON types."""
         document: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("rules_kept", "rules_violated", "rules_uncertain"):
+        for name in ("rules_kept", "rules_violated", "rules_uncertain", "notes"):
             document[name] = list(document[name])
+        for name in ("weights", "distances", "runner_up_distances"):
+            document[name] = dict(document[name])
         document["holds_while"] = {name: list(ends) for name, ends in self.holds_while.items()}
+        document["region"] = self.region.to_dict()
+        document["rule_changes"] = [change.to_dict() for change in self.rule_changes]
+        document["rank_reversals"] = [reversal.to_dict() for reversal in self.rank_reversals]
         return document
 
-
-def explain(
-    objectives: Sequence[Objective],
-    mode: Mode,
-    rivals: Sequence[Candidate],
-    winner: Candidate,
-    runner_up: Candidate | None,
-    *,
-    margin: float | None,
-    excluded: int,
-    violated: Sequence[Rule],
-) -> str:
-    """Two sentences: what the winner is best at, and what it gave up for that.
-
-    Args:
-        objectives: of the front.
-        mode: that was resolved.
-        rivals: candidates that competed, the winner included.
-        winner: the choice.
-        runner_up: the next best.
-        margin: score ahead of the runner-up.
-        excluded: candidates left out for breaking a rule.
-        violated: rules that the winner breaks (only where every candidate breaks some).
-    """
-    values = np.array([c.mean for c in rivals])
-    goodness = normalise(objectives, values)
-    own_values, own = np.array(winner.mean), normalise(objectives, winner.mean)
-    best = goodness.argmax(axis=0)
-    regret = goodness[best, np.arange(len(objectives))] - own
-    strong = [i for i in range(len(objectives)) if regret[i] <= 0]
-    if strong:
-        merit = "it is best at " + _listed(_value(objectives[i], own_values[i]) for i in strong)
-    else:
-        i = int(regret.argmin())
-        merit = (
-            f"it is best at no single objective but comes close in all, closest in "
-            f"{_value(objectives[i], own_values[i])} against the best {_amount(objectives[i], values[best[i], i])}"
+    def lines(self) -> tuple[str, ...]:
+        """The certificate as sentences, one thought each: why, the figures, the weights, the rules, the field."""
+        return (
+            self.why,
+            self._figures(),
+            *(f"{note[0].upper()}{note[1:]}." for note in self.notes),
+            self._weights(),
+            *(self._rule(change) for change in self.rule_changes),
+            self._reversals(),
+            f"Front version {self.front_version}.",
         )
-    if violated:
-        breaches = _listed(f"{rule} by {rule.violation(_of(objectives, winner, rule)):.3g}" for rule in violated)
-        opening = f"No candidate keeps every rule of mode {mode.name}: {winner.name} misses least, breaking {breaches}"
-    else:
-        field = "the only candidate" if runner_up is None else f"first of {len(rivals)} candidates"
-        left_out = f" ({excluded} more broke a rule)" if excluded else ""
-        opening = f"{winner.name} is {field} for mode {mode.name}{left_out}"
-    if runner_up is None:
-        has = _listed(_value(o, v) for o, v in zip(objectives, own_values, strict=True))
-        return f"{opening}; it has {has}. There was nothing to weigh it against, so the mode's weights decided nothing."
-    losses = [
-        f"{_value(objectives[i], own_values[i])} against {_amount(objectives[i], values[best[i], i])} "
-        f"of {rivals[int(best[i])].name}"
-        for i in range(len(objectives))
-        if regret[i] > 0
-    ]
-    given_up = f"For that it gives up {_listed(losses)}" if losses else "It gives up nothing against any rival"
-    return f"{opening}; {merit}. {given_up}; {_against(objectives, winner, runner_up, margin)}."
+
+    def _figures(self) -> str:
+        own = listed(f"{name} {value:.4g}" for name, value in self.distances.items())
+        text = f"By {self.method}, {self.candidate} scores {self.score:.4g} ({own})"
+        if self.runner_up is None:
+            return f"{text}."
+        other = listed(f"{name} {value:.4g}" for name, value in self.runner_up_distances.items())
+        return f"{text}; the runner-up is {self.runner_up} ({other})."
+
+    def _weights(self) -> str:
+        ranges = listed(
+            f"{name} {self.weights[name]:.3g} (from {low:.3g} to {high:.3g})"
+            for name, (low, high) in self.holds_while.items()
+        )
+        low, high = self.region.share_interval
+        share = f"under {100 * self.region.share:.3g} % of all weights ({100 * low:.3g} to {100 * high:.3g} %)"
+        if self.region.radius is None:
+            move = "no move of weight between objectives that was tried changes it"
+            if self.region.radius_exact:
+                move = "no move of weight between objectives changes it"
+        else:
+            sureness = "" if self.region.radius_exact else "about "
+            move = f"the least move that changes it is {sureness}{self.region.radius:.3g} of the weight"
+        return f"Weights, each with the range in which the choice stays: {ranges}; {move}; it is the choice {share}."
+
+    def _rule(self, change: RuleChange) -> str:
+        parts = [
+            _moved("tightened", change.tighten, change.tighten_bound, change.tightened, self.candidate)
+            if change.slack_known
+            else "how far it can be tightened is not known",
+            _moved("loosened", change.loosen, change.loosen_bound, change.loosened, self.candidate),
+        ]
+        without = "the choice stays" if change.without == self.candidate else f"it would be {change.without}"
+        return f"Rule {change.rule}: {parts[0]}; {parts[1]}; without the rule {without}."
+
+    def _reversals(self) -> str:
+        if not self.rank_reversals:
+            return "No rank reversal: removing any other candidate or repeating one leaves the choice as it is."
+        return f"Rank reversal: {'; '.join(map(str, self.rank_reversals))}."
 
 
-def _against(objectives: Sequence[Objective], winner: Candidate, other: Candidate, margin: float | None) -> str:
-    difference = normalise(objectives, winner.mean) - normalise(objectives, other.mean)
-    gains = [o.name for o, d in zip(objectives, difference, strict=True) if d > 0]
-    costs = [o.name for o, d in zip(objectives, difference, strict=True) if d < 0]
-    lead = "" if margin is None else f" with a score {margin:.3g} lower"
-    if margin is not None and margin < 0:  # the winner was picked for its lesser violation
-        lead = f", which misses the rules by more and has a score {-margin:.3g} higher,"
-    said = f"the runner-up {other.name}{lead} is worse in {_listed(gains) or 'nothing'}"
-    return f"{said} and better in {_listed(costs) or 'nothing'}"
-
-
-def _of(objectives: Sequence[Objective], candidate: Candidate, rule: Rule) -> float:
-    return candidate.objectives([o.name for o in objectives])[rule.objective]
-
-
-def _value(objective: Objective, value: float) -> str:
-    return f"{objective.name} ({_amount(objective, value)})"
-
-
-def _amount(objective: Objective, value: float) -> str:
-    return f"{value:.4g} {objective.unit}".rstrip()
-
-
-def _listed(parts: Any) -> str:
-    words = list(parts)
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+def _moved(how: str, by: float | None, bound: float | None, beyond: str | None, own: str) -> str:
+    if by is None:
+        return f"it can be {how} without end"
+    limit = f"to {bound:.4g}" if bound is not None else f"by {by:.3g} of the range"
+    after = "nobody keeps the rules and it misses them least" if beyond == own else f"{beyond} follows"
+    return f"it can be {how} {limit}, beyond which {after}"

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.decisions.certificate import Certificate, explain
-from rlaas.decisions.topsis import NORMALISATIONS, topsis_scores, weighted_sum_scores
-from rlaas.errors import InvalidInputError, check_choice
+from rlaas.decisions.certificate import Certificate
+from rlaas.decisions.contest import Contest, Requirements, preference_weights, rule_columns
+from rlaas.decisions.explanation import explain
+from rlaas.decisions.methods import DecisionMatrix, Method, method_named
+from rlaas.decisions.region import holds_while, weight_region
+from rlaas.decisions.reversal import rank_reversals
+from rlaas.decisions.rule_changes import rule_changes
 from rlaas.fronts import Candidate, Front
-from rlaas.objectives import Mode, Objective, Preference, Rule, normalise
+from rlaas.objectives import Mode, Rule
 
-__all__ = ["METHODS", "Choice", "resolve"]
+__all__ = ["Choice", "resolve"]
 
 FloatArray = NDArray[np.float64]
-Scorer = Callable[[FloatArray], FloatArray]
-"""Scores [k, n] of the competing candidates under each of k weight vectors [k, m]."""
-
-METHODS = ("topsis", "weighted_sum")
-
-GRID = 201
-BISECTIONS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +30,7 @@ class Choice:
     Attributes:
         candidate: the winner.
         certificate: why, and when it stops being true.
-        scores: by name of every candidate that competed.
+        scores: by name of every candidate that competed, in the order of the names.
     """
 
     candidate: Candidate
@@ -41,7 +38,15 @@ class Choice:
     scores: Mapping[str, float]
 
 
-def resolve(front: Front, *, mode: Mode, method: str = "topsis", normalisation: str = "vector") -> Choice:
+def resolve(
+    front: Front,
+    *,
+    mode: Mode,
+    method: str | Method = "topsis",
+    normalisation: str = "vector",
+    disagreement: Mapping[str, float] | None = None,
+    rules: Requirements | None = None,
+) -> Choice:
     """The candidate of ``front`` that fits ``mode`` best.
 
     Rules come first, judged by means: only candidates that keep all of them compete. Where none does, all compete
@@ -52,164 +57,104 @@ def resolve(front: Front, *, mode: Mode, method: str = "topsis", normalisation: 
     Args:
         front: candidates with their objective values.
         mode: preference and rules; its objectives must be the front's.
-        method: ``topsis`` (on values in their units) or ``weighted_sum`` (on goodness in the frozen ranges).
-        normalisation: of TOPSIS, ``vector`` or ``minmax``.
+        method: a name of :data:`rlaas.decisions.METHODS`, or a method with settings of its own.
+        normalisation: of TOPSIS by name, ``vector`` or ``minmax``.
+        disagreement: of the Nash bargaining solution by name: value of each objective in its unit without an
+            agreement, usually those of the scenario's default; None: the worse ends of the ranges.
+        rules: prepared requirements that hold beside the rules of the mode.
 
     Raises:
-        InvalidInputError: an empty front, an unknown method, or a mode over other objectives.
+        InvalidInputError: an empty front, a value that is not finite, an unknown method, a mode over other
+            objectives or with impossible weights, or requirements that do not fit the front.
     """
-    check_choice(method, METHODS, field="method", error=InvalidInputError)
-    check_choice(normalisation, NORMALISATIONS, field="normalisation", error=InvalidInputError)
-    if not front.candidates:
-        raise InvalidInputError(f"the front of {front.scenario} has no candidate", field="front")
-    weights = _weights(front, mode)
-    violations = _violations(front, mode.rules)
-    total = violations.sum(axis=1)
-    feasible = total <= 0
-    competing = feasible if feasible.any() else np.ones(len(total), dtype=bool)
-    rivals = [candidate for candidate, in_it in zip(front.candidates, competing, strict=True) if in_it]
-    scorer = _scorer(front.objectives, rivals, method, normalisation)
-    scores = scorer(weights[None])[0]
-    ranking = _ranking(rivals, scores, total[competing])
-    winner, first = rivals[ranking[0]], float(scores[ranking[0]])
-    runner_up = rivals[ranking[1]] if len(rivals) > 1 else None
-    margin = None if runner_up is None else first - float(scores[ranking[1]])
-    kept, violated, uncertain = _judge(front.names, winner, mode.rules)
+    if isinstance(method, str):
+        method = method_named(method, normalisation=normalisation, disagreement=disagreement)
+    matrix = DecisionMatrix.of_front(front)
+    weights = preference_weights(front, mode.preference, f"mode {mode.name!r}")
+    columns = rule_columns(front, matrix, mode.rules, rules)
+    contest = Contest.of(method, matrix, columns.gaps)
+    scores = contest.scores(weights[None])[0]
+    by_row = dict(zip(contest.members.tolist(), scores.tolist(), strict=True))
+    ranking = contest.ranking(weights).tolist()
+    first, second = ranking[0], ranking[1] if len(ranking) > 1 else None
+    winner, gaps = matrix.candidates[first], columns.gaps[first]
+    margin = None if second is None else _margin(contest, by_row, first, second)
     certificate = Certificate(
         mode=mode.name,
-        method=method,
+        method=method.name,
         candidate=winner.name,
-        feasible=not violated,
-        score=first,
-        runner_up=None if runner_up is None else runner_up.name,
+        feasible=contest.feasible,
+        score=by_row[first],
+        runner_up=None if second is None else contest.names[second],
         margin=margin,
-        considered=len(rivals),
-        excluded=len(front.candidates) - len(rivals),
-        rules_kept=tuple(map(str, kept)),
-        rules_violated=tuple(map(str, violated)),
-        rules_uncertain=tuple(map(str, uncertain)),
+        considered=len(ranking),
+        excluded=len(matrix) - len(ranking),
+        rules_kept=tuple(text for text, gap in zip(columns.texts, gaps, strict=True) if gap <= 0),
+        rules_violated=tuple(text for text, gap in zip(columns.texts, gaps, strict=True) if gap > 0),
+        rules_uncertain=_uncertain(front.names, winner, mode.rules),
         why=explain(
             front.objectives,
             mode,
-            rivals,
+            contest.field.candidates,
             winner,
-            runner_up,
+            None if second is None else matrix.candidates[second],
             margin=margin,
-            excluded=len(front.candidates) - len(rivals),
-            violated=violated,
+            excluded=len(matrix) - len(ranking),
+            breaches=_breaches(front.names, winner, mode.rules, columns.texts, gaps),
         ),
-        holds_while=_holds_while(
-            front.names, weights, lambda w: _winners(rivals, scorer(w), total[competing]) == ranking[0]
-        ),
+        holds_while=holds_while(contest, weights),
+        weights=dict(zip(front.names, weights.tolist(), strict=True)),
+        distances=_distances(contest, weights, first),
+        runner_up_distances={} if second is None else _distances(contest, weights, second),
+        region=weight_region(contest, weights),
+        rule_changes=rule_changes(contest, weights, mode.rules, columns),
+        rank_reversals=rank_reversals(contest, weights),
+        notes=method.notes(contest.field, weights),
+        front_version=front.version,
     )
-    by_name = {candidate.name: float(score) for candidate, score in zip(rivals, scores, strict=True)}
-    return Choice(candidate=winner, certificate=certificate, scores=by_name)
+    return Choice(
+        candidate=winner,
+        certificate=certificate,
+        scores={contest.names[row]: score for row, score in by_row.items()},
+    )
 
 
-def _weights(front: Front, mode: Mode) -> FloatArray:
-    preference: Preference = mode.preference
-    if len(preference.names) != len(preference.weights) or set(preference.names) != set(front.names):
-        raise InvalidInputError(
-            f"mode {mode.name!r} has {len(preference.weights)} weights ({', '.join(preference.names)}); the front of "
-            f"{front.scenario} has {len(front.names)} objectives ({', '.join(front.names)})",
-            field="preference",
-        )
-    by_name = preference.to_dict()
-    return np.array([by_name[name] for name in front.names])
+def _margin(contest: Contest, scores: Mapping[int, float], first: int, second: int) -> float:
+    margin = scores[first] - scores[second]
+    # Among equals the first name wins, though rounding may have given it the lower score.
+    return max(margin, 0.0) if second in contest.members[contest.eligible] else margin
 
 
-def _violations(front: Front, rules: Sequence[Rule]) -> FloatArray:
-    """How far each candidate breaks each rule [n_candidates, n_rules], in normalisation ranges."""
-    spans = {o.name: o.high - o.low for o in front.objectives}
-    broken = np.zeros((len(front.candidates), len(rules)))
-    for i, candidate in enumerate(front.candidates):
-        values = candidate.objectives(front.names)
-        for j, rule in enumerate(rules):
-            broken[i, j] = rule.violation(values[rule.objective]) / spans[rule.objective]
+def _distances(contest: Contest, weights: FloatArray, row: int) -> dict[str, float]:
+    position = int(np.searchsorted(contest.members, row))
+    return {name: float(v[position]) for name, v in contest.method.distances(contest.field, weights).items()}
+
+
+def _breaches(
+    names: Sequence[str], winner: Candidate, rules: Sequence[Rule], texts: Sequence[str], gaps: FloatArray
+) -> list[tuple[str, str]]:
+    """Rules that the winner breaks, with by how much: in the objective's unit, or in ranges for prepared ones."""
+    values = winner.objectives(names)
+    broken: list[tuple[str, str]] = []
+    for j, (text, gap) in enumerate(zip(texts, gaps, strict=True)):
+        if gap <= 0:
+            continue
+        if j < len(rules):
+            broken.append((text, f"{rules[j].violation(values[rules[j].objective]):.3g}"))
+        else:
+            broken.append((text, f"{gap:.3g} of the range"))
     return broken
 
 
-def _scorer(objectives: Sequence[Objective], rivals: Sequence[Candidate], method: str, normalisation: str) -> Scorer:
-    values = np.array([c.mean for c in rivals])
-    if method == "weighted_sum":
-        goodness = normalise(objectives, values)
-        return lambda weights: weighted_sum_scores(goodness, weights)
-    up = np.array([o.direction == "maximize" for o in objectives])
-    return lambda weights: topsis_scores(values, weights, up, normalisation)
-
-
-def _ranking(rivals: Sequence[Candidate], scores: FloatArray, violation: FloatArray) -> list[int]:
-    """Positions from best to worst: least violation (0 for all where some are feasible), best score, first name."""
-    return sorted(range(len(rivals)), key=lambda i: (violation[i], -scores[i], rivals[i].name))
-
-
-def _winners(rivals: Sequence[Candidate], scores: FloatArray, violation: FloatArray) -> NDArray[np.intp]:
-    """Position of the winner for each of k score rows [k, n], by the same order as :func:`_ranking`."""
-    by_name = np.array(sorted(range(len(rivals)), key=lambda i: (violation[i], rivals[i].name)))
-    eligible = by_name[violation[by_name] == violation.min()]
-    return np.asarray(eligible[scores[:, eligible].argmax(axis=1)])
-
-
-def _judge(names: Sequence[str], winner: Candidate, rules: Sequence[Rule]) -> tuple[list[Rule], list[Rule], list[Rule]]:
-    """Rules that the winner keeps, breaks, and keeps without its confidence interval doing so."""
-    kept: list[Rule] = []
-    violated: list[Rule] = []
-    uncertain: list[Rule] = []
+def _uncertain(names: Sequence[str], winner: Candidate, rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Rules that the winner keeps without its confidence interval doing so."""
+    uncertain: list[str] = []
     values = winner.objectives(names)
     widths = dict(zip(names, winner.half_width, strict=True))
     for rule in rules:
         value, width = values[rule.objective], widths[rule.objective]
-        if rule.violation(value) > 0:
-            violated.append(rule)
-            continue
-        kept.append(rule)
         worst = value + width if rule.at_most is not None else value - width
         # An infinite or unknown width (one seed) leaves the rule open.
-        if not np.isfinite(worst) or rule.violation(worst) > 0:
-            uncertain.append(rule)
-    return kept, violated, uncertain
-
-
-def _holds_while(
-    names: Sequence[str], weights: FloatArray, still_wins: Callable[[FloatArray], NDArray[np.bool_]]
-) -> dict[str, tuple[float, float]]:
-    """By objective, the range of its weight around the present one in which the winner stays.
-
-    A grid finds the first point on each side where another wins, bisection the border before it; a loss and return
-    within one grid step (0.5 % of the weight's range) goes unseen.
-    """
-    result: dict[str, tuple[float, float]] = {}
-    for j, name in enumerate(names):
-        own = float(weights[j])
-        ends = []
-        for limit in (0.0, 1.0):
-            steps = np.linspace(own, limit, GRID)
-            wins = still_wins(_moved(weights, j, steps))
-            lost = np.flatnonzero(~wins)
-            if not len(lost):
-                ends.append(limit)
-                continue
-            holds, fails = float(steps[max(lost[0] - 1, 0)]), float(steps[lost[0]])
-            for _ in range(BISECTIONS):
-                middle = 0.5 * (holds + fails)
-                if still_wins(_moved(weights, j, np.array([middle])))[0]:
-                    holds = middle
-                else:
-                    fails = middle
-            ends.append(holds)
-        result[name] = (ends[0], ends[1])
-    return result
-
-
-def _moved(weights: FloatArray, j: int, targets: FloatArray) -> FloatArray:
-    """Weights [k, m] with the j-th at each target and the others in their proportions, sum 1."""
-    others = weights.copy()
-    others[j] = 0.0
-    total = others.sum()
-    if total <= 0:  # all weight on j: what is taken from it is shared equally
-        others = np.ones_like(weights)
-        others[j] = 0.0
-        total = others.sum()
-    moved = (1.0 - targets)[:, None] * (others / total)
-    moved[:, j] = targets
-    return np.asarray(moved)
+        if rule.violation(value) <= 0 and (not np.isfinite(worst) or rule.violation(worst) > 0):
+            uncertain.append(str(rule))
+    return tuple(uncertain)

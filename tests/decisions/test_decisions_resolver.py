@@ -180,7 +180,9 @@ def test_bad_requests_name_the_field() -> None:
     short = Mode(name="half", preference=Preference.of(OBJECTIVES[:2], [1, 1]))
     with pytest.raises(InvalidInputError, match=r"mode 'half' has 2 weights \(latency, throughput\); .* 3 objectives"):
         resolve(_front(), mode=short)
-    with pytest.raises(InvalidInputError, match="unknown method 'vote'; allowed: topsis, weighted_sum"):
+    with pytest.raises(
+        InvalidInputError, match="unknown method 'vote'; allowed: knee, lexicographic, nash, topsis, vi"
+    ):
         resolve(_front(), mode=_mode((1, 1, 1)), method="vote")
     empty = Front(scenario="toy", objectives=OBJECTIVES, candidates=())
     with pytest.raises(InvalidInputError, match="the front of toy has no candidate"):

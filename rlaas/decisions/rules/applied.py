@@ -73,8 +73,12 @@ class Applied:
         return np.maximum(self.constraints(front), 0.0)
 
     def describe(self) -> tuple[str, ...]:
-        """The requirements as text, in the order of the columns: ``fast: require latency < 2 ms``."""
-        return tuple(f"{requirement.rule}: {requirement.text}" for requirement in self.requirements)
+        """The requirements as text, in the order of the columns: ``fast: require latency < 2 ms``.
+
+        Different judgements have different texts: a cautious one says so.
+        """
+        judged = " (cautious)" if self.cautious else ""
+        return tuple(f"{requirement.rule}: {requirement.text}{judged}" for requirement in self.requirements)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON types."""
