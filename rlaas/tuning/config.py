@@ -143,6 +143,12 @@ class TuningConfig(_Document):
                 f"search {self.searcher} follows one objective, but {len(names)} are given; use nsga2, tpe or random",
                 field="search",
             )
+        if kind.front and not self.several:
+            raise ConfigurationError(
+                f"search {self.searcher} follows a front and needs at least 2 objectives, but {len(names)} is given; use "
+                "tpe or random",
+                field="search",
+            )
         if isinstance(self.scheduler, Pbt):
             self._check_population()
         if isinstance(self.scheduler, Asha):

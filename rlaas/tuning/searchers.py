@@ -38,11 +38,13 @@ class SearcherKind:
     Attributes:
         build: makes the Ray Tune ``Searcher``; its suggestions are ``{"point": {name: value}}`` with choices as labels.
         several: whether it can follow several objectives.
+        front: whether it needs several.
         grid: whether it tries every combination, of choices only.
     """
 
     build: Callable[[Question], Any]
     several: bool
+    front: bool = False
     grid: bool = False
 
 
@@ -58,6 +60,12 @@ def _nsga2(question: Question) -> Any:
 
     # Optuna's population of 50 would leave most searches in its random first generation.
     return _optuna(question, NSGAIISampler(seed=question.seed, population_size=8))
+
+
+def _nsga3(question: Question) -> Any:
+    from rlaas.tuning.front_search import FrontSearch
+
+    return FrontSearch(question.space, question.metrics, question.modes, seed=question.seed)
 
 
 def _random(question: Question) -> Any:
@@ -95,6 +103,7 @@ def _optuna(question: Question, sampler: Any) -> Any:
 SEARCHERS: Mapping[str, SearcherKind] = {
     "grid": SearcherKind(build=_grid, several=True, grid=True),
     "nsga2": SearcherKind(build=_nsga2, several=True),
+    "nsga3": SearcherKind(build=_nsga3, several=True, front=True),
     "random": SearcherKind(build=_random, several=True),
     "tpe": SearcherKind(build=_tpe, several=True),
 }

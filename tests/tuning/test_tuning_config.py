@@ -39,7 +39,8 @@ def test_short_forms_and_defaults() -> None:
     ("changes", "field", "complaint"),
     [
         ({"serach": "tpe"}, "serach", "unknown key 'serach'; allowed: concurrency, confirmation"),
-        ({"search": "tpee"}, "search", "unknown search 'tpee'; allowed: grid, nsga2, random, tpe"),
+        ({"search": "tpee"}, "search", "unknown search 'tpee'; allowed: grid, nsga2, nsga3, random, tpe"),
+        ({"search": "nsga3"}, "search", "needs at least 2 objectives, but 1 is given"),
         ({"trials": 0}, "trials", "greater than or equal to 1"),
         ({"scheduler": "hyperband"}, "scheduler", "unknown kind 'hyperband'; allowed: none, asha, pbt"),
         ({"scheduler": {"kind": "asha", "grace": 4}}, "scheduler.grace", "exceeds the 3 reports"),

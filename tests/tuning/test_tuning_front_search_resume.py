@@ -1,0 +1,100 @@
+"""A search by NSGA-III whose driver is killed proposes what an unbroken one would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.processes import assert_gone, start
+from tuning_kit import TOYS, searched
+
+from rlaas.optimization.checkpoint import load_state
+from rlaas.tuning import TuningConfig
+from rlaas.tuning.figures import FINISHED
+from rlaas.tuning.front_search import FIRST, FrontSearch
+from rlaas.tuning.snapshots import newest_snapshot
+from rlaas.tuning.space import values_of
+
+HERE = str(Path(__file__).parent)
+METRICS = ("training_reward_near", "training_reward_mirror")
+TRIALS = FIRST + 2
+
+
+def _search() -> TuningConfig:
+    return searched(
+        training={"steps": 1_024},
+        space={
+            "learning_rate": {"kind": "loguniform", "low": 1e-4, "high": 1e-2},
+            "gamma": {"kind": "uniform", "low": 0.1, "high": 0.9},
+            "sac.updates_per_step": {"kind": "choice", "values": [0.05, 0.1, 0.2]},
+        },
+        objectives=list(METRICS),
+        search="nsga3",
+        trials=4,
+        report_every=512,
+    )
+
+
+def _begin(arguments: list[str], home: Path, log: Path) -> Any:
+    found = os.pathsep.join(filter(None, (TOYS, HERE, os.environ.get("PYTHONPATH"))))
+    return start(["tune", *arguments], home, log, PYTHONPATH=found, RAY_worker_niceness="0")
+
+
+def _kill_everything(home: str) -> None:
+    """SIGKILL for the driver and for the Ray that it started, which its environment tells from others'."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"RLAAS_HOME={home}\0" in (entry / "environ").read_text(errors="replace"):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    assert_gone(home)
+
+
+def _trials(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["trials"]
+    return rows
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_killed_search_proposes_what_an_unbroken_one_would_have(tmp_path: Path) -> None:
+    config, home, log = tmp_path / "toy.yaml", tmp_path / "home", tmp_path / "log"
+    search = _search()
+    config.write_text(yaml.safe_dump(search.model_dump(mode="json", exclude_unset=True)))
+    output = home / "tuning" / "toy"
+    process = _begin(["--config", str(config), "--json"], home, log)
+    deadline = time.monotonic() + 240
+    rows: list[dict[str, Any]] = []
+    while sum(row["status"] == "finished" for row in rows) < 2 or all(row["status"] == "finished" for row in rows):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        snapshot = newest_snapshot(output / "state-search")
+        if snapshot is not None:
+            rows = _trials(snapshot / "trials.json")
+        time.sleep(0.02)
+    _kill_everything(str(home))
+    process.wait(30)
+
+    resumed = _begin(["--config", str(config), "--trials", str(TRIALS), "--resume", "--json"], home, log)
+    assert resumed.wait(400) == 0, log.read_text()
+    rows = _trials(output / "trials.json")
+    assert [row["status"] for row in rows] == ["finished"] * TRIALS
+
+    unbroken = FrontSearch(search.space, METRICS, ("max", "max"), seed=search.seed)
+    for row in rows:
+        suggested = unbroken.suggest(row["id"])
+        assert isinstance(suggested, dict)
+        assert values_of(suggested["point"]) == row["values"], f"trial {row['number']}"
+        unbroken.on_trial_complete(row["id"], {**row["figures"], FINISHED: True})
+    state = load_state(sorted((output / "search").glob("searcher-state-*.pkl"))[-1])
+    assert state["running"] == []
+    assert len(state["known"]) == TRIALS
+    members = json.loads((output / "result.json").read_text())["found"]
+    assert [member["name"] for member in members] == [f"pareto-{n + 1}" for n in range(len(members))]
