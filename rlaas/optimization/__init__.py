@@ -44,10 +44,14 @@ if TYPE_CHECKING:
     from rlaas.optimization.engines import ALGORITHMS, make_engine
     from rlaas.optimization.pool import ActorPool
     from rlaas.optimization.search import Search, minimize
+    from rlaas.optimization.spread.planner import WAYS, Plan, plan
+    from rlaas.optimization.spread.run import SpreadResult, spread_search
+    from rlaas.optimization.spread.steady import replay
 
 __all__ = [
     "ALGORITHMS",
     "DIRECTIONS",
+    "WAYS",
     "ActorPool",
     "Archive",
     "Comparison",
@@ -62,6 +66,7 @@ __all__ = [
     "Generations",
     "HypervolumeStall",
     "OptimizationConfig",
+    "Plan",
     "Population",
     "Problem",
     "PymooProblem",
@@ -69,6 +74,7 @@ __all__ = [
     "Search",
     "SearchResult",
     "Seconds",
+    "SpreadResult",
     "Standing",
     "Stop",
     "TargetHypervolume",
@@ -84,12 +90,21 @@ __all__ = [
     "load_optimization_config",
     "make_engine",
     "minimize",
+    "plan",
     "race",
     "reference_directions",
+    "replay",
     "sparsity",
+    "spread_search",
 ]
 
 _LATER = {
+    "WAYS": "spread.planner",
+    "Plan": "spread.planner",
+    "SpreadResult": "spread.run",
+    "plan": "spread.planner",
+    "replay": "spread.steady",
+    "spread_search": "spread.run",
     "ALGORITHMS": "engines",
     "ActorPool": "pool",
     "Search": "search",

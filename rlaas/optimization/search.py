@@ -17,7 +17,7 @@ from rlaas.optimization.history import Generation, SearchResult, summarise
 from rlaas.optimization.indicators import hypervolume
 from rlaas.optimization.population import Engine, Population
 from rlaas.optimization.problems import Evaluator, Problem, as_problem, check_values
-from rlaas.optimization.termination import DistanceStall, Generations, HypervolumeStall, Stop, TargetHypervolume
+from rlaas.optimization.termination import DistanceStall, Stop, stops_of
 
 __all__ = ["Search", "minimize"]
 
@@ -82,7 +82,7 @@ def minimize(
         RlaasError: an evaluation failed. Whenever that ends a search that has begun, the error's ``partial`` is the
             :class:`SearchResult` so far.
     """
-    stops = _stops(generations, stop, reference)
+    stops = stops_of(generations, stop, measured=reference is not None)
     if progress is not None and generations is None:
         raise ConfigurationError("progress needs generations, to say how many there will be", field="generations")
     search = Search(
@@ -203,17 +203,22 @@ class Search:
         """One generation: breed, evaluate, select; nothing where a finite space holds no candidate that was not tried.
 
         Raises:
-            InvalidInputError: the evaluation has the wrong shape; the population is as before.
+            InvalidInputError: the evaluation has the wrong shape; the engine is as before.
             OperatorError: every candidate of the first generation is unknown.
         """
+        resumable = self.engine.state()
         X = self.engine.ask()
         if not len(X):
             self._exhausted = True
             return
-        values = check_values(self._problem, X, self._evaluate(X))
-        missing = int((~np.isfinite(values).all(axis=1)).sum())
-        if missing == len(X) and not self.history:
-            raise OperatorError(f"none of the {len(X)} candidates of the first generation could be evaluated")
+        try:
+            values = check_values(self._problem, X, self._evaluate(X))
+            missing = int((~np.isfinite(values).all(axis=1)).sum())
+            if missing == len(X) and not self.history:
+                raise OperatorError(f"none of the {len(X)} candidates of the first generation could be evaluated")
+        except BaseException:
+            self.engine.restore(resumable)  # to go on is to repeat the generation, with the same candidates
+            raise
         self.engine.tell(X, values)
         self._evaluations += len(X)
         self._unknown += missing
@@ -290,17 +295,3 @@ class Search:
         self._started = time.perf_counter() - state["seconds"]
         self.history = [Generation.from_dict(entry) for entry in state["history"]]
         self._front = self.engine.front()
-
-
-def _stops(generations: int | None, stop: Stop | Sequence[Stop], reference: ArrayLike | None) -> list[Stop]:
-    stops: list[Stop] = list(stop) if isinstance(stop, Sequence) else [stop]
-    if generations is not None:
-        stops.insert(0, Generations(generations))
-    if not stops:
-        raise ConfigurationError("a search needs generations or a stop, to end some time", field="generations")
-    for one in stops:
-        if not hasattr(one, "reason"):
-            raise ConfigurationError(f"stop {one!r} is none; see rlaas.optimization.termination", field="stop")
-        if isinstance(one, TargetHypervolume | HypervolumeStall) and reference is None:
-            raise ConfigurationError(f"{type(one).__name__} needs a reference point", field="reference")
-    return stops

@@ -10,7 +10,16 @@ from typing import Protocol
 from rlaas.errors import ConfigurationError, shown
 from rlaas.optimization.history import Generation
 
-__all__ = ["DistanceStall", "Evaluations", "Generations", "HypervolumeStall", "Seconds", "Stop", "TargetHypervolume"]
+__all__ = [
+    "DistanceStall",
+    "Evaluations",
+    "Generations",
+    "HypervolumeStall",
+    "Seconds",
+    "Stop",
+    "TargetHypervolume",
+    "stops_of",
+]
 
 
 class Stop(Protocol):
@@ -133,6 +142,31 @@ class DistanceStall:
         if not all(math.isfinite(move) for move in moves) or sum(moves) > self.tolerance * self.generations:
             return None
         return f"the front moved by less than {self.tolerance:g} of its extent in {self.generations} generations"
+
+
+def stops_of(generations: int | None, stop: Stop | Sequence[Stop], *, measured: bool) -> list[Stop]:
+    """What a search may end by: its number of generations, then the caller's stops.
+
+    Args:
+        generations: at most; None for any number.
+        stop: one or several.
+        measured: whether the search measures hypervolume.
+
+    Raises:
+        ConfigurationError: nothing that ends the search, something that is no stop, or one that needs a hypervolume
+            where none is measured.
+    """
+    stops: list[Stop] = list(stop) if isinstance(stop, Sequence) else [stop]
+    if generations is not None:
+        stops.insert(0, Generations(generations))
+    if not stops:
+        raise ConfigurationError("a search needs generations or a stop, to end some time", field="generations")
+    for one in stops:
+        if not hasattr(one, "reason"):
+            raise ConfigurationError(f"stop {shown(one)} is none; see rlaas.optimization.termination", field="stop")
+        if isinstance(one, TargetHypervolume | HypervolumeStall) and not measured:
+            raise ConfigurationError(f"{type(one).__name__} needs a reference point", field="reference")
+    return stops
 
 
 def _at_least_one(value: int, name: str) -> None:

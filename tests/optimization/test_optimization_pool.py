@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
-from rlaas.errors import ConfigurationError, NotReadyError, OperatorError, OverloadedError
+from rlaas.errors import ConfigurationError, InvalidInputError, NotReadyError, OperatorError, OverloadedError
 from rlaas.optimization import ActorPool, FunctionProblem, minimize
+from rlaas.optimization.pool import processors
 
 pytestmark = pytest.mark.ray
 
@@ -135,6 +137,140 @@ def test_a_defect_of_the_problem_is_raised_as_itself(local_ray: None) -> None:
         pytest.raises(ZeroDivisionError, match="defect in the problem"),
     ):
         pool.evaluate(np.zeros((4, 1)))
+
+
+def _ask_pid(problem: Any, seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def _die(problem: Any, payload: Any) -> None:
+    os._exit(1)
+
+
+def _die_once(problem: Any, marker: str) -> str:
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os._exit(1)
+    return "survived"
+
+
+def _answers(pool: ActorPool, count: int) -> dict[int, Any]:
+    answers: dict[int, Any] = {}
+    while len(answers) < count:
+        answers.update({answer.ticket: answer for answer in pool.completed()})
+    return answers
+
+
+def test_any_task_runs_on_the_workers_copy_of_the_problem(local_ray: None) -> None:
+    with ActorPool(_plain, workers=2, cpus_per_worker=0.5) as pool:
+        assert pool.completed() == []
+        tickets = [pool.submit(_ask_pid, 0.2) for _ in range(6)]
+        answers = _answers(pool, 6)
+        assert sorted(answers) == sorted(tickets)
+        assert len({answer.value for answer in answers.values()}) == 2  # both worked
+        assert os.getpid() not in {answer.value for answer in answers.values()}
+        assert all(answer.seconds >= 0.2 for answer in answers.values())
+        assert pool.usage.calls == 6
+        assert pool.usage.busy_seconds == pytest.approx(sum(answer.seconds for answer in answers.values()))
+
+
+def test_waiting_for_answers_can_be_bounded_and_given_up(local_ray: None) -> None:
+    with ActorPool(_plain, workers=1, cpus_per_worker=0.5) as pool:
+        pool.submit(_ask_pid, 1.0)
+        assert pool.completed(timeout=0.05) == []
+        pool.drop()
+        late = pool.submit(_ask_pid, 0.0)
+        assert [answer.ticket for answer in pool.completed()] == [late]  # the dropped one finished unheard
+        assert pool.completed() == []
+
+
+def test_a_call_behind_one_that_kills_its_worker_is_not_blamed(local_ray: None) -> None:
+    with ActorPool(_plain, workers=1, cpus_per_worker=0.5) as pool:
+        deadly = pool.submit(_die, None, ahead=True)
+        behind = pool.submit(_ask_pid, 0.0, ahead=True)
+        answers = _answers(pool, 2)
+        assert answers[deadly].lost == "actor_died"
+        assert answers[behind].lost is None
+        assert answers[behind].value is not None
+        assert (pool.usage.lost, pool.usage.retried, pool.usage.replaced) == (1, 1, 2)
+
+
+def test_a_hanging_call_is_ended_though_others_keep_finishing(local_ray: None) -> None:
+    with ActorPool(_plain, workers=2, cpus_per_worker=0.5) as pool:
+        hanging = pool.submit(_ask_pid, 60.0, deadline_seconds=1.0)
+        answers: dict[int, Any] = {}
+        while hanging not in answers:
+            pool.submit(_ask_pid, 0.01)
+            answers.update({answer.ticket: answer for answer in pool.completed()})
+        assert answers.pop(hanging).lost == "deadline_missed"
+        assert all(answer.lost is None for answer in answers.values())
+        assert pool.usage.replaced == 2
+
+
+def test_the_others_go_on_while_a_replacement_cannot_start(local_ray: None, tmp_path: Path) -> None:
+    """The factory hangs the second time, as an actor does for which the cluster has no room."""
+
+    def factory() -> FunctionProblem:
+        starts = len(list(tmp_path.glob("start-*")))
+        (tmp_path / f"start-{os.getpid()}").touch()
+        if starts >= 2:
+            time.sleep(120)
+        return _plain()
+
+    with ActorPool(factory, workers=2, cpus_per_worker=0.5, start_seconds=8) as pool:
+        once = pool.submit(_die_once, str(tmp_path / "died"))
+        tickets = [pool.submit(_ask_pid, 0.02) for _ in range(20)]
+        answers = _answers(pool, 21)
+        assert answers[once].value == "survived"
+        assert len({answers[ticket].value for ticket in tickets[10:]}) == 1  # the one that is left did the rest
+        assert pool.usage.replaced == 1
+        pool.submit(_die, None)
+        with pytest.raises(OverloadedError, match="2 of 2 workers did not start within 8 s"):
+            pool.completed()
+
+
+def test_a_factory_that_fails_later_is_raised_as_itself_after_the_answers(local_ray: None, tmp_path: Path) -> None:
+    def factory() -> FunctionProblem:
+        if (tmp_path / "started").exists():
+            raise ConfigurationError("the data set is gone", field="scenario")
+        (tmp_path / "started").touch()
+        return _plain()
+
+    with ActorPool(factory, workers=1, cpus_per_worker=0.5) as pool:
+        first = pool.submit(_ask_pid, 0.0)
+        assert _answers(pool, 1)[first].lost is None
+        pool.submit(_die, None)
+        with pytest.raises(ConfigurationError, match="the data set is gone"):
+            pool.completed()
+
+
+def test_a_wrong_shape_is_one_clear_error_and_the_pool_stays_usable(local_ray: None) -> None:
+    def one_column_too_many(X: np.ndarray) -> np.ndarray:
+        return np.ones((len(X), 3 if (X > 0.5).any() else 2))
+
+    with ActorPool(
+        lambda: FunctionProblem(one_column_too_many, [0.0], [1.0], n_obj=2), workers=2, cpus_per_worker=0.5
+    ) as pool:
+        with pytest.raises(InvalidInputError, match=r"^evaluate returned shape \(1, 3\); expected \(1, 2\)") as caught:
+            pool.evaluate(np.array([[0.1], [0.2], [0.9], [0.3]]))
+        assert caught.value.field == "evaluate"
+        assert "\n" not in str(caught.value)
+        assert "one_column_too_many" in str(caught.value.__cause__) or "check_values" in str(caught.value.__cause__)
+        np.testing.assert_array_equal(pool.evaluate(np.full((5, 1), 0.1)), np.ones((5, 2)))
+
+
+def test_rows_for_a_call_can_be_chosen(local_ray: None) -> None:
+    X = np.random.default_rng(2).uniform(size=(23, 2))
+    with ActorPool(_plain, workers=2, cpus_per_worker=0.5) as pool:
+        np.testing.assert_array_equal(pool.evaluate(X, rows_per_call=1), _squares(X))
+        assert pool.usage.calls == 23
+        np.testing.assert_array_equal(pool.evaluate(X, rows_per_call=50), _squares(X))
+        assert pool.usage.calls == 24
+
+
+def test_no_more_processors_than_there_are(local_ray: None) -> None:
+    assert processors() == min(2.0, len(os.sched_getaffinity(0)))
 
 
 def test_a_cluster_without_room_is_said_so(local_ray: None) -> None:
