@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
 from rlaas.errors import ConfigurationError, ConflictError, OperatorError
@@ -49,6 +49,7 @@ _replies = sa.Table(
 
 _SECRET = "decision-ids"
 _BUSY_MS = 15_000
+_CREATE_TRIES = 20
 _KEEP_REPLIES_US = 24 * 3600 * 1_000_000
 
 
@@ -99,11 +100,30 @@ class StateDatabase:
         self._engine = sa.create_engine(parsed)
         if backend == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        try:
-            _metadata.create_all(self._engine)
-        except sa.exc.OperationalError as problem:
-            if "already exists" not in str(problem):  # another process made the tables between look and leap
-                raise OperatorError(f"cannot open the state database: {problem.orig}", field="state_url") from problem
+        self.create_tables(_metadata)
+
+    @property
+    def engine(self) -> Engine:
+        """For modules that keep tables of their own beside these."""
+        return self._engine
+
+    def create_tables(self, metadata: sa.MetaData) -> None:
+        """Make the tables that are missing.
+
+        Raises:
+            OperatorError: the database cannot be opened or written.
+        """
+        for _ in range(_CREATE_TRIES):
+            try:
+                metadata.create_all(self._engine)
+                return
+            except sa.exc.DBAPIError as problem:
+                if "already exists" not in str(problem):
+                    raise OperatorError(
+                        f"cannot open the state database: {problem.orig}", field="state_url"
+                    ) from problem
+                # Another process made a table between look and leap: look again, as others may be missing still.
+        raise OperatorError("cannot make the tables of the state database", field="state_url")
 
     def close(self) -> None:
         """Close every connection."""

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes is what pods offer, and what the dashboards ask for is what a training exports."""
+"""What Prometheus scrapes is what pods offer, and what the dashboards ask for is what is exported."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 from support.manifests import OVERLAYS, Document, of_kind, pod_templates, render
 
+from rlaas.control.resolution_gauges import RESOLUTION_GAUGES, RESOLUTION_LABELS
 from rlaas.training.telemetry import GAUGES, RUN_LABELS
 
 SELECTOR = re.compile(r"\b(ray_\w+)(?:\{([^}]*)\})?")
@@ -22,13 +23,11 @@ def documents(repository: Path) -> list[Document]:
 
 
 @pytest.fixture(scope="module")
-def dashboard(documents: list[Document]) -> dict[str, Any]:
+def dashboards(documents: list[Document]) -> dict[str, dict[str, Any]]:
     (config_map,) = of_kind(documents, "ConfigMap")
     kubernetes_validate.validate(config_map, "1.31", strict=True)
     assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
-    (content,) = config_map["data"].values()
-    loaded: dict[str, Any] = json.loads(content)
-    return loaded
+    return {name.removesuffix(".json"): json.loads(content) for name, content in config_map["data"].items()}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -55,9 +54,11 @@ def test_every_ray_node_is_scraped_and_lets_prometheus_in(
         assert port in open_ports, name
 
 
-def test_the_dashboard_asks_for_gauges_that_exist_by_labels_they_have(dashboard: dict[str, Any]) -> None:
+def test_the_training_dashboard_asks_for_gauges_that_exist_by_labels_they_have(
+    dashboards: dict[str, dict[str, Any]],
+) -> None:
     asked = set()
-    for panel in dashboard["panels"]:
+    for panel in dashboards["rlaas-training"]["panels"]:
         for target in panel["targets"]:
             found = SELECTOR.findall(target["expr"])
             assert found, target["expr"]
@@ -72,7 +73,42 @@ def test_the_dashboard_asks_for_gauges_that_exist_by_labels_they_have(dashboard:
     assert asked == set(GAUGES), "every gauge is on a panel"
 
 
-def test_panels_neither_overlap_nor_stick_out(dashboard: dict[str, Any]) -> None:
+def test_the_decision_dashboard_asks_for_gauges_that_exist_by_labels_they_have(
+    dashboards: dict[str, dict[str, Any]],
+) -> None:
+    dashboard = dashboards["rlaas-decisions"]
+    asked = set()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            found = SELECTOR.findall(target["expr"])
+            assert found, target["expr"]
+            for metric, labels in found:
+                gauge = RESOLUTION_GAUGES[metric.removeprefix("ray_")]
+                asked.add(gauge.name)
+                own = {gauge.label} - {None}
+                assert set(re.findall(r"(\w+)=~", labels)) == set(RESOLUTION_LABELS)
+                assert set(re.findall(r"(\w+)=\"", labels)) <= own
+                # Every Control exports the same figures: the maximum is one of them, a sum would count them twice.
+                (kept,) = set(re.findall(rf"max by \(([^)]*)\) \({metric}{{", target["expr"]))
+                assert set(kept.split(", ")) == {"scenario"} | own
+                if not target["expr"].startswith("sum("):
+                    assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) == {"scenario"} | own
+    assert asked == set(RESOLUTION_GAUGES), "every gauge is on a panel"
+    variables = [entry["query"] for entry in dashboard["templating"]["list"] if entry["type"] == "query"]
+    assert {metric.removeprefix("ray_") for query in variables for metric, _ in SELECTOR.findall(query)} <= asked
+
+
+def test_dashboards_have_names_of_their_own(dashboards: dict[str, dict[str, Any]]) -> None:
+    assert {name: dashboard["uid"] for name, dashboard in dashboards.items()} == {
+        "rlaas-decisions": "rlaas-decisions",
+        "rlaas-training": "rlaas-training",
+    }
+    assert len({dashboard["title"] for dashboard in dashboards.values()}) == len(dashboards)
+
+
+@pytest.mark.parametrize("name", ["rlaas-decisions", "rlaas-training"])
+def test_panels_neither_overlap_nor_stick_out(name: str, dashboards: dict[str, dict[str, Any]]) -> None:
+    dashboard = dashboards[name]
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         at = panel["gridPos"]
