@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rlaas.cli.main import run
+from rlaas.cli.optimize import OutputOption, ResumeOption, WayOption
 from rlaas.cli.output import print_json
 from rlaas.cli.work import MetricsHostOption, MetricsPortOption, TensorBoardOption, telemetry_config
 from rlaas.settings import Settings, load_settings
@@ -102,16 +103,23 @@ def _fit(config: ConfigOption) -> None:
     print_json(report)
 
 
-def _optimize(config: ConfigOption) -> None:
-    """Search configurations by a config file and write their front."""
-    from rlaas.optimization import load_optimization_config
-    from rlaas.pipeline import run_optimization
+def _optimize(
+    config: ConfigOption, way: WayOption = None, output: OutputOption = None, resume: ResumeOption = False
+) -> None:
+    """Search configurations by a config file, race what is found, and write the front."""
+    from rlaas.cli.optimize import configured
+    from rlaas.cli.optimize_screen import OptimizeLog
+    from rlaas.pipeline import run_folder, run_optimization, search_reference
+    from rlaas.scenarios import load
 
-    loaded = load_optimization_config(config)
+    loaded = configured(config, way, output, resume)
     settings = _settings()
     _connect(settings)
-    front, path = run_optimization(loaded, settings, progress=_log_progress("optimize"))
-    print_json({"scenario": front.scenario, "candidates": len(front.candidates), "front": str(path)})
+    _, ranges = search_reference(load(loaded.scenario, **loaded.options))
+    log = OptimizeLog(loaded.generations, ranges)
+    folder = (output or run_folder(settings, "optimize")).absolute()
+    done = run_optimization(loaded, settings, watch=log.searched, racing=log.raced, output=folder, resume=resume)
+    print_json(done.to_dict())
 
 
 def _pipeline(config: ConfigOption, first: FirstOption = None, force: ForceOption = None) -> None:

@@ -42,7 +42,22 @@ def _root(
 
 
 def _register() -> None:
-    from rlaas.cli import decide, demo, federate, fit, lake, pipeline, policies, scenarios, serve, tune, work
+    from rlaas.cli import (
+        decide,
+        demo,
+        federate,
+        fit,
+        fronts,
+        lake,
+        optimize,
+        pipeline,
+        policies,
+        resolve,
+        scenarios,
+        serve,
+        tune,
+        work,
+    )
 
     app.command("demo")(demo.demo)
     app.command("serve")(serve.serve)
@@ -50,11 +65,12 @@ def _register() -> None:
     app.command("train")(work.train)
     app.command("fit")(fit.fit)
     app.command("federate")(federate.federate)
-    app.command("optimize")(work.optimize)
+    app.command("optimize")(optimize.optimize)
     app.command("tune")(tune.tune)
     app.command("pipeline")(pipeline.pipeline)
     app.command("evaluate")(scenarios.evaluate)
-    app.command("resolve")(scenarios.resolve)
+    app.command("resolve")(resolve.resolve)
+    app.add_typer(fronts.app, name="fronts")
     app.add_typer(policies.app, name="policies")
     app.command("decide")(decide.decide)
     app.add_typer(lake.app, name="lake")

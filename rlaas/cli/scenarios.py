@@ -1,9 +1,7 @@
-"""``rlaas scenarios``, ``evaluate`` and ``resolve``: looking at problems and choosing from fronts."""
+"""``rlaas scenarios`` and ``evaluate``: looking at problems, and judging what controls them."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +11,7 @@ from rlaas.cli.output import JsonOption, bar, print_json, print_table
 from rlaas.errors import InvalidInputError, check_choice
 from rlaas.scenarios import EvaluationProtocol, Scenario, available, load
 
-__all__ = ["app", "evaluate", "resolve"]
+__all__ = ["app", "evaluate"]
 
 app = typer.Typer(help="The scenarios and what they are made of.", invoke_without_command=True)
 
@@ -191,69 +189,3 @@ def evaluate(
             for label, e in results.items()
         ],
     )
-
-
-def resolve(
-    scenario: ScenarioArgument,
-    mode: Annotated[str | None, typer.Option(help="One mode; default: all of them.")] = None,
-    front: Annotated[Path | None, typer.Option(help="Front as JSON; default: that of the registered policy.")] = None,
-    policy: Annotated[str, typer.Option(help="Version or alias whose front is used.")] = "candidate",
-    as_json: JsonOption = False,
-) -> None:
-    """Choose one candidate of a front for each mode, and say why."""
-    from rlaas.decisions import resolve as resolve_front
-    from rlaas.fronts import Front
-
-    loaded = load(scenario)
-    if mode is not None:
-        check_choice(mode, loaded.modes, field="mode")
-    found = Front.from_dict(_front_document(loaded, front, policy))
-    if [o.name for o in found.objectives] != [o.name for o in loaded.objectives]:
-        raise InvalidInputError(
-            f"the front is about {', '.join(found.names)}; "
-            f"{loaded.name} has {', '.join(o.name for o in loaded.objectives)}",
-            field="front",
-        )
-    choices = {m: resolve_front(found, mode=loaded.modes[m]) for m in ([mode] if mode else list(loaded.modes))}
-    if as_json:
-        print_json(
-            {
-                m: {
-                    "candidate": c.candidate.name,
-                    "parameters": dict(c.candidate.parameters),
-                    "objectives": c.candidate.objectives(found.names),
-                    "certificate": c.certificate.to_dict(),
-                }
-                for m, c in choices.items()
-            }
-        )
-        return
-    print_table(
-        f"{loaded.name}: {len(found.candidates)} candidates",
-        ("mode", "candidate", *found.names, "why"),
-        [(m, c.candidate.name, *(f"{v:.4g}" for v in c.candidate.mean), c.certificate.why) for m, c in choices.items()],
-    )
-
-
-def _front_document(scenario: Scenario, path: Path | None, policy: str) -> dict[str, Any]:
-    if path is None:
-        from rlaas.registry import Registry
-        from rlaas.settings import load_settings
-
-        registry = Registry(load_settings())
-        version = registry.get(scenario.name, policy)
-        document = registry.front(scenario.name, version.version)
-        if document is None:
-            raise InvalidInputError(
-                f"version {version.version} of {scenario.name} has no front; name a file with --front", field="policy"
-            )
-        return document
-    try:
-        loaded: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise InvalidInputError(f"--front {path}: {problem.strerror}", field="front") from problem
-    except ValueError as problem:
-        raise InvalidInputError(f"--front {path} is not JSON: {problem}", field="front") from problem
-    if not isinstance(loaded, dict):
-        raise InvalidInputError(f"--front {path} holds no front document", field="front")
-    return loaded

@@ -1,4 +1,4 @@
-"""``rlaas train`` and ``rlaas optimize``: the long work, from a config file or from options."""
+"""``rlaas train``: from a config file or from options."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from rlaas.cli.output import JsonOption, bar, check_folder, print_json
+from rlaas.cli.output import JsonOption, check_folder, print_json
 from rlaas.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
     from rlaas.training import TelemetryConfig
 
-__all__ = ["MetricsHostOption", "MetricsPortOption", "TensorBoardOption", "optimize", "telemetry_config", "train"]
+__all__ = ["MetricsHostOption", "MetricsPortOption", "TensorBoardOption", "telemetry_config", "train"]
 
 TensorBoardOption = Annotated[
     bool, typer.Option("--tensorboard/--no-tensorboard", help="Write an event file into the run's folder.")
@@ -104,21 +104,3 @@ def telemetry_config(tensorboard: bool, metrics_port: int | None, metrics_host: 
     from rlaas.training import TelemetryConfig
 
     return TelemetryConfig(tensorboard=tensorboard, metrics_port=metrics_port, metrics_host=metrics_host)
-
-
-def optimize(
-    config: Annotated[Path, typer.Option(help="YAML file; see configs/optimization/.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Search configurations with NSGA-III on a pool of Ray actors and write their front."""
-    from rlaas.optimization import load_optimization_config
-    from rlaas.pipeline import local_ray, run_optimization
-    from rlaas.settings import load_settings
-
-    loaded = load_optimization_config(config)
-    with local_ray(), bar("optimize") as advance:
-        front, path = run_optimization(loaded, load_settings(), progress=advance)
-    if as_json:
-        print_json({"scenario": front.scenario, "candidates": len(front.candidates), "front": str(path)})
-        return
-    typer.echo(f"{len(front.candidates)} non-dominated configurations of {front.scenario} in {path}")

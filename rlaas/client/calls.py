@@ -191,6 +191,46 @@ class PlatformCalls(ABC, Generic[Answer]):
         """Bring everything that was acknowledged before the call into the lake, and join it."""
         return self._send(Call("POST", "/api/v1/lake/flush"))
 
+    def fronts(self, *, page_size: int = 1000, page_token: str | None = None) -> Answer:
+        """Fronts that were found: ``items`` and ``next_page_token``."""
+        return self._send(Call("GET", "/api/v1/fronts", query=_page(page_size, page_token)))
+
+    def front(self, scenario: str, *, label: str | None = None) -> Answer:
+        """A front with its candidates and its ``version``; :meth:`rlaas.fronts.Front.from_dict` reads it.
+
+        Args:
+            scenario: name.
+            label: ``champion``, ``candidate`` or that of a search; by default the first of these that there is.
+        """
+        query = {} if label is None else {"label": label}
+        return self._send(Call("GET", f"/api/v1/fronts/{_quoted(scenario)}", query=query))
+
+    def resolve(self, scenario: str, **fields: Any) -> Answer:
+        """The candidate of a front that fits best, with its certificate and the ``step`` that it came from.
+
+        Args:
+            scenario: name.
+            **fields: ``mode`` or ``preference``, ``method``, ``rules`` and ``context``, ``label``, ``deadline_s``; None
+                means left out.
+        """
+        document = {"scenario": scenario, **{key: value for key, value in fields.items() if value is not None}}
+        return self._send(Call("POST", "/api/v1/resolve", _encode(document)))
+
+    def elicit(
+        self, scenario: str, answers: Sequence[str] = (), *, label: str | None = None, front_version: str | None = None
+    ) -> Answer:
+        """The next pairwise question about a front, or once ``done`` the ``preference`` that the answers amount to.
+
+        Args:
+            scenario: name.
+            answers: ``a``, ``b`` or ``equal`` for each question so far.
+            label: of the front.
+            front_version: that the answers are about; :class:`rlaas.errors.ConflictError` if it is no longer that one.
+        """
+        given = {"label": label, "front_version": front_version}
+        document = {"answers": list(answers), **{key: value for key, value in given.items() if value is not None}}
+        return self._send(Call("POST", f"/api/v1/fronts/{_quoted(scenario)}/elicit", _encode(document)))
+
 
 def read_answer(response: httpx.Response) -> Document:
     """The document of a successful answer.

@@ -14,9 +14,14 @@ from ray.serve._private.common import DeploymentID
 from ray.serve._private.exceptions import ExternalScalerDisabledError
 from ray.serve.context import _get_global_client
 
+from rlaas.control.fronts import FrontService, timed_fronts
+from rlaas.control.resolution_gauges import ResolutionGauges
+from rlaas.control.resolution_recorder import RecorderLoop, ResolutionRecorder
+from rlaas.control.resolutions import ResolutionStore
 from rlaas.control.routes import ControlRoutes
 from rlaas.control.service import ControlService
-from rlaas.errors import ConflictError
+from rlaas.errors import ConflictError, OperatorError
+from rlaas.registry import FrontStore
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.events import configure_events
 from rlaas.serving.gateway import GATEWAY
@@ -43,9 +48,17 @@ class Control:
     def __init__(self, committer: Any, config: ServingConfig, settings: Settings) -> None:
         configure_events()
         self._service = ControlService(settings, stale_s=max(10.0, 5 * config.control.poll_s))
-        self._routes = ControlRoutes(self._service, _ServeOperations(committer))
         started = time.monotonic()
+        # Opens the registry too: the first choice would otherwise wait for that, and fall back.
         adopted = self._service.adopt_champions()
+        store = FrontStore(self._service.registry)
+        resolutions = ResolutionStore(self._service.database, settings.tenant)
+        gauges = ResolutionGauges(resolutions, settings.tenant)
+        recorder = ResolutionRecorder(resolutions, gauges, lambda: timed_fronts(store))
+        self._fronts = FrontService(store, settings.home, observe=recorder.observe)
+        self._loop = RecorderLoop(recorder, interval_s=config.control.resolutions_s)
+        self._loop.start()
+        self._routes = ControlRoutes(self._service, _ServeOperations(committer), self._fronts)
         structlog.get_logger().info(
             "control_started",
             tenant=settings.tenant,
@@ -60,6 +73,20 @@ class Control:
     async def answer(self, request: ControlRequest) -> ControlReply:
         """Answer a control-plane request."""  # not "dispatch": a Serve handle has a method of that name
         return await asyncio.to_thread(self._routes.dispatch, request)
+
+    def check_health(self) -> None:
+        """Called by Serve.
+
+        Raises:
+            OperatorError: the thread that settles resolutions has ended: replace the process.
+        """
+        if not self._loop.running:
+            raise OperatorError("the recorder's thread has ended")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_loop"):  # otherwise it never came up
+            self._loop.stop()
+            self._fronts.close()
 
 
 class _ServeOperations:

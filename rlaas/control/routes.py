@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import msgspec
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from rlaas.control.front_routes import FrontRoutes
+from rlaas.control.fronts import FrontService
+from rlaas.control.requests import Answer, Body, Handler, page_of, parse_body
 from rlaas.control.service import ControlService
 from rlaas.control.state import Remembered
-from rlaas.errors import ConflictError, InvalidInputError, MalformedBodyError, NotFoundError, RlaasError
+from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
 from rlaas.names import check_name
 from rlaas.registry import CHAMPION
-from rlaas.serving.live import DeploymentRecord, validation_error
+from rlaas.serving.live import DeploymentRecord
 from rlaas.serving.problems import problem_document, problem_of
 from rlaas.serving.web import ControlReply, ControlRequest
 
 __all__ = ["ControlRoutes", "Operations"]
 
-_MAX_PAGE = 1000
 _MAX_KEY = 256
 
 
@@ -43,11 +42,7 @@ class Operations(Protocol):
         """Bring everything that was acknowledged into the lake and join it."""
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Register(_Body):
+class _Register(Body):
     name: str
     path: str = Field(description="folder of the bundle, relative to the installation's home")
     alias: str | None = "candidate"
@@ -56,46 +51,36 @@ class _Register(_Body):
     tags: dict[str, Any] = Field(default_factory=dict)
 
 
-class _Promote(_Body):
+class _Promote(Body):
     version: int = Field(ge=1, strict=True)
     alias: str = CHAMPION
 
 
-class _Create(_Body):
+class _Create(Body):
     policy: str
     variants: list[Any]
     experiment: Any = None
 
 
-class _Scale(_Body):
+class _Scale(Body):
     replicas: int = Field(ge=1, le=1000, strict=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    document: Any
-    headers: Mapping[str, str]
-
-
-_Handler = Callable[[ControlRequest, Mapping[str, str]], _Answer]
-_BodyType = TypeVar("_BodyType", bound=_Body)
-
-
 class ControlRoutes:
-    """Answers ``/api/v1/models``, ``/api/v1/deployments`` and ``/api/v1/lake``.
+    """Answers ``/api/v1/models``, ``/api/v1/deployments`` and ``/api/v1/lake``; with fronts also those and ``resolve``.
 
     Args:
         service: the control plane.
         operations: the processes around it.
+        fronts: what has been found, and who chooses from it.
     """
 
-    def __init__(self, service: ControlService, operations: Operations) -> None:
+    def __init__(self, service: ControlService, operations: Operations, fronts: FrontService | None = None) -> None:
         self._service = service
         self._operations = operations
         self._creating = threading.Lock()
         # A name takes slashes too, so that the answer to a path-like one names the field.
-        self._routes: list[tuple[str, re.Pattern[str], _Handler]] = [
+        self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, re.compile(pattern), handler)
             for method, pattern, handler in (
                 ("GET", r"/api/v1/models", self._list_models),
@@ -110,6 +95,7 @@ class ControlRoutes:
                 ("DELETE", r"/api/v1/deployments/(?P<deployment>[^/]+)", self._delete_deployment),
                 ("GET", r"/api/v1/lake/status", self._lake_status),
                 ("POST", r"/api/v1/lake/flush", self._flush_lake),
+                *(FrontRoutes(fronts).table() if fronts is not None else ()),
             )
         ]
 
@@ -135,7 +121,8 @@ class ControlRoutes:
                 continue
             if method == request.method or (method == "GET" and request.method == "HEAD"):
                 answer = handler(request, match.groupdict())
-                return ControlReply(answer.status, msgspec.json.encode(answer.document), answer.headers)
+                body = b"" if answer.document is None else msgspec.json.encode(answer.document)
+                return ControlReply(answer.status, body, answer.headers)
             allowed.append(method)
         if not allowed:
             raise NotFoundError(f"no route {request.method} {request.path[:200]}", field="path")
@@ -143,75 +130,75 @@ class ControlRoutes:
         document = problem_document(405, f"method {request.method} is not allowed here; allowed: {allow}")
         return ControlReply(405, msgspec.json.encode({**document, "field": "method"}), {"Allow": allow})
 
-    def _list_models(self, request: ControlRequest, _: Mapping[str, str]) -> _Answer:
-        return _page(request, [(name, {"name": name}) for name in self._service.policies()])
+    def _list_models(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
+        return page_of(request, [(name, {"name": name}) for name in self._service.policies()])
 
-    def _list_versions(self, request: ControlRequest, path: Mapping[str, str]) -> _Answer:
+    def _list_versions(self, request: ControlRequest, path: Mapping[str, str]) -> Answer:
         versions = self._service.versions(check_name(path["model"], field="model"))
-        return _page(request, [(str(document["version"]), document) for document in versions])
+        return page_of(request, [(str(document["version"]), document) for document in versions])
 
-    def _register(self, request: ControlRequest, _: Mapping[str, str]) -> _Answer:
-        body = _parse(request, _Register)
+    def _register(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
+        body = parse_body(request, _Register)
 
-        def register() -> _Answer:
+        def register() -> Answer:
             document = self._service.register(
                 body.name, body.path, alias=body.alias, params=body.params, metrics=body.metrics, tags=body.tags
             )
-            return _Answer(201, document, {})
+            return Answer(201, document, {})
 
         return self._once(request, register)
 
-    def _delete_version(self, _: ControlRequest, path: Mapping[str, str]) -> _Answer:
+    def _delete_version(self, _: ControlRequest, path: Mapping[str, str]) -> Answer:
         check_name(path["model"], field="model")
         if not re.fullmatch(r"[1-9][0-9]{0,9}", path["version"], re.ASCII):
             raise InvalidInputError(f"version {path['version'][:80]!r} is not a whole number >= 1", field="version")
         self._service.delete_version(path["model"], int(path["version"]))
-        return _Answer(200, {"deleted": {"policy": path["model"], "version": int(path["version"])}}, {})
+        return Answer(200, {"deleted": {"policy": path["model"], "version": int(path["version"])}}, {})
 
-    def _promote(self, request: ControlRequest, path: Mapping[str, str]) -> _Answer:
+    def _promote(self, request: ControlRequest, path: Mapping[str, str]) -> Answer:
         check_name(path["model"], field="model")
-        body = _parse(request, _Promote)
+        body = parse_body(request, _Promote)
         version, record = self._service.promote(
             path["model"], body.version, alias=body.alias, if_match=request.headers.get("if-match")
         )
         document = {"version": version, "deployment": None if record is None else _document(record)}
-        return _Answer(200, document, {} if record is None else {"ETag": record.etag})
+        return Answer(200, document, {} if record is None else {"ETag": record.etag})
 
-    def _list_deployments(self, request: ControlRequest, _: Mapping[str, str]) -> _Answer:
-        return _page(request, [(record.policy, _document(record)) for record in self._service.deployments()])
+    def _list_deployments(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
+        return page_of(request, [(record.policy, _document(record)) for record in self._service.deployments()])
 
-    def _create(self, request: ControlRequest, _: Mapping[str, str]) -> _Answer:
-        body = _parse(request, _Create)
+    def _create(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
+        body = parse_body(request, _Create)
 
-        def create() -> _Answer:
+        def create() -> Answer:
             record, new = self._service.create_deployment(
                 body.policy, body.variants, body.experiment, if_match=request.headers.get("if-match")
             )
-            return _Answer(201 if new else 200, _document(record), {"ETag": record.etag})
+            return Answer(201 if new else 200, _document(record), {"ETag": record.etag})
 
         return self._once(request, create)
 
-    def _status(self, _: ControlRequest, path: Mapping[str, str]) -> _Answer:
+    def _status(self, _: ControlRequest, path: Mapping[str, str]) -> Answer:
         record, document = self._service.status(path["deployment"])
-        return _Answer(200, document, {"ETag": record.etag})
+        return Answer(200, document, {"ETag": record.etag})
 
-    def _scale(self, request: ControlRequest, path: Mapping[str, str]) -> _Answer:
-        body = _parse(request, _Scale)
+    def _scale(self, request: ControlRequest, path: Mapping[str, str]) -> Answer:
+        body = parse_body(request, _Scale)
         self._service.status(path["deployment"])
         self._operations.scale(body.replicas)
-        return _Answer(202, {"deployment": path["deployment"], "replicas": body.replicas}, {})
+        return Answer(202, {"deployment": path["deployment"], "replicas": body.replicas}, {})
 
-    def _delete_deployment(self, request: ControlRequest, path: Mapping[str, str]) -> _Answer:
+    def _delete_deployment(self, request: ControlRequest, path: Mapping[str, str]) -> Answer:
         self._service.delete_deployment(path["deployment"], if_match=request.headers.get("if-match"))
-        return _Answer(200, {"deleted": {"deployment": path["deployment"]}}, {})
+        return Answer(200, {"deleted": {"deployment": path["deployment"]}}, {})
 
-    def _lake_status(self, _: ControlRequest, __: Mapping[str, str]) -> _Answer:
-        return _Answer(200, self._operations.lake_status(), {})
+    def _lake_status(self, _: ControlRequest, __: Mapping[str, str]) -> Answer:
+        return Answer(200, self._operations.lake_status(), {})
 
-    def _flush_lake(self, _: ControlRequest, __: Mapping[str, str]) -> _Answer:
-        return _Answer(200, self._operations.flush_lake(), {})
+    def _flush_lake(self, _: ControlRequest, __: Mapping[str, str]) -> Answer:
+        return Answer(200, self._operations.flush_lake(), {})
 
-    def _once(self, request: ControlRequest, work: Callable[[], _Answer]) -> _Answer:
+    def _once(self, request: ControlRequest, work: Callable[[], Answer]) -> Answer:
         """Do ``work``, or repeat the answer that the same request got under its Idempotency-Key."""
         key = request.headers.get("idempotency-key")
         if key is None:
@@ -225,7 +212,7 @@ class ControlRoutes:
             if known is not None:
                 if known.request != digest:
                     raise ConflictError("Idempotency-Key was used for another request", field="Idempotency-Key")
-                return _Answer(known.status, msgspec.json.decode(known.body), {"Idempotent-Replay": "true"})
+                return Answer(known.status, msgspec.json.decode(known.body), {"Idempotent-Replay": "true"})
             answer = work()
             reply = Remembered(digest, answer.status, msgspec.json.encode(answer.document))
             self._service.database.remember(request.tenant, key, reply)
@@ -234,36 +221,3 @@ class ControlRoutes:
 
 def _document(record: DeploymentRecord) -> dict[str, Any]:
     return {**record.model_dump(mode="json"), "weights": record.weights()}
-
-
-def _parse(request: ControlRequest, model: type[_BodyType]) -> _BodyType:
-    try:
-        document = msgspec.json.decode(request.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise MalformedBodyError(f"body is not valid JSON: {problem}", field="body") from None
-    try:
-        return model.model_validate(document)
-    except ValidationError as problem:
-        found = validation_error(problem)
-        if problem.errors()[0]["type"] == "extra_forbidden":
-            found = InvalidInputError(f"{found.message}; allowed: {', '.join(model.model_fields)}", field=found.field)
-        raise found from problem
-
-
-def _page(request: ControlRequest, items: Sequence[tuple[str, Any]]) -> _Answer:
-    """One page of ``items`` (key, document); the token names the last key that was shown."""
-    size = request.query.get("page_size", "100")
-    if not re.fullmatch(r"[0-9]{1,4}", size, re.ASCII) or not 1 <= int(size) <= _MAX_PAGE:
-        raise InvalidInputError(f"page_size must be a whole number from 1 to {_MAX_PAGE}", field="page_size")
-    start = 0
-    token = request.query.get("page_token")
-    if token:
-        try:
-            last = base64.urlsafe_b64decode(token.encode()).decode()
-            start = [key for key, _ in items].index(last) + 1
-        except (binascii.Error, UnicodeError, ValueError):
-            raise InvalidInputError("page_token was not issued here or has expired", field="page_token") from None
-    page = items[start : start + int(size)]
-    more = start + len(page) < len(items)
-    next_token = base64.urlsafe_b64encode(page[-1][0].encode()).decode() if more and page else None
-    return _Answer(200, {"items": [document for _, document in page], "next_page_token": next_token}, {})

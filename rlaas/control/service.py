@@ -54,6 +54,11 @@ class ControlService:
         """The state database."""
         return self._database
 
+    @property
+    def registry(self) -> Registry:
+        """The registry, which takes seconds to open: who needs one beside this service shares it."""
+        return self._registry
+
     def adopt_champions(self) -> list[DeploymentRecord]:
         """Give every policy that has a champion and never had a deployment one; the new records.
 

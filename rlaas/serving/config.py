@@ -48,6 +48,9 @@ class ControlConfig(_Document):
     """The control plane."""
 
     poll_s: float = Field(default=1.0, gt=0, le=60, description="seconds between a Gateway's questions what is live")
+    resolutions_s: float = Field(
+        default=15.0, gt=0, le=3600, description="seconds between two looks at what became of past choices"
+    )
 
 
 class SettingsOverrides(_Document):

@@ -28,9 +28,9 @@ __all__ = ["ControlReply", "ControlRequest", "Lane", "create_app"]
 
 # Beyond this a request is worth a thread: below, the hand-over costs more than the work and the loop hardly waits.
 _LARGE_BODY = 64 * 1024
-_FORWARDED = ("models", "deployments", "lake")
+_FORWARDED = ("models", "deployments", "lake", "fronts", "resolve")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
-_PASSED_ON = ("if-match", "idempotency-key")
+_PASSED_ON = ("if-match", "if-none-match", "idempotency-key")
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -150,6 +150,7 @@ ARGUMENTS: dict[str, Any] = {
     "version": 1,
     "replicas": 2,
     "variants": [],
+    "scenario": "toy",
 }
 
 

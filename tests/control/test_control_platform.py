@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import ray
 import yaml
@@ -23,9 +24,15 @@ from support.bundles import policy_bundle
 from rlaas.bundles import load_bundle
 from rlaas.client import Client
 from rlaas.control import build_application, start_platform, stop_platform
+from rlaas.control.resolutions import ResolutionStore
+from rlaas.control.state import StateDatabase
+from rlaas.decisions import resolve
 from rlaas.errors import ConfigurationError, ConflictError, ForgedDecisionError, InvalidInputError, NotFoundError
+from rlaas.fronts import Candidate, Front
 from rlaas.lake import Lake, update_transitions, verify
+from rlaas.pipeline.jobs import write_front
 from rlaas.registry import Registry
+from rlaas.scenarios import load
 from rlaas.serving import ServingConfig, load_serving_config
 from rlaas.settings import Settings, load_settings
 
@@ -34,7 +41,7 @@ pytestmark = pytest.mark.ray
 FAST = {
     "gateway": {"num_replicas": 2, "num_cpus": 0.1, "seal_s": 0.1},
     "committer": {"interval_s": 0.2},
-    "control": {"poll_s": 0.2},
+    "control": {"poll_s": 0.2, "resolutions_s": 0.5},
 }
 
 
@@ -354,3 +361,39 @@ def test_serve_itself_refuses_unknown_arguments() -> None:
         call_user_app_builder_with_args_if_necessary(build_app, {"colour": "red"})
     with pytest.raises(ConfigurationError, match="cannot be read"):
         call_user_app_builder_with_args_if_necessary(build_app, {"config": "none.yaml"})
+
+
+def test_fronts_are_resolved_and_what_became_of_the_choices_is_kept(platform: Platform) -> None:
+    scenario = load("recsys")
+    goodness = np.random.default_rng(0).dirichlet(np.ones(len(scenario.objectives)), size=40)
+    values = [
+        [
+            o.low + (g if o.direction == "maximize" else 1 - g) * (o.high - o.low)
+            for o, g in zip(scenario.objectives, row, strict=True)
+        ]
+        for row in goodness
+    ]
+    members = [
+        Candidate(name=f"static-{i}", kind="configuration", mean=tuple(row), half_width=(0.0,) * len(row))
+        for i, row in enumerate(values)
+    ]
+    weak = Front.of("recsys", scenario.objectives, members[:10])
+    write_front(weak, platform.settings, "static")
+    assert [found["scenario"] for found in platform.client.fronts()["items"]] == ["recsys"]
+    assert platform.client.front("recsys")["version"] == weak.version
+    chosen = platform.client.resolve("recsys", mode="revenue", deadline_s=20.0)
+    assert chosen["step"] == "live"
+    assert chosen["candidate"] == resolve(weak, mode=scenario.modes["revenue"]).candidate.name
+    assert platform.client.elicit("recsys", [])["question"] is not None
+    _problem(httpx.post(f"{platform.url}/api/v1/resolve", json={"scenario": "recsys", "mode": "nothing"}), 422)
+    _problem(httpx.get(f"{platform.url}/api/v1/fronts/absent"), 404)
+    # A richer front comes: Control's recorder finds out by itself what the choice was worth.
+    time.sleep(1.1)  # fronts are dated by their files
+    write_front(Front.of("recsys", scenario.objectives, members), platform.settings, "static")
+    store = ResolutionStore(StateDatabase(platform.settings.state_database), platform.settings.tenant)
+    until = 2 * time.time_ns() // 1000
+    settled = _until(lambda: (found := store.effectiveness("recsys", since_us=0, until_us=until)).settled and found)
+    assert settled.by_step == {"live": 1}
+    assert settled.by_mode == {"revenue": 1}
+    assert settled.mean_regret is not None
+    assert settled.mean_regret >= 0

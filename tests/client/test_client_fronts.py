@@ -1,0 +1,131 @@
+"""The calls about fronts, from the clients through the Gateway's routes to the control plane's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from support.front_kit import network_front
+
+from rlaas.client import AsyncClient, Client
+from rlaas.control.fronts import FrontService
+from rlaas.control.routes import ControlRoutes
+from rlaas.control.service import ControlService
+from rlaas.decisions.elicitation import Elicitation
+from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError
+from rlaas.fronts import Front
+from rlaas.registry import Registry
+from rlaas.registry.fronts import FrontStore
+from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.web import ControlReply, ControlRequest, create_app
+from rlaas.settings import load_settings
+
+FRONT = network_front(12)
+
+
+class Operations:
+    """The processes around Control, which fronts have nothing to do with."""
+
+    def scale(self, replicas: int) -> None:
+        raise AssertionError(replicas)
+
+    def lake_status(self) -> dict[str, Any]:
+        raise AssertionError
+
+    def flush_lake(self) -> dict[str, Any]:
+        raise AssertionError
+
+
+class Lane:
+    """A Gateway that serves no policy and asks a Control in its own process."""
+
+    tenant = "default"
+    max_body_bytes = 1 << 20
+
+    def __init__(self, routes: ControlRoutes) -> None:
+        self._routes = routes
+
+    def engine(self) -> DecisionEngine:
+        raise NotReadyError("no policy is loaded yet")
+
+    async def forward(self, request: ControlRequest) -> ControlReply:
+        return await asyncio.to_thread(self._routes.dispatch, request)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("client") / "home"
+    settings = load_settings(home=home)
+    (home / "fronts").mkdir(parents=True)
+    (home / "fronts" / "network-static.json").write_text(json.dumps(FRONT.to_dict()))
+    registry = Registry(settings)
+    registry.names()
+    control = ControlRoutes(ControlService(settings), Operations(), FrontService(FrontStore(registry), home))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create_app(Lane(control)), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(timeout=30)
+
+
+def test_a_front_is_listed_read_and_chosen_from(url: str) -> None:
+    with Client(url) as client:
+        (item,) = client.fronts()["items"]
+        assert (item["scenario"], item["label"], item["version"]) == ("network", "static", FRONT.version)
+        for label in (None, "static"):
+            assert Front.from_dict(client.front("network", label=label)) == FRONT
+        answer = client.resolve("network", preference={"latency": 1.0}, mode=None)
+        assert answer["step"] == "live"
+        assert answer["objectives"]["latency"] == pytest.approx(FRONT.values()[:, 0].min())
+        with pytest.raises(NotFoundError, match="no front 'ghost'; allowed: static"):
+            client.front("network", label="ghost")
+        with pytest.raises(InvalidInputError, match="unknown method") as caught:
+            client.resolve("network", preference={"latency": 1.0}, method="guess")
+        assert caught.value.field == "method"
+        with pytest.raises(InvalidInputError, match="not a plain name"):
+            client.front("../secrets")
+
+
+def test_questions_end_in_weights(url: str) -> None:
+    state, answers = Elicitation(FRONT), []
+    with Client(url) as client:
+        while not (document := client.elicit("network", answers, front_version=FRONT.version))["done"]:
+            answers.append("b")
+            state = state.answer("b")
+        assert document["preference"] == pytest.approx(state.result().to_dict())
+        with pytest.raises(ConflictError, match="start again"):
+            client.elicit("network", answers, front_version="older")
+
+
+def test_both_clients_get_the_same(url: str) -> None:
+    async def ask() -> list[Any]:
+        async with AsyncClient(url) as client:
+            resolved = await client.resolve("network", preference={"energy": 1.0})
+            return [await client.fronts(), await client.front("network"), await client.elicit("network"), resolved]
+
+    with Client(url) as client:
+        waited = [client.fronts(), client.front("network"), client.elicit("network")]
+        resolved = client.resolve("network", preference={"energy": 1.0})
+    *documents, awaited = asyncio.run(ask())
+    assert documents == waited
+    assert awaited["candidate"] == resolved["candidate"]
+
+
+def test_a_known_version_travels_as_304(url: str) -> None:
+    import httpx
+
+    first = httpx.get(f"{url}/api/v1/fronts/network")
+    again = httpx.get(f"{url}/api/v1/fronts/network", headers={"If-None-Match": first.headers["etag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    missing = httpx.get(f"{url}/api/v1/fronts/ghost")
+    assert missing.headers["content-type"].startswith("application/problem+json")
