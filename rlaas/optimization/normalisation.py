@@ -27,7 +27,7 @@ def renew_extremes(extremes: Any, F: Any, ideal: Any, scale: Any, tolerance: flo
         extremes: one point per axis.
         F: non-dominated objectives.
         ideal: least value per objective [n_obj].
-        scale: spread per objective [n_obj], > 0.
+        scale: extent of the front per objective [n_obj], > 0.
         tolerance: distances to the ideal below this share of the scale count as none. Without it a point with a
             hair's breadth less in one objective, times a million, would beat any other.
     """
@@ -100,6 +100,12 @@ def nadir_point(extremes: Any, ideal: Any, worst: Any, worst_of_front: Any, wors
                 for j in range(column, n_obj + 1):
                     table[i, j] -= factor * table[column, j]
     nadir = np.empty(n_obj)
+    for i in range(n_obj):  # nearly dependent points give a plane that does not go through them
+        if solved:
+            total = 0.0
+            for j in range(n_obj):
+                total += (extremes[i, j] - ideal[j]) / scale[j] * (table[j, n_obj] / table[j, j])
+            solved = abs(total - 1.0) <= 1e-5
     if solved:
         for j in range(n_obj):
             reach = table[j, j] / table[j, n_obj]  # 1 / plane coefficient

@@ -65,13 +65,15 @@ class NSGA3(Evolution):
         self._ideal = np.full(n_obj, np.inf)
         self._worst = np.full(n_obj, -np.inf)
         self._extremes = np.full((n_obj, n_obj), np.inf)
+        self._nadir = np.full(n_obj, np.inf)
         self._rank = np.empty(0, dtype=np.int64)
         self._niche = np.empty(0, dtype=np.int64)
         self._distance = np.empty(0)
 
     def share(self) -> dict[str, FloatArray]:
-        """Ideal, worst and extreme points."""
-        return {"ideal": self._ideal.copy(), "worst": self._worst.copy(), "extremes": self._extremes.copy()}
+        """Ideal, worst, extreme and nadir points."""
+        points = {"ideal": self._ideal, "worst": self._worst, "extremes": self._extremes, "nadir": self._nadir}
+        return {name: point.copy() for name, point in points.items()}
 
     def adopt(self, shared: dict[str, FloatArray]) -> None:
         """Widen the normalisation by another's ideal, worst and extreme points."""
@@ -79,7 +81,7 @@ class NSGA3(Evolution):
         self._worst = np.maximum(self._worst, shared["worst"])
         points = shared["extremes"][np.isfinite(shared["extremes"]).all(axis=1)]
         if len(points):
-            renew_extremes(self._extremes, points, self._ideal, self._scale(), _EXTREME_TOLERANCE)
+            renew_extremes(self._extremes, points, self._ideal, self._scale(points), _EXTREME_TOLERANCE)
 
     def state(self) -> dict[str, Any]:
         """Everything that decides how the search goes on."""
@@ -94,7 +96,9 @@ class NSGA3(Evolution):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a ``state``."""
         super().restore(state)
-        self._ideal, self._worst, self._extremes = (state[key].copy() for key in ("ideal", "worst", "extremes"))
+        self._ideal, self._worst, self._extremes, self._nadir = (
+            state[key].copy() for key in ("ideal", "worst", "extremes", "nadir")
+        )
         self._rank, self._niche, self._distance = state["rank"], state["niche"], state["distance"]
 
     def front(self) -> Population:
@@ -139,11 +143,11 @@ class NSGA3(Evolution):
         self._worst = np.maximum(self._worst, F.max(axis=0))
         first = np.ascontiguousarray(F[rank == 0])
         renew_extremes(self._extremes, first, self._ideal, self._scale(first), _EXTREME_TOLERANCE)
-        nadir = nadir_point(self._extremes, self._ideal, self._worst, first.max(axis=0), F.max(axis=0))
+        self._nadir = nadir_point(self._extremes, self._ideal, self._worst, first.max(axis=0), F.max(axis=0))
         last = int(np.searchsorted(np.cumsum(np.bincount(rank)), min(self.size, len(rank))))
         contenders = np.flatnonzero(rank <= last)
         rank = rank[contenders]
-        niche, distance = associate(F[contenders], self._ideal, nadir, self._lines)
+        niche, distance = associate(F[contenders], self._ideal, self._nadir, self._lines)
         kept = self._niched(rank, niche, distance, last)
         survivors = feasible[contenders[kept]]
         if len(feasible) < self.size and len(violation) > len(feasible):
@@ -175,11 +179,15 @@ class NSGA3(Evolution):
         chosen = preserve_niches(niche[candidates], distance[candidates], taken, wanted, lines, self._seed())
         return np.concatenate([whole, candidates[chosen]])
 
-    def _scale(self, front: FloatArray | None = None) -> FloatArray:
-        """Spread per objective [n_obj], 1 where there is none."""
-        high = self._worst if front is None else front.max(axis=0)
+    def _scale(self, front: FloatArray) -> FloatArray:
+        """Extent of the front per objective [n_obj], 1 where there is none.
+
+        That between ideal and nadir as they were last seen: far-out members that nothing dominates yet stretch the
+        front's own extent a thousandfold on DTLZ1 and 3, and hide the extreme points behind the tolerance.
+        """
+        high = self._nadir if np.isfinite(self._nadir).all() else front.max(axis=0)
         spread = high - self._ideal
-        return np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
+        return np.where(spread > 0, spread, 1.0)
 
 
 def _shuffled(rng: np.random.Generator, n: int, count: int) -> IntArray:
