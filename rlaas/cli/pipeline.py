@@ -116,7 +116,7 @@ def _summary(report: PipelineReport) -> list[str]:
     lines += [f"  {reason}" for reason in report.reasons]
     front = report.front
     lines.append(
-        f"front: {front['size']} candidates, hypervolume {front['hypervolume']:.4f} "
+        f"front: {front['size']} candidates ({front['undecided']} undecided), hypervolume {front['hypervolume']:.4f} "
         f"(baselines {front['baseline_hypervolume']:.4f}); {report.protocol}"
     )
     for mode, choice in report.resolved.items():

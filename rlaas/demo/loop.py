@@ -28,9 +28,9 @@ from rlaas.optimization import OptimizationConfig, SearchResult
 from rlaas.pipeline import (
     EvaluatedCandidates,
     Hypervolumes,
+    RacePlan,
     analyse_experiment,
     best_configuration,
-    build_front,
     config_parameters,
     evaluate_baselines,
     evaluate_candidates,
@@ -115,10 +115,11 @@ class Loop:
                 with stages.stage(f"search_{tunable}", f"NSGA-III over {tunable} configurations") as advance:
                     searches[tunable] = self._search(tunable, advance)
             with stages.stage("front", "one front of policies and configurations") as advance:
+                race = RacePlan.of(self.protocol, options.seed, budget=options.race_budget)
                 evaluated = evaluate_candidates(
-                    scenario, training.bundle, searches, self._front_seeds, self.protocol, progress=advance
+                    scenario, training.bundle, searches, self._front_seeds, self.protocol, race=race, progress=advance
                 )
-                front = build_front(scenario, evaluated.candidates)
+                front = evaluated.front()
                 on_front_seeds = {name: e.on_seeds(self._front_seeds) for name, e in baselines.items()}
                 volumes = hypervolumes(scenario, evaluated.candidates, on_front_seeds)
             with stages.stage("resolve", "resolve the front for each mode"):
@@ -195,7 +196,7 @@ class Loop:
             workers=self.options.workers,
             seed=self.options.seed,
         )
-        return search_configurations(config, progress=advance)
+        return search_configurations(config, progress=advance).found
 
     def _best(self, evaluated: EvaluatedCandidates, tunable: str) -> Candidate:
         return best_configuration(self.scenario, evaluated.candidates, tunable, self._primary)

@@ -26,5 +26,10 @@ class DemoOptions(BaseModel):
     generations: int = Field(default=12, ge=1, description="NSGA-III generations per family of configurations")
     population: int = Field(default=32, ge=4)
     search_seeds: int = Field(default=2, ge=1)
+    race_budget: int = Field(
+        default=250,
+        ge=0,
+        description="evaluations of one candidate in one fresh world, where it is undecided who dominates; 0 for none",
+    )
     traffic_steps: int | None = Field(default=None, ge=40, description="environment steps through HTTP")
     offline_epochs: int = Field(default=30, ge=1)

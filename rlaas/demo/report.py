@@ -19,6 +19,7 @@ def summarise(result: LoopResult, seconds: float) -> dict[str, Any]:
     """The content of ``summary.json``: plain JSON types, non-finite numbers as null."""
     names = result.front.names
     served = result.served
+    standings = {one.name: one for one in result.evaluated.standings}
     return {
         "schema_version": 1,
         "scenario": result.scenario.name,
@@ -29,6 +30,7 @@ def summarise(result: LoopResult, seconds: float) -> dict[str, Any]:
         "front": {
             "size": len(result.front.candidates),
             "policies": sum(c.kind == "policy" for c in result.front.candidates),
+            "undecided": len(result.evaluated.undecided()),
             "hypervolume": result.volumes.union,
             "policies_hypervolume": result.volumes.policies,
             "configurations_hypervolume": result.volumes.configurations,
@@ -37,6 +39,7 @@ def summarise(result: LoopResult, seconds: float) -> dict[str, Any]:
                 {
                     "name": c.name,
                     "kind": c.kind,
+                    "standing": standings[c.name].status,
                     "objectives": c.objectives(names),
                     "half_width": dict(zip(names, map(_finite, c.half_width), strict=True)),
                     "seeds": len(c.seeds),
@@ -44,6 +47,7 @@ def summarise(result: LoopResult, seconds: float) -> dict[str, Any]:
                 for c in result.front.candidates
             ],
         },
+        "race": result.evaluated.race.to_dict(),
         "resolved": {
             mode: {
                 "candidate": choice.candidate.name,
@@ -94,6 +98,18 @@ def summarise(result: LoopResult, seconds: float) -> dict[str, Any]:
     }
 
 
+def _standings_line(result: LoopResult) -> str:
+    """Of how many candidates it is known, and with what confidence, whether they belong to the front."""
+    race, undecided = result.evaluated.race, len(result.evaluated.undecided())
+    dominated = sum(one.status == "dominated" for one in race.standings)
+    return (
+        f"[bold]Dominance[/] (paired tests on {len(race.seeds)} worlds, {race.confidence * 100:g} % over all pairs; "
+        f"differences within {race.tolerance * 100:g} % of a range do not count): {dominated} of "
+        f"{len(race.standings)} candidates are shown to be dominated; of the front's {len(result.front.candidates)}, "
+        f"{undecided} are undecided: no candidate is shown to dominate them, nor that none does"
+    )
+
+
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -114,6 +130,7 @@ def print_report(console: Console, result: LoopResult, summary: Mapping[str, Any
         f"[bold]Front[/]: {len(result.front.candidates)} candidates; hypervolume policies {volumes.policies:.3f}, "
         f"configurations {volumes.configurations:.3f}, union {volumes.union:.3f}, baselines {volumes.baselines:.3f}"
     )
+    console.print(_standings_line(result))
     comparison = served.comparison
     low, high = comparison.interval
     arms = ", ".join(

@@ -6,6 +6,7 @@ from rlaas.pipeline.candidates import (
     configuration_parameters,
     hypervolumes,
     search_configurations,
+    search_reference,
     utility,
 )
 from rlaas.pipeline.cluster import local_ray
@@ -20,12 +21,13 @@ from rlaas.pipeline.continuous import (
     plan_pipeline,
     run_pipeline,
 )
+from rlaas.pipeline.evidence import ContenderEvaluator, RacePlan, policy_contenders
 from rlaas.pipeline.experiment import analyse_experiment, pseudo_values
 from rlaas.pipeline.feasibility import Budget, FeasibilityReport, Finalist, TargetSet, feasibility
 from rlaas.pipeline.feasibility_report import feasibility_page
 from rlaas.pipeline.federation import federation_folder, run_federation
 from rlaas.pipeline.fits import FitPlan, plan_fit, run_fit
-from rlaas.pipeline.jobs import config_parameters, run_folder, run_optimization, run_training
+from rlaas.pipeline.jobs import Optimization, config_parameters, run_folder, run_optimization, run_training, write_front
 from rlaas.pipeline.replay import ReplayComparison, compare_estimators
 from rlaas.pipeline.replay_report import replay_section
 from rlaas.pipeline.seeds import seeds_for
@@ -44,14 +46,17 @@ from rlaas.pipeline.targets import TargetRow, Verdict, judge_targets
 __all__ = [
     "STAGES",
     "Budget",
+    "ContenderEvaluator",
     "EvaluatedCandidates",
     "FeasibilityReport",
     "Finalist",
     "FitPlan",
     "Hypervolumes",
     "Observer",
+    "Optimization",
     "PipelineConfig",
     "PipelineReport",
+    "RacePlan",
     "ReplayComparison",
     "StagePlan",
     "StageReport",
@@ -76,6 +81,7 @@ __all__ = [
     "local_ray",
     "plan_fit",
     "plan_pipeline",
+    "policy_contenders",
     "policy_preferences",
     "pseudo_values",
     "replay_section",
@@ -87,7 +93,9 @@ __all__ = [
     "run_pipeline",
     "run_training",
     "search_configurations",
+    "search_reference",
     "seeds_for",
     "spread_subset",
     "utility",
+    "write_front",
 ]

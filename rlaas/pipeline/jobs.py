@@ -6,25 +6,36 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaas.errors import RlaasError
+from rlaas.errors import InvalidInputError, RlaasError
 from rlaas.files import write_text
 from rlaas.fronts import Front
 from rlaas.lake import Lake
-from rlaas.optimization import OptimizationConfig
-from rlaas.pipeline.candidates import build_front, configuration_parameters, search_configurations
-from rlaas.pipeline.seeds import seeds_for
-from rlaas.pipeline.stages import (
-    evaluate_controller,
+from rlaas.optimization import (
+    Contender,
+    EvidenceArchive,
+    Generation,
+    OptimizationConfig,
+    Population,
+    RaceResult,
+    SpreadResult,
+    complete,
+    race,
 )
+from rlaas.pipeline.candidates import configuration_parameters, search_configurations
+from rlaas.pipeline.seeds import seeds_for
 from rlaas.registry import PolicyVersion, Registry, check_alias, git_commit
-from rlaas.scenarios import Scenario, load
+from rlaas.scenarios import ConfigurationProblem, Scenario, load
 from rlaas.settings import Settings
 from rlaas.training import Reporter, RunTelemetry, TelemetryConfig, TrainingConfig, TrainingRun, train
 
-__all__ = ["config_parameters", "run_folder", "run_optimization", "run_training", "write_front"]
+__all__ = ["Optimization", "config_parameters", "run_folder", "run_optimization", "run_training", "write_front"]
+
+RACE_SEEDS = 50
+"""Fresh worlds at most that found configurations are told apart on."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -112,27 +123,117 @@ def config_parameters(config: TrainingConfig) -> dict[str, Any]:
     return {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in fields.items()}
 
 
-def run_optimization(
-    config: OptimizationConfig, settings: Settings, *, progress: Callable[[int, int], None] | None = None
-) -> tuple[Front, Path]:
-    """Search configurations, evaluate the found ones on fresh seeds, and write the front to the home.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimization:
+    """A finished search over configurations.
 
-    Returns:
-        The front and the JSON file that holds it (``fronts/<scenario>-<tunable>.json``).
+    Attributes:
+        front: the found configurations, judged on seeds that the search never saw.
+        path: the JSON file that holds it (``fronts/<scenario>-<tunable>.json``).
+        search: what was found and how the search was spread.
+        race: how the found ones were told apart.
     """
-    scenario = load(config.scenario, **config.options)
-    result = search_configurations(config, progress=progress)
-    protocol = scenario.protocols["short"]
-    seeds = seeds_for("front", config.seed, protocol.seeds)
-    family = scenario.tunables[config.tunable]
-    candidates = [
-        evaluate_controller(scenario, family.controller(x), seeds, protocol).candidate(
-            f"{config.tunable}-{i}", "configuration", configuration_parameters(scenario, config.tunable, x)
+
+    front: Front
+    path: Path
+    search: SpreadResult
+    race: RaceResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome without the candidates, as plain JSON types."""
+        found = self.search.found
+        standings = [one.status for one in self.race.standings]
+        return {
+            "scenario": self.front.scenario,
+            "candidates": len(self.front.candidates),
+            "front": str(self.path),
+            "version": self.front.version,
+            "search": {
+                "plan": self.search.plan.to_dict(),
+                "generations": found.generations,
+                "evaluations": found.evaluations,
+                "unknown": found.unknown,
+                "seconds": found.seconds,
+                "stopped": found.stopped,
+            },
+            "race": {
+                "evaluations": self.race.evaluations,
+                "rounds": self.race.rounds,
+                "seeds": len(self.race.seeds),
+                "standings": {status: standings.count(status) for status in sorted(set(standings))},
+            },
+        }
+
+
+def run_optimization(
+    config: OptimizationConfig,
+    settings: Settings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[Generation, Population], None] | None = None,
+    racing: Callable[[int, int], None] | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+) -> Optimization:
+    """Search configurations, race the found ones on fresh seeds, and write the front to the home.
+
+    Args:
+        config: what to search.
+        settings: name the home.
+        progress, watch: of the search, see :func:`~rlaas.pipeline.search_configurations`.
+        racing: called with (evaluations spent, evaluations allowed) of the race.
+        output: folder that the search is kept in; None for nowhere.
+        resume: go on with the search in ``output``.
+
+    Raises:
+        ConfigurationError: what the configuration names does not exist.
+        ConflictError: ``output`` holds another search.
+        InvalidInputError: the search found no configuration with a value.
+    """
+    search = search_configurations(config, progress=progress, watch=watch, checkpoint=output, resume=resume)
+    found = search.found
+    if not len(found.X):
+        raise InvalidInputError(
+            f"none of the {found.evaluations} configurations tried has a value for every objective", field="tunable"
         )
-        for i, x in enumerate(result.X)
-    ]
-    front = build_front(scenario, candidates)
-    return front, write_front(front, settings, config.tunable)
+    scenario = load(config.scenario, **config.options)
+    rows = {f"{config.tunable}-{i}": x for i, x in enumerate(found.X)}
+    archive = EvidenceArchive(scenario.name, scenario.objectives, reference_hash=scenario.reference_hash)
+    for name, x in rows.items():
+        archive.add(
+            Contender(
+                name=name,
+                kind="configuration",
+                parameters=configuration_parameters(scenario, config.tunable, x.tolist()),
+            )
+        )
+    protocol = scenario.protocols["short"]
+
+    def evaluate(contenders: Sequence[Contender], seeds: Sequence[int]) -> Any:
+        problem = ConfigurationProblem(
+            scenario,
+            config.tunable,
+            seeds=seeds,
+            steps=protocol.steps,
+            warmup=protocol.warmup,
+            replicas=protocol.replicas,
+        )
+        return [one.values for one in problem.evaluations([rows[c.name].tolist() for c in contenders])]
+
+    budget = config.race.budget or 10 * len(rows)
+    result = race(
+        archive,
+        evaluate,
+        seeds=seeds_for("front", config.seed, RACE_SEEDS),
+        budget=max(budget, len(rows) * config.race.seeds_per_round),
+        seeds_per_round=config.race.seeds_per_round,
+        confidence=config.race.confidence,
+        tolerance=config.race.tolerance,
+        progress=racing,
+    )
+    result = complete(result, evaluate)
+    front = result.front()
+    return Optimization(front=front, path=write_front(front, settings, config.tunable), search=search, race=result)
 
 
 def write_front(front: Front, settings: Settings, label: str) -> Path:

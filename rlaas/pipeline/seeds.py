@@ -8,8 +8,16 @@ import numpy as np
 
 __all__ = ["Purpose", "seeds_for"]
 
-Purpose = Literal["search", "front", "table", "traffic", "selection", "verdict"]
-_STREAM: dict[str, int] = {"search": 1, "front": 2, "table": 3, "traffic": 4, "selection": 5, "verdict": 6}
+Purpose = Literal["search", "front", "table", "traffic", "selection", "verdict", "race"]
+_STREAM: dict[str, int] = {
+    "search": 1,
+    "front": 2,
+    "table": 3,
+    "traffic": 4,
+    "selection": 5,
+    "verdict": 6,
+    "race": 7,
+}
 
 
 def seeds_for(purpose: Purpose, seed: int, count: int) -> tuple[int, ...]:

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rlaas.bundles import load_bundle
 from rlaas.decisions import Choice, resolve
 from rlaas.fronts import Candidate, Front
 from rlaas.objectives import Preference
+from rlaas.optimization import Contender, EvidenceArchive, RaceResult, Standing
 from rlaas.pipeline.candidates import configuration_parameters, utility
+from rlaas.pipeline.evidence import ContenderEvaluator, RacePlan, judged, policy_contenders
 from rlaas.scenarios import Controller, Evaluation, EvaluationProtocol, Scenario, evaluate
-from rlaas.training import PolicyController
+from rlaas.tuning import TrialPolicy
 
 __all__ = [
     "EvaluatedCandidates",
@@ -109,10 +110,36 @@ class Searched(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedCandidates:
-    """Candidates with the evaluations behind them, by candidate name."""
+    """Candidates of one archive, with the evaluations behind them and where each stands.
+
+    Attributes:
+        candidates: all of them, by their means over the common seeds.
+        evaluations: on the common seeds, by candidate name.
+        race: the archive with every evaluation, and the standing of each candidate.
+    """
 
     candidates: tuple[Candidate, ...]
     evaluations: Mapping[str, Evaluation]
+    race: RaceResult
+
+    @property
+    def archive(self) -> EvidenceArchive:
+        """What is known of every candidate, the race's evaluations included."""
+        return self.race.archive
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Where every candidate stands, in the order of :attr:`candidates`."""
+        return self.race.standings
+
+    def front(self) -> Front:
+        """The front of those that are not dominated, by their means over all seeds that they share."""
+        return self.race.front()
+
+    def undecided(self) -> tuple[str, ...]:
+        """Names of the front's candidates of which the evaluations do not say whether another dominates them."""
+        open_ones = {one.name for one in self.standings if one.status == "undecided"}
+        return tuple(c.name for c in self.front().candidates if c.name in open_ones)
 
 
 def evaluate_candidates(
@@ -123,9 +150,14 @@ def evaluate_candidates(
     protocol: EvaluationProtocol,
     *,
     configurations_each: int = 10,
+    trials: Sequence[TrialPolicy] = (),
+    race: RacePlan | None = None,
     progress: Progress | None = None,
 ) -> EvaluatedCandidates:
-    """Evaluate the policy at its preferences and a spread of searched configurations on the same seeds.
+    """Evaluate candidates of every kind on the same seeds, and race those that the seeds do not tell apart.
+
+    They are the policy at its preferences, a spread of searched configurations, and the policies of tuning trials at
+    every mode (kind ``hyperparameters``).
 
     Args:
         scenario: what is controlled.
@@ -134,33 +166,52 @@ def evaluate_candidates(
         seeds: several per candidate; never seen in training or search.
         protocol: how much is simulated.
         configurations_each: configurations kept per search.
-        progress: called with (done, total).
+        trials: tuning trials whose policies are candidates.
+        race: fresh seeds and budget of the race; default none: they are judged on ``seeds`` alone.
+        progress: called with (evaluations done, evaluations allowed), of one candidate on one seed.
+
+    Raises:
+        InvalidInputError: an objective that is undefined on a seed, a policy of another form of the scenario, or an
+            impossible race.
     """
-    policy = load_bundle(bundle)
-    work: list[tuple[str, str, dict[str, Any], Controller]] = [
-        (
-            f"policy@{name}",
-            "policy",
-            {"preference": preference.to_dict()},
-            PolicyController(policy, preference),
-        )
-        for name, preference in policy_preferences(scenario).items()
-    ]
+    contenders = policy_contenders("policy", bundle, policy_preferences(scenario))
     for tunable, result in searches.items():
         for i in spread_subset(result.F, configurations_each):
             parameters = configuration_parameters(scenario, tunable, result.X[i])
-            work.append(
-                (f"{tunable}-{i}", "configuration", parameters, scenario.tunables[tunable].controller(result.X[i]))
-            )
+            contenders.append(Contender(name=f"{tunable}-{i}", kind="configuration", parameters=parameters))
+    modes = {mode.name: mode.preference for mode in scenario.modes.values()}
+    for trial in trials:
+        contenders += policy_contenders(
+            f"trial-{trial.trial}", trial.bundle, modes, kind="hyperparameters", parameters=trial.parameters()
+        )
+    plan = race or RacePlan()
+    common = len(contenders) * len(seeds)
+    advance = _counted(progress, common + plan.evaluations(common))
+    evaluator = ContenderEvaluator(scenario, protocol, (bundle, *(t.bundle for t in trials)), advance=advance)
+    evaluations = evaluator.evaluations(contenders, seeds)
+    archive = EvidenceArchive(scenario.name, scenario.objectives, reference_hash=scenario.reference_hash)
     candidates: list[Candidate] = []
-    evaluations: dict[str, Evaluation] = {}
-    for name, kind, parameters, controller in work:
-        evaluation = evaluate_controller(scenario, controller, seeds, protocol)
-        evaluations[name] = evaluation
-        candidates.append(evaluation.candidate(name, "policy" if kind == "policy" else "configuration", parameters))
+    for contender, evaluation in zip(contenders, evaluations, strict=True):
+        candidates.append(evaluation.candidate(contender.name, contender.kind, contender.parameters))
+        archive.add(contender, seeds, evaluation.values)
+    return EvaluatedCandidates(
+        candidates=tuple(candidates),
+        evaluations={c.name: evaluation for c, evaluation in zip(contenders, evaluations, strict=True)},
+        race=judged(archive, evaluator, seeds, plan),
+    )
+
+
+def _counted(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Adds up what is done; what the survivors of a race are evaluated beyond the total leaves it there."""
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done = min(done + more, total)
         if progress:
-            progress(len(candidates), len(work))
-    return EvaluatedCandidates(candidates=tuple(candidates), evaluations=evaluations)
+            progress(done, total)
+
+    return advance
 
 
 def best_configuration(

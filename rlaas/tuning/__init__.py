@@ -12,6 +12,7 @@ from rlaas.tuning.config import Asha, Confirmation, Pbt, TuningConfig, TuningObj
 
 if TYPE_CHECKING:
     from rlaas.tuning.book import TrialRecord
+    from rlaas.tuning.contenders import TrialPolicy
     from rlaas.tuning.results import Confirmed, Found, TuningResult
     from rlaas.tuning.search import tune
     from rlaas.tuning.trainable import PolicyTrainable
@@ -23,6 +24,7 @@ __all__ = [
     "Found",
     "Pbt",
     "PolicyTrainable",
+    "TrialPolicy",
     "TrialRecord",
     "TuningConfig",
     "TuningObjective",
@@ -35,6 +37,7 @@ _HOMES = {
     "Confirmed": "results",
     "Found": "results",
     "PolicyTrainable": "trainable",
+    "TrialPolicy": "contenders",
     "TrialRecord": "book",
     "TuningResult": "results",
     "tune": "search",

@@ -145,8 +145,8 @@ class TuningConfig(_Document):
             )
         if kind.front and not self.several:
             raise ConfigurationError(
-                f"search {self.searcher} follows a front and needs at least 2 objectives, but {len(names)} is given; use "
-                "tpe or random",
+                f"search {self.searcher} follows a front and needs at least 2 objectives, but {len(names)} is given; "
+                "use tpe or random",
                 field="search",
             )
         if isinstance(self.scheduler, Pbt):

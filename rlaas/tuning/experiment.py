@@ -19,6 +19,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rlaas.errors import OperatorError
 from rlaas.tuning.book import Book, TrialRecord
+from rlaas.tuning.contenders import trial_folder
 from rlaas.tuning.snapshots import BOOK, SCHEDULER, Snapshots, check_resumed, install_snapshot, newest_snapshot
 from rlaas.tuning.trainable import PolicyTrainable
 
@@ -171,7 +172,7 @@ def _gridded(space: Mapping[str, Any]) -> bool:
 
 
 def _trial_name(trial: Any) -> str:
-    return f"trial-{trial.trial_id}"
+    return trial_folder(trial.trial_id)
 
 
 @contextmanager

@@ -10,15 +10,20 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from scipy import stats
 
 from rlaas.files import write_text
 from rlaas.fronts import non_dominated
 from rlaas.training import TrainingConfig, load_config
 from rlaas.tuning.book import TrialRecord
+from rlaas.tuning.contenders import TrialPolicy, policy_folder, trial_folder
 from rlaas.tuning.space import training_document
 
-__all__ = ["Confirmed", "Found", "TuningResult", "confirmed", "select", "write_config"]
+__all__ = ["EXPERIMENT", "Confirmed", "Found", "TuningResult", "confirmed", "ranked", "select", "write_config"]
+
+EXPERIMENT = "search"
+"""Name of the experiment that searches, and of its folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +102,19 @@ class TuningResult:
         """The best configuration; of a front its first, which has the best first objective."""
         return load_config(self.found[0].file)
 
+    def policies(self) -> tuple[TrialPolicy, ...]:
+        """The policies that trials ended with, those of the best trials first: candidates of a front.
+
+        They were trained with the search's seed and judged on its evaluation seeds, which chose them: evaluate them
+        anew. Trials that were stopped early or failed have none, nor have those whose folder is not on this machine.
+        """
+        root = self.output / EXPERIMENT
+        found = (
+            TrialPolicy(trial=record.number, values=record.values, bundle=policy_folder(root / trial_folder(record.id)))
+            for record in ranked(self.trials, self.metrics, self.directions)
+        )
+        return tuple(one for one in found if one.kept)
+
     def counts(self) -> dict[str, int]:
         """Number of trials by status."""
         return {s: n for s in ("finished", "stopped", "failed") if (n := sum(t.status == s for t in self.trials))}
@@ -129,17 +147,40 @@ def select(
 
     Only trials that ran to their end are compared: figures after fewer steps are figures of something else.
     """
-    judged = [record for record in records if record.judged(metrics)]
+    judged, points = _judged(records, metrics, directions)
     if not judged:
         return []
-    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    points = np.array([[record.figures[m] for m in metrics] for record in judged]) * signs
     order = [int(i) for i in np.lexsort(points.T[::-1])]
     if len(metrics) == 1:
         return [("best", judged[order[0]])]
     keep = non_dominated(points)
     members = [judged[i] for i in order if keep[i]]
     return [(f"pareto-{number}", record) for number, record in enumerate(members, start=1)]
+
+
+def ranked(records: Sequence[TrialRecord], metrics: Sequence[str], directions: Sequence[str]) -> list[TrialRecord]:
+    """The trials that ran to their end, best first.
+
+    By non-dominated sorting (Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II"): those
+    that no other dominates, then those that only they dominate, and so on; within a layer by the objectives in turn.
+    """
+    import moocore
+
+    judged, points = _judged(records, metrics, directions)
+    if not judged:
+        return []
+    layers = moocore.pareto_rank(points)
+    return [judged[i] for i in np.lexsort((*points.T[::-1], layers))]
+
+
+def _judged(
+    records: Sequence[TrialRecord], metrics: Sequence[str], directions: Sequence[str]
+) -> tuple[list[TrialRecord], NDArray[np.float64]]:
+    """The trials that ran to their end with all figures, and those, smaller is better [n_trials, n_metrics]."""
+    judged = [record for record in records if record.judged(metrics)]
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    figures = np.array([[record.figures[m] for m in metrics] for record in judged], dtype=np.float64)
+    return judged, figures.reshape(-1, len(metrics)) * signs
 
 
 def confirmed(name: str, runs: Mapping[int, TrialRecord], metrics: Sequence[str]) -> Confirmed:

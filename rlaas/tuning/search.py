@@ -20,7 +20,7 @@ from rlaas.tuning.experiment import Experiment
 from rlaas.tuning.figures import known_metrics
 from rlaas.tuning.files import write_json
 from rlaas.tuning.progress import Notice, Progress, Reporter, Waiting
-from rlaas.tuning.results import Confirmed, Found, TuningResult, select, write_config
+from rlaas.tuning.results import EXPERIMENT, Confirmed, Found, TuningResult, select, write_config
 from rlaas.tuning.schedulers import build_scheduler
 from rlaas.tuning.searchers import SEARCHERS, Question
 from rlaas.tuning.space import domains
@@ -29,7 +29,7 @@ from rlaas.tuning.trainable import trial_config
 __all__ = ["tune"]
 
 SCHEMA_VERSION = 1
-SEARCH, TRIALS, NAME = "search.json", "trials.json", "search"
+SEARCH, TRIALS = "search.json", "trials.json"
 # How the search is run, not what it asks: it may change between two parts of it.
 _FREE = ("trials", "concurrency", "cpus_per_trial", "failures_allowed", "confirmation")
 
@@ -138,7 +138,7 @@ def _write_search(output: Path, config: TuningConfig, run_id: str | None) -> Non
 
 
 def _experiment(config: TuningConfig, aim: Aim, output: Path, book: Book) -> Experiment:
-    shared = trial_config(config.training, metrics=aim.reported, interval=config.interval)
+    shared = trial_config(config.training, metrics=aim.reported, interval=config.interval, keep_policy=True)
     population = isinstance(config.scheduler, Pbt)
     searcher = None
     if population:
@@ -148,7 +148,7 @@ def _experiment(config: TuningConfig, aim: Aim, output: Path, book: Book) -> Exp
         searcher = SEARCHERS[config.searcher].build(question)
     return Experiment(
         folder=output,
-        name=NAME,
+        name=EXPERIMENT,
         book=book,
         param_space=shared,
         searcher=searcher,

@@ -17,6 +17,7 @@ from rlaas.files import write_text
 from rlaas.training import TrainingConfig, build_algorithm
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.tuning import figures
+from rlaas.tuning.contenders import policy_folder
 from rlaas.tuning.space import values_of, with_values
 
 __all__ = ["PolicyTrainable", "trial_config"]
@@ -24,18 +25,22 @@ __all__ = ["PolicyTrainable", "trial_config"]
 _CLOCK, _ALGORITHM, _LAST = "clock.json", "algorithm", "last-report.json"
 
 
-def trial_config(training: TrainingConfig, *, metrics: tuple[str, ...], interval: int) -> dict[str, Any]:
+def trial_config(
+    training: TrainingConfig, *, metrics: tuple[str, ...], interval: int, keep_policy: bool = False
+) -> dict[str, Any]:
     """What every trial of a search shares; its own values are added under ``point``.
 
     Args:
         training: the base.
         metrics: what has to be reported.
         interval: decisions between two reports.
+        keep_policy: leave the policy of a trial that takes all its steps in its folder, as a bundle.
     """
     return {
         "training": training.model_dump(mode="json", exclude_unset=True),
         "metrics": list(metrics),
         "interval": interval,
+        "keep_policy": keep_policy,
         "point": {},
     }
 
@@ -52,6 +57,8 @@ class PolicyTrainable(Trainable):
         logging.getLogger("ray.rllib").setLevel(logging.ERROR)
         self._metrics: list[str] = config["metrics"]
         self._interval: int = config["interval"]
+        # Trials of a search that began before policies were kept do not say.
+        self._keeps_policy = bool(config.get("keep_policy"))
         self._seconds = 0.0
         self._rewards: dict[str, float] = {}
         self._algorithm: Any = None
@@ -84,9 +91,18 @@ class PolicyTrainable(Trainable):
         report = self._next_report()
         if kept is not None and report["done"]:
             kept.parent.mkdir(parents=True, exist_ok=True)
+            if self._keeps_policy and report[figures.FINISHED]:
+                self._export(policy_folder(kept.parent))
             # Python's JSON, which knows NaN: it is read by nobody else.
             write_text(kept, json.dumps({**report, "training_iteration": self._iteration + 1}))
         return report
+
+    def _export(self, folder: Path) -> None:
+        """Write the policy as it is, before the last report says that the trial is over."""
+        from rlaas.training.export import export_bundle
+
+        lineage = {"seed": self._training.seed, "steps": int(self._algorithm.steps_done)}
+        export_bundle(self._algorithm.policy, self._scenario, folder, algorithm=self._kind, lineage=lineage)
 
     def _next_report(self) -> dict[str, Any]:
         if self._failure is None:

@@ -30,7 +30,7 @@ from rlaas.decisions import resolve
 from rlaas.errors import ConfigurationError, ConflictError, ForgedDecisionError, InvalidInputError, NotFoundError
 from rlaas.fronts import Candidate, Front
 from rlaas.lake import Lake, update_transitions, verify
-from rlaas.pipeline.jobs import write_front
+from rlaas.pipeline import write_front
 from rlaas.registry import Registry
 from rlaas.scenarios import load
 from rlaas.serving import ServingConfig, load_serving_config

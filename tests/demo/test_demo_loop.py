@@ -50,6 +50,10 @@ def test_the_whole_loop(name: str, tmp_path: Path) -> None:
     front = summary["front"]
     assert front["size"] == len(front["candidates"]) >= 1
     assert all(c["seeds"] >= 5 for c in front["candidates"])
+    standing = {one["name"]: one["status"] for one in summary["race"]["standings"]}
+    assert all(c["standing"] == standing[c["name"]] != "dominated" for c in front["candidates"])
+    assert front["undecided"] == sum(c["standing"] == "undecided" for c in front["candidates"])
+    assert {c["seeds"] for c in front["candidates"]} == {len(summary["race"]["seeds"])}
     assert front["hypervolume"] >= max(front["policies_hypervolume"], front["configurations_hypervolume"]) > 0
     assert front["baseline_hypervolume"] >= 0
     assert set(summary["targets"]) == objectives

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import types
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pipeline_logs import log_traffic
-from pipeline_toys import pipeline_config
+from pipeline_toys import Named, pipeline_config
 
 from rlaas.errors import ConfigurationError, PipelineError, TrainingError
 from rlaas.lake import Lake
 from rlaas.pipeline import PipelineReport, load_pipeline_config, plan_pipeline, run_pipeline
 from rlaas.pipeline.continuous import pipeline_folder
+from rlaas.pipeline.continuous.config import EvaluationConfig
 from rlaas.registry import Registry
 from rlaas.registry.store import Store
 from rlaas.settings import Settings
-from rlaas.training import TrainingConfig
+from rlaas.training import TrainingConfig, export_constant
+from rlaas.tuning import TrialPolicy
 
 pytestmark = pytest.mark.ray
 
@@ -63,6 +66,7 @@ def test_first_run_registers_with_lineage_and_the_second_one_makes_nothing(local
     assert {"size", "hypervolume", "policies_hypervolume", "configurations_hypervolume", "baseline_hypervolume"} <= set(
         document["front"]
     )
+    assert 0 <= document["front"]["undecided"] <= document["front"]["size"]
     assert set(document["resolved"]) == {"balanced", "cheap"}
     assert document["verdict"]["opponent"]["name"] == "half"
     assert document["reasons"] == [document["verdict"]["sentence"]]
@@ -83,7 +87,14 @@ def test_first_run_registers_with_lineage_and_the_second_one_makes_nothing(local
     front = registry.front("story", 1)
     assert front is not None
     assert front["scenario"] == "story"
-    assert registry.document("story", 1, "evaluation.json")["chosen"] == "train"
+    evaluation = registry.document("story", 1, "evaluation.json")
+    assert evaluation is not None
+    assert evaluation["chosen"] == "train"
+    standing = {one["name"]: one for one in evaluation["race"]["standings"]}
+    assert {"policy@balanced", "policy@cheap", "static-0"} <= set(standing)
+    assert {one["status"] for one in standing.values()} <= {"member", "dominated", "undecided"}
+    assert all(standing[c["name"]]["status"] != "dominated" for c in front["candidates"])
+    assert {len(c["seeds"]) for c in front["candidates"]} == {len(evaluation["race"]["seeds"])}
 
     store = Store(settings)
     by_name = {stage.name: store.call("get_run", stage.run_id) for stage in report.stages}
@@ -236,7 +247,9 @@ def test_a_start_from_logs_depends_on_the_data_and_on_its_contract(local_ray: No
         run_pipeline(config, settings)
 
 
-def _tuner(best: dict[str, Any], failures: int = 0) -> Any:
+def _tuner(
+    best: dict[str, Any], failures: int = 0, policies: Callable[[Path], list[TrialPolicy]] = lambda _: []
+) -> Any:
     """A room with the face of ``rlaas.tuning``, whose search is over before it begins, or fails at first."""
     calls: list[bool] = []
 
@@ -259,19 +272,42 @@ def _tuner(best: dict[str, Any], failures: int = 0) -> Any:
         if len(calls) <= failures:
             raise TrainingError("every trial has failed")
         chosen = TrainingConfig(**{**config.training.model_dump(exclude_unset=True), **best})
-        return types.SimpleNamespace(best=chosen)
+        return types.SimpleNamespace(best=chosen, policies=lambda: tuple(policies(output)))
 
     return types.SimpleNamespace(__name__="pipeline_toys", TuningConfig=TuningConfig, tune=tune, calls=calls)
 
 
+def _policies_of_trials(search: Path) -> list[TrialPolicy]:
+    """As a search leaves them, best first: trials that learned to spend the same always."""
+    return [
+        TrialPolicy(
+            trial=number,
+            values={"learning_rate": number / 100},
+            bundle=export_constant(Named(), [effort], search / "search" / f"trial-{number}" / "policy"),
+        )
+        for number, effort in ((5, 0.0), (2, 1.0), (1, 0.5))
+    ]
+
+
 def test_tuning_brings_a_second_candidate(local_ray: None, settings: Settings) -> None:
-    config = pipeline_config("tuned", {"steps": 100}, tune={"trials": 3})
-    tuner = _tuner({"steps": 2000, "learning_rate": 0.003})
+    config = pipeline_config("tuned", {"steps": 100}, tune={"trials": 3}, evaluation={"trials": 2})
+    tuner = _tuner({"steps": 2000, "learning_rate": 0.003}, policies=_policies_of_trials)
     report = run_pipeline(config, settings, tuner=tuner)
     assert states(report)["tune"] == "run"
     document = Registry(settings).document("tuned", 1, "evaluation.json")
     assert document is not None
     assert set(document["scores"]) == {"train", "tune"}
+    # The best trials enter the front at every mode, as candidates of its archive: one saves, the other only spends.
+    standing = {one["name"]: one for one in document["race"]["standings"]}
+    assert {name for name in standing if name.startswith("trial-")} == {
+        f"trial-{number}@{mode}" for number in (5, 2) for mode in ("balanced", "cheap")
+    }
+    assert standing["trial-5@cheap"]["status"] != "dominated"
+    assert standing["trial-2@cheap"]["status"] == "dominated"
+    front = Registry(settings).front("tuned", 1)
+    assert front is not None
+    (saving,) = (c for c in front["candidates"] if c["kind"] == "hyperparameters")
+    assert saving["parameters"]["values"] == {"learning_rate": 0.05}
     assert document["chosen"] == max(document["scores"], key=document["scores"].get) == "tune"
     version = Registry(settings).get("tuned", 1)
     assert (version.params["steps"], version.params["learning_rate"]) == ("2000", "0.003")
@@ -281,11 +317,18 @@ def test_tuning_brings_a_second_candidate(local_ray: None, settings: Settings) -
     live = run_pipeline(config.model_copy(update={"alias": "champion"}), settings, tuner=tuner)
     assert reasons(live)["register"] == "alias changed (candidate -> champion)"
     assert live.policy is None
+    # Told to, the front takes no trials; nothing is searched or trained again for that.
+    alone = run_pipeline(config.model_copy(update={"evaluation": EvaluationConfig(trials=0)}), settings, tuner=tuner)
+    assert states(alone)["tune"] == "cached"
+    assert reasons(alone)["evaluate"] == "evaluation.trials changed (2 -> 0)"
     # What the search says is best may be what there was; a search that broke off is gone on with.
     tuner = _tuner({}, failures=1)
     kept = run_pipeline(config, settings, tuner=tuner, force=["tune"])
     assert tuner.calls == [False, True]
-    assert {stage.name: stage.metrics for stage in kept.stages}["tune"] == {"kept_configuration": 1.0}
+    assert {stage.name: stage.metrics for stage in kept.stages}["tune"] == {
+        "kept_configuration": 1.0,
+        "trial_policies": 0.0,
+    }
 
 
 def test_what_cannot_work_is_refused_before_anything_starts(settings: Settings, tmp_path: Path) -> None:
@@ -338,6 +381,11 @@ def test_what_cannot_work_is_refused_before_anything_starts(settings: Settings, 
             "training: {scenario: network5g, warm_start: there}\nwarm_start: champion",
             "training.warm_start names a folder and warm_start says where to begin; give one of them",
         ),
+        (
+            "training: {scenario: network5g}\nevaluation: {race: {budget: -1}}",
+            "evaluation.race.budget: Input should be greater than or equal to 0",
+        ),
+        ("training: {scenario: network5g}\nevaluation: {race: {tolerance: .nan}}", "evaluation.race.tolerance"),
         ("training: {scenario: network5g}\nforce: sometimes", "force: Input should be 'never' or 'always'"),
     ],
 )

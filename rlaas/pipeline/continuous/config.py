@@ -21,6 +21,7 @@ __all__ = [
     "STAGES",
     "ContractConfig",
     "DataConfig",
+    "FrontRaceConfig",
     "PipelineConfig",
     "StageName",
     "check_against",
@@ -80,8 +81,22 @@ class ContractConfig(_Document):
     max_duplicates: float = Field(default=0.0, ge=0, le=1, description="decisions that occur more than once")
 
 
+class FrontRaceConfig(_Document):
+    """How the candidates of the front are told apart: further evaluations where it is undecided who dominates whom."""
+
+    budget: int | None = Field(
+        default=None,
+        ge=0,
+        description="evaluations of one candidate in one fresh world; default as many as in the common worlds, 0 none",
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="that nobody is wrongly called dominated")
+    tolerance: float = Field(
+        default=0.01, ge=0, lt=1, description="difference that does not count, in shares of the objectives' ranges"
+    )
+
+
 class EvaluationConfig(_Document):
-    """How a candidate is held against the champion."""
+    """How the front is judged, and a candidate held against the champion."""
 
     mode: str | None = Field(default=None, description="mode that decides; default the scenario's primary one")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of every interval")
@@ -90,6 +105,10 @@ class EvaluationConfig(_Document):
         description="by objective, how much worse than the champion it may be, in shares of its range; must be shown",
     )
     other_modes: bool = Field(default=True, description="refuse a candidate that is shown worse in another mode")
+    trials: int = Field(
+        default=3, ge=0, description="best trials of a tuning search whose policies become candidates of the front"
+    )
+    race: FrontRaceConfig = Field(default_factory=FrontRaceConfig)
 
     @field_validator("guardrails")
     @classmethod

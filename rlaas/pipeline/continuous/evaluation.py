@@ -12,15 +12,16 @@ from rlaas.bundles import WEIGHTS, BundlePolicy, load_bundle
 from rlaas.errors import ConfigurationError
 from rlaas.files import sha256_of
 from rlaas.optimization import front_hypervolume
-from rlaas.pipeline.candidates import build_front, hypervolumes, utility
+from rlaas.pipeline.candidates import hypervolumes, utility
 from rlaas.pipeline.continuous.artefacts import Artefact, write_json
 from rlaas.pipeline.continuous.champion import described, opponent_of
 from rlaas.pipeline.continuous.fingerprints import Room, key_of, libraries, room_of
 from rlaas.pipeline.continuous.searching import searched
 from rlaas.pipeline.continuous.stage import PROBLEM_ROOMS, Context, Stage
 from rlaas.pipeline.continuous.training import trained_bundle
-from rlaas.pipeline.continuous.tuning import POLICY
+from rlaas.pipeline.continuous.tuning import POLICY, trial_policies
 from rlaas.pipeline.continuous.verdict import judge
+from rlaas.pipeline.evidence import RacePlan
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.pipeline.stages import (
     evaluate_baselines,
@@ -32,6 +33,7 @@ from rlaas.pipeline.stages import (
 from rlaas.registry import PolicyVersion
 from rlaas.scenarios import Evaluation, Scenario
 from rlaas.training import PolicyController
+from rlaas.tuning import TrialPolicy
 
 __all__ = ["DOCUMENT", "FRONT", "EvaluateStage", "candidate_id", "candidates_of"]
 
@@ -61,18 +63,19 @@ class EvaluateStage(Stage):
 
     def rooms(self, context: Context) -> Iterable[Room]:
         """What evaluates, decides and judges."""
-        pipeline = ("candidates", "experiment", "seeds", "stages", "targets", "continuous.verdict")
+        pipeline = ("candidates", "evidence", "experiment", "seeds", "stages", "targets", "continuous.verdict")
         return (
             *PROBLEM_ROOMS,
             room_of(context.scenario),
             *(Room(f"rlaas.{name}") for name in ("bundles", "fronts", "decisions", "training.evaluation")),
             Room("rlaas.optimization.indicators"),
+            Room("rlaas.optimization.archive"),
             *(Room(f"rlaas.pipeline.{name}") for name in pipeline),
             Room(__name__),
         )
 
     def run(self, context: Context, folder: Path) -> Mapping[str, float]:
-        """Write ``front.json`` and ``evaluation.json``."""
+        """Write ``front.json``, and ``evaluation.json`` with the verdict and the standing of every candidate."""
         scenario, config = context.scenario, context.config
         protocol = scenario.protocols[config.protocol]
         candidate = candidate_id(context)
@@ -84,9 +87,16 @@ class EvaluateStage(Stage):
         baselines = evaluate_baselines(scenario, seeds, protocol, context.scaled(10, 20, PARTS))
         searches = searched(context.artefacts["search"]) if "search" in context.artefacts else {}
         evaluated = evaluate_candidates(
-            scenario, bundle, searches, seeds, protocol, progress=context.scaled(20, 70, PARTS)
+            scenario,
+            bundle,
+            searches,
+            seeds,
+            protocol,
+            trials=self._trials(context),
+            race=RacePlan.of(protocol, entropy, **config.evaluation.race.model_dump()),
+            progress=context.scaled(20, 70, PARTS),
         )
-        front = build_front(scenario, evaluated.candidates)
+        front = evaluated.front()
         volumes = hypervolumes(scenario, evaluated.candidates, baselines)
         opponent = opponent_of(context, candidate)
         default = baselines[scenario.default_baseline]
@@ -110,6 +120,7 @@ class EvaluateStage(Stage):
             "sentence": judgement.sentence(name),
             "front": {
                 "size": len(front.candidates),
+                "undecided": len(evaluated.undecided()),
                 "hypervolume": volumes.union,
                 "policies_hypervolume": volumes.policies,
                 "configurations_hypervolume": volumes.configurations,
@@ -118,6 +129,7 @@ class EvaluateStage(Stage):
                     [e.mean().tolist() for e in theirs.values()], scenario.objectives
                 ),
             },
+            "race": evaluated.race.to_dict(),
             "primary": dict(zip(front.names, ours[scenario.primary_mode].mean().tolist(), strict=True)),
             "resolved": {
                 mode: {"candidate": choice.candidate.name, "objectives": choice.candidate.objectives(front.names)}
@@ -134,6 +146,8 @@ class EvaluateStage(Stage):
             "promote": float(judgement.promote),
             "hypervolume": volumes.union,
             "policies_hypervolume": volumes.policies,
+            "undecided": float(len(evaluated.undecided())),
+            "race_evaluations": float(evaluated.race.evaluations),
         }
 
     def lineage(self, context: Context, artefact: Artefact | None) -> dict[str, Any]:
@@ -161,6 +175,11 @@ class EvaluateStage(Stage):
             values = evaluate_controller(scenario, controller, seeds, protocol).mean()
             scores[name] = float(utility(scenario, np.asarray(values), preference))
         return max(scores, key=lambda name: scores[name]), scores
+
+    def _trials(self, context: Context) -> list[TrialPolicy]:
+        """Tuning trials whose policies become candidates of the front."""
+        tuned = context.artefacts.get("tune")
+        return [] if tuned is None else trial_policies(tuned)[: context.config.evaluation.trials]
 
     def _opponent(
         self, context: Context, opponent: PolicyVersion | None, default: Evaluation, seeds: tuple[int, ...]

@@ -58,7 +58,7 @@ class SearchStage(Stage):
         done = 0
         for search in context.config.searches:
             progress = context.scaled(done, done + search.generations, total)
-            result = search_configurations(search, progress=progress)
+            result = search_configurations(search, progress=progress).found
             document[search.tunable] = {"X": result.X.tolist(), "F": result.F.tolist()}
             metrics[f"{search.tunable}.found"] = float(len(result.X))
             metrics[f"{search.tunable}.evaluations"] = float(result.evaluations)

@@ -1,4 +1,4 @@
-"""The tune stage: a search for a better training configuration, and a policy trained by the best one."""
+"""The tune stage: a search for a better training configuration, a policy trained by the best one, and the trials'."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from rlaas.errors import ConfigurationError, RequestError
+from rlaas.pipeline.continuous.artefacts import Artefact, write_json
 from rlaas.pipeline.continuous.config import PipelineConfig
 from rlaas.pipeline.continuous.fingerprints import Room, libraries
 from rlaas.pipeline.continuous.stage import Context, Stage
 from rlaas.pipeline.continuous.training import TRAINING_LIBRARIES, train_into, training_rooms
 from rlaas.training import TrainingConfig
+from rlaas.tuning import TrialPolicy
 
-__all__ = ["TuneStage", "load_tuner", "tuning_config"]
+__all__ = ["TuneStage", "load_tuner", "trial_policies", "tuning_config"]
 
 ROOM = "rlaas.tuning"
 SEARCH = "search"
 POLICY = "policy"
 """Folder of the second candidate in the result; not there where the search kept the configuration."""
+TRIALS = "trial-policies.json"
+"""The policies that trials ended with, best first: candidates of the front."""
 
 
 def load_tuner() -> Any:
-    """The room ``rlaas.tuning``: ``TuningConfig``, and ``tune(config, *, output, resume)`` with ``best`` in its result.
+    """The room ``rlaas.tuning``: ``TuningConfig``, and ``tune(config, *, output, resume)``.
+
+    What it returns has ``best``, a training configuration, and ``policies()``, those of its trials.
 
     Loaded here and not before: a pipeline without ``tune`` needs neither Ray Tune nor a search library.
 
@@ -87,27 +93,34 @@ class TuneStage(Stage):
         return (*training_rooms(context), Room(self.tuner.__name__), Room(__name__))
 
     def run(self, context: Context, folder: Path) -> Mapping[str, float]:
-        """Write what the tuner leaves in ``search/``, and the policy of the best configuration in ``policy/``."""
+        """Write what the tuner leaves in ``search/``, which policies its trials ended with, and ``policy/``.
+
+        The latter is trained by the best configuration, unless that is the pipeline's own.
+        """
         context.ensure_ray()
-        best = self._search(context, folder / SEARCH)
+        result = self._search(context, folder / SEARCH)
+        policies = [policy.to_dict(folder.absolute()) for policy in result.policies()]
+        write_json(folder / TRIALS, policies)
+        best = TrainingConfig(**result.best.model_dump(exclude_unset=True))
         if best == context.config.training:
-            return {"kept_configuration": 1.0}
+            return {"kept_configuration": 1.0, "trial_policies": float(len(policies))}
         target = folder / POLICY
         target.mkdir(exist_ok=True)
         metrics = train_into(context, best, target, progress=context.progress)
-        return {"kept_configuration": 0.0, **metrics}
+        return {"kept_configuration": 0.0, "trial_policies": float(len(policies)), **metrics}
 
-    def _search(self, context: Context, folder: Path) -> TrainingConfig:
-        """The best configuration; a search that was killed is gone on with."""
+    def _search(self, context: Context, folder: Path) -> Any:
+        """What the tuner returns; a search that was killed is gone on with."""
         config = tuning_config(context.config, self.tuner)
         if folder.exists():
             try:
-                return _best(self.tuner.tune(config, output=folder, resume=True))
+                return self.tuner.tune(config, output=folder, resume=True)
             except RequestError:
                 # Killed before it had written down what it searches: there is nothing to go on with.
                 shutil.rmtree(folder)
-        return _best(self.tuner.tune(config, output=folder, resume=False))
+        return self.tuner.tune(config, output=folder, resume=False)
 
 
-def _best(result: Any) -> TrainingConfig:
-    return TrainingConfig(**result.best.model_dump(exclude_unset=True))
+def trial_policies(artefact: Artefact) -> list[TrialPolicy]:
+    """The policies that trials of the search ended with, those of the best trials first."""
+    return [TrialPolicy.from_dict(document, artefact.folder) for document in artefact.read(TRIALS)]
