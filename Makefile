@@ -52,7 +52,7 @@ types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
 
 bench: $(BENCH_STAMP) ## every benchmark against its rival (BENCH_ARGS=--quick for a short one)
-	for file in scenarios morl fidelity training training_runs quality targets offline federated search serving; do $(BIN)/python -m benchmarks.$$file $(BENCH_ARGS) || exit 1; done
+	for file in scenarios morl fidelity training training_runs quality targets offline federated optimization optimization_quality decisions tuning_search serving; do $(BIN)/python -m benchmarks.$$file $(BENCH_ARGS) || exit 1; done
 
 docs-check: $(STAMP) ## links, commands and examples of the documentation
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -1,4 +1,4 @@
-"""Speed of the search engines on one core, against pymoo's and against our own without batches.
+"""Speed of the search engines on one core, against pymoo's and against our own without batches; and spread over Ray.
 
     python -m benchmarks.optimization [--quick] [--json] [--only generations memory ...]
 
@@ -10,6 +10,7 @@
 * ``distance``: seconds until the population is as near to the true front as pymoo's is at the end.
 * ``memory``: what a long search adds to the memory that Python and NumPy hold.
 * ``archive``: insertions into an archive of mutually non-dominated points.
+* ``spread``: ways of using sixteen Ray actors, see :mod:`benchmarks.optimization_spread`.
 * ``compile``: what the first search on a machine waits for, once; not with ``--quick``.
 
 Everything is compiled before it is timed, ours and rivals take turns, and figures are medians of the repeats.
@@ -45,12 +46,13 @@ from pymoo.optimize import minimize as pymoo_minimize
 from pymoo.problems import get_problem
 
 from benchmarks.harness import Row, parse_arguments, report
+from benchmarks.optimization_spread import spread_rows
 from rlaas.fronts import non_dominated
 from rlaas.optimization import Archive, as_problem, igd, make_engine, minimize, reference_directions
 
 FloatArray = NDArray[np.float64]
 PYMOO = f"pymoo {version('pymoo')}"
-SECTIONS = ("generations", "decomposition", "distance", "memory", "archive", "compile")
+SECTIONS = ("generations", "decomposition", "distance", "memory", "archive", "spread", "compile")
 
 MEMBERS: Mapping[int, int] = {3: 92, 5: 212, 8: 156, 10: 276, 15: 136}
 """Population by number of objectives (Deb & Jain 2014, table I)."""
@@ -344,6 +346,7 @@ def main() -> None:
         "distance": lambda: _distance(quick),
         "memory": lambda: memory_rows(50, 100) if quick else memory_rows(500, 2_000),
         "archive": lambda: _archive(quick),
+        "spread": lambda: spread_rows(4, 5, [0]) if quick else spread_rows(16, 60, range(5)),
         "compile": lambda: [] if quick else compile_rows(),
     }
     rows = [row for name in SECTIONS if name in arguments.only for row in sections[name]()]
