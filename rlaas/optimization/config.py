@@ -64,7 +64,9 @@ class RaceConfig(BaseModel):
 
     seeds_per_round: int = Field(default=5, ge=2, description="fresh worlds in each round, the same for all")
     budget: int | None = Field(
-        default=None, ge=1, description="evaluations of one candidate in one world; default: ten for each candidate"
+        default=None,
+        ge=0,
+        description="evaluations of one candidate in one world, after the first round; default: ten for each",
     )
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="that nobody is wrongly called dominated")
     tolerance: float = Field(

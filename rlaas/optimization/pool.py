@@ -18,14 +18,11 @@ from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, Ray
 
 from rlaas.errors import ConfigurationError, NotReadyError, OperatorError, OverloadedError
 from rlaas.optimization.spread.slots import Call, Slot
-from rlaas.optimization.spread.workers import Answer, Host, Task, Usage, evaluate_rows
+from rlaas.optimization.spread.workers import MIN_CALL_SECONDS, Answer, Host, Task, Usage, evaluate_rows
 
 __all__ = ["ActorPool", "processors"]
 
 FloatArray = NDArray[np.float64]
-
-MIN_CALL_SECONDS = 0.010
-"""A remote call costs about 1 ms: below ten times that, spreading loses more than it gains."""
 
 CHUNKS_PER_WORKER = 2
 """More, smaller chunks even out uneven times; fewer, larger ones suit vectorised problems. Two is the compromise."""
@@ -102,6 +99,7 @@ class ActorPool:
         """
         if not ray.is_initialized():
             raise NotReadyError("an ActorPool needs a running Ray; call ray.init() first")
+        self._defect = None  # of an earlier opening
         try:
             self._slots = [Slot() for _ in range(self.size)]
             for slot in self._slots:

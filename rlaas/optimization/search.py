@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from rlaas.errors import ConfigurationError, InvalidInputError, OperatorError, RlaasError
+from rlaas.errors import ConfigurationError, shown
 from rlaas.optimization.checkpoint import load_state, save_state
 from rlaas.optimization.engines import make_engine
-from rlaas.optimization.history import Generation, SearchResult, summarise
-from rlaas.optimization.indicators import hypervolume
+from rlaas.optimization.generational import EXHAUSTED, run_generation
+from rlaas.optimization.history import Generation, SearchResult
+from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.population import Engine, Population
-from rlaas.optimization.problems import Evaluator, Problem, as_problem, check_values
-from rlaas.optimization.termination import DistanceStall, Stop, stops_of
+from rlaas.optimization.problems import Evaluator, Problem, as_problem
+from rlaas.optimization.termination import Stop, stops_of
 
 __all__ = ["Search", "minimize"]
 
-FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 Callback = Callable[["Search"], None]
 
@@ -79,14 +77,15 @@ def minimize(
             needs a reference without one, or a checkpoint of another search.
         InvalidInputError: not a problem, initial candidates out of bounds, or an evaluation of the wrong shape.
         OperatorError: every candidate of the first generation is unknown, or the checkpoint cannot be read.
-        RlaasError: an evaluation failed. Whenever that ends a search that has begun, the error's ``partial`` is the
-            :class:`SearchResult` so far.
+        Exception: the problem's own. Whatever ends a search that has begun carries the :class:`SearchResult` so far as
+            ``partial``.
     """
     stops = stops_of(generations, stop, measured=reference is not None)
     if progress is not None and generations is None:
         raise ConfigurationError("progress needs generations, to say how many there will be", field="generations")
     search = Search(
         problem,
+        stops=stops,
         algorithm=algorithm,
         population=population,
         directions=directions,
@@ -95,23 +94,23 @@ def minimize(
         initial=initial,
         reference=reference,
         keep_populations=keep_populations,
-        measure_moves=any(isinstance(one, DistanceStall) for one in stops),
         **options,
     )
     if checkpoint is not None and resume and Path(checkpoint).exists():
         search.load(checkpoint)
     try:
-        while (stopped := search.stopped_by(stops)) is None:
-            search.advance()
-            if checkpoint is not None and search.history and search.history[-1].number % checkpoint_every == 0:
+        while (stopped := search.stopped) is None:
+            if not search.advance():
+                continue
+            if checkpoint is not None and search.n_gen % checkpoint_every == 0:
                 search.save(checkpoint)
             if progress is not None and generations is not None:
-                progress(search.history[-1].number, generations)
+                progress(search.n_gen, generations)
             if callback is not None:
                 callback(search)
-    except RlaasError as failure:
-        if search.history:
-            failure.partial = search.result(f"failed: {failure.message}")  # type: ignore[attr-defined]
+    except Exception as failure:
+        if search.n_gen:
+            failure.partial = search.result(f"failed: {shown(failure, str)}")  # type: ignore[attr-defined]
             if checkpoint is not None:
                 search.save(checkpoint)
         raise
@@ -129,13 +128,14 @@ class Search:
     Args:
         problem, algorithm, population, directions, seed, evaluator, initial, reference, keep_populations, options: see
             :func:`minimize`.
-        measure_moves: work out how far the front moves in each generation, for :class:`DistanceStall`.
+        stops: what it may end by.
     """
 
     def __init__(
         self,
         problem: Any,
         *,
+        stops: Sequence[Stop] = (),
         algorithm: str = "nsga3",
         population: int | None = None,
         directions: ArrayLike | None = None,
@@ -144,30 +144,20 @@ class Search:
         initial: Any = None,
         reference: ArrayLike | None = None,
         keep_populations: bool = False,
-        measure_moves: bool = True,
         **options: Any,
     ) -> None:
         self._given = problem
         self._problem: Problem = as_problem(problem)
         self.engine: Engine = make_engine(self._problem, algorithm, population, seed, initial, directions, **options)
         self._evaluate = evaluator or self._problem.evaluate
-        self._reference = None if reference is None else np.asarray(reference, dtype=np.float64)
-        if self._reference is not None:
-            hypervolume(
-                np.empty((0, self._problem.n_obj)), self._reference
-            )  # refuses what does not fit, before any work
-            if self._reference.shape != (self._problem.n_obj,):
-                raise InvalidInputError(
-                    f"reference has shape {self._reference.shape}; expected ({self._problem.n_obj},)", field="reference"
-                )
-        self._keep = keep_populations
-        self._measure_moves = measure_moves
+        self._ledger = Ledger(self._problem, self.engine.size, stops, reference, keep_populations=keep_populations)
         self._identity = [algorithm, self._problem.n_var, self._problem.n_obj, self._problem.n_constraints, int(seed)]
-        self._evaluations = self._unknown = 0
-        self._started = time.perf_counter()
         self._exhausted = False
-        self._front = Population.empty(self._problem.n_var, self._problem.n_obj, self._problem.n_constraints)
-        self.history: list[Generation] = []
+
+    @property
+    def history(self) -> list[Generation]:
+        """One entry per generation done."""
+        return self._ledger.history
 
     @property
     def n_gen(self) -> int:
@@ -182,7 +172,7 @@ class Search:
     @property
     def opt(self) -> Population:
         """Its feasible non-dominated members."""
-        return self._front
+        return self._ledger.front
 
     @property
     def problem(self) -> Any:
@@ -199,65 +189,23 @@ class Search:
         """For pymoo's callbacks: true."""
         return True
 
-    def advance(self) -> None:
-        """One generation: breed, evaluate, select; nothing where a finite space holds no candidate that was not tried.
+    @property
+    def stopped(self) -> str | None:
+        """Why the search is over; None while it goes on."""
+        return EXHAUSTED if self._exhausted else self._ledger.stopped_by()
+
+    def advance(self) -> bool:
+        """One generation: breed, evaluate, select; false where a finite space holds no candidate that was not tried.
 
         Raises:
-            InvalidInputError: the evaluation has the wrong shape; the engine is as before.
-            OperatorError: every candidate of the first generation is unknown.
+            Exception: see :func:`~rlaas.optimization.generational.run_generation`; the engine is as before.
         """
-        resumable = self.engine.state()
-        X = self.engine.ask()
-        if not len(X):
-            self._exhausted = True
-            return
-        try:
-            values = check_values(self._problem, X, self._evaluate(X))
-            missing = int((~np.isfinite(values).all(axis=1)).sum())
-            if missing == len(X) and not self.history:
-                raise OperatorError(f"none of the {len(X)} candidates of the first generation could be evaluated")
-        except BaseException:
-            self.engine.restore(resumable)  # to go on is to repeat the generation, with the same candidates
-            raise
-        self.engine.tell(X, values)
-        self._evaluations += len(X)
-        self._unknown += missing
-        before, self._front = self._front, self.engine.front()
-        self.history.append(
-            summarise(
-                self._front,
-                before if self._measure_moves else None,
-                number=self.n_gen + 1,
-                evaluations=self._evaluations,
-                unknown=self._unknown,
-                hypervolume=None if self._reference is None else hypervolume(self._front.F, self._reference),
-                seconds=time.perf_counter() - self._started,
-                pop=self.engine.population if self._keep else None,
-            )
-        )
-
-    def stopped_by(self, stops: Sequence[Stop]) -> str | None:
-        """Why the search ends now, or None."""
-        if self._exhausted:
-            return "every candidate of the finite space was tried"
-        if not self.history:
-            return None
-        return next((why for stop in stops if (why := stop.reason(self.history)) is not None), None)
+        self._exhausted = not run_generation(self._problem, self.engine, self._ledger, self._evaluate)
+        return not self._exhausted
 
     def result(self, stopped: str) -> SearchResult:
         """What was found so far."""
-        return SearchResult(
-            X=self._front.X,
-            F=self._front.F,
-            G=self._front.G,
-            generations=self.n_gen,
-            evaluations=self._evaluations,
-            unknown=self._unknown,
-            seconds=time.perf_counter() - self._started,
-            history=tuple(self.history),
-            pop=self.engine.population,
-            stopped=stopped,
-        )
+        return self._ledger.result(self.engine.population, stopped)
 
     def save(self, path: str | Path) -> None:
         """Write the state; populations of the history are not kept."""
@@ -267,11 +215,8 @@ class Search:
                 "schema_version": SCHEMA_VERSION,
                 "identity": self._identity,
                 "engine": self.engine.state(),
-                "evaluations": self._evaluations,
-                "unknown": self._unknown,
-                "seconds": time.perf_counter() - self._started,
+                "account": self._ledger.state(),
                 "exhausted": self._exhausted,
-                "history": [entry.to_dict() for entry in self.history],
             },
         )
 
@@ -290,8 +235,5 @@ class Search:
                 field="checkpoint",
             )
         self.engine.restore(state["engine"])
-        self._evaluations, self._unknown = state["evaluations"], state["unknown"]
+        self._ledger.restore(state["account"], self.engine.population)
         self._exhausted = state["exhausted"]
-        self._started = time.perf_counter() - state["seconds"]
-        self.history = [Generation.from_dict(entry) for entry in state["history"]]
-        self._front = self.engine.front()

@@ -40,6 +40,9 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 
 
+EVALUATED = ("scenario", "options", "tunable", "seeds", "steps", "warmup", "replicas")
+"""What of a search's configuration decides a candidate's value."""
+
 CPUS_PER_WORKER = 0.5
 """Set aside for each evaluating actor: a search runs beside Serve's replicas on machines with two cores."""
 
@@ -99,6 +102,7 @@ def search_configurations(
         deadline_seconds=config.deadline_seconds,
         checkpoint=checkpoint,
         resume=resume,
+        identity=config.model_dump(mode="json", include=set(EVALUATED)),
         progress=progress,
         watch=watch,
     )

@@ -26,9 +26,10 @@ from rlaas.optimization import (
     race,
 )
 from rlaas.pipeline.candidates import configuration_parameters, search_configurations
+from rlaas.pipeline.evidence import ContenderEvaluator
 from rlaas.pipeline.seeds import seeds_for
 from rlaas.registry import PolicyVersion, Registry, check_alias, git_commit
-from rlaas.scenarios import ConfigurationProblem, Scenario, load
+from rlaas.scenarios import Scenario, load
 from rlaas.settings import Settings
 from rlaas.training import Reporter, RunTelemetry, TelemetryConfig, TrainingConfig, TrainingRun, train
 
@@ -209,23 +210,13 @@ def run_optimization(
         )
     protocol = scenario.protocols["short"]
 
-    def evaluate(contenders: Sequence[Contender], seeds: Sequence[int]) -> Any:
-        problem = ConfigurationProblem(
-            scenario,
-            config.tunable,
-            seeds=seeds,
-            steps=protocol.steps,
-            warmup=protocol.warmup,
-            replicas=protocol.replicas,
-        )
-        return [one.values for one in problem.evaluations([rows[c.name].tolist() for c in contenders])]
-
-    budget = config.race.budget or 10 * len(rows)
+    evaluate = ContenderEvaluator(scenario, protocol)
+    first_round = len(rows) * config.race.seeds_per_round
     result = race(
         archive,
         evaluate,
         seeds=seeds_for("front", config.seed, RACE_SEEDS),
-        budget=max(budget, len(rows) * config.race.seeds_per_round),
+        budget=first_round + (10 * len(rows) if config.race.budget is None else config.race.budget),
         seeds_per_round=config.race.seeds_per_round,
         confidence=config.race.confidence,
         tolerance=config.race.tolerance,

@@ -11,8 +11,8 @@ from spread_kit import VirtualWorkers, same, sphere_problem
 from rlaas.errors import InvalidInputError, OperatorError
 from rlaas.optimization import FunctionProblem, Generations, Problem, hypervolume, reference_directions
 from rlaas.optimization.checkpoint import load_state, save_state
+from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.spread.islands import Archipelago, Epoch, island_count, run_epoch
-from rlaas.optimization.spread.ledger import Ledger
 from rlaas.optimization.spread.recipe import Recipe
 
 

@@ -15,6 +15,7 @@ from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.optimization import FunctionProblem
 from rlaas.optimization.spread import EvaluationTimes, Overheads, Plan, busy_share, measure, plan
 from rlaas.optimization.spread.recipe import Recipe
+from rlaas.optimization.spread.trial import Clock
 
 
 def _times(mean: float, cv: float, *, row: float | None = None, cores: float = 0.0, selection: float = 0.002):
@@ -180,33 +181,40 @@ def test_times_that_are_none_are_refused(name: str, bad: object) -> None:
         dataclasses.replace(_times(0.1, 1.0), **{name: bad})
 
 
-def test_a_trial_tells_waiting_from_computing() -> None:
-    def wait(X: np.ndarray) -> np.ndarray:
-        time.sleep(0.01 * len(X))
-        return X[:, :2]
+class _Made:
+    """Time that passes when a problem says so."""
 
-    def compute(X: np.ndarray) -> np.ndarray:
-        until = time.process_time() + 0.01 * len(X)
-        while time.process_time() < until:
-            pass
-        return X[:, :2]
+    def __init__(self) -> None:
+        self.now = self.computed = 0.0
 
-    recipe = Recipe(population=8)
-    waiting = measure(FunctionProblem(wait, [0, 0], [1, 1], n_obj=2), recipe, limit_seconds=0.1)
-    assert waiting.mean >= 0.01
-    assert waiting.samples >= 4
-    assert waiting.cores < 0.5
-    computing = measure(FunctionProblem(compute, [0, 0], [1, 1], n_obj=2), recipe, limit_seconds=0.1)
-    assert computing.cores > waiting.cores
+    def clock(self) -> Clock:
+        return Clock(wall=lambda: self.now, processor=lambda: self.computed)
+
+    def problem(self, fixed: float, each: float, *, computes: bool) -> FunctionProblem:
+        def evaluate(X: np.ndarray) -> np.ndarray:
+            spent = fixed + each * len(X)
+            self.now += spent
+            self.computed += spent if computes else 0.0
+            return X[:, :2]
+
+        return FunctionProblem(evaluate, [0, 0], [1, 1], n_obj=2)
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_a_trial_tells_waiting_from_computing(computes: bool) -> None:
+    made = _Made()
+    times = measure(made.problem(0.0, 0.01, computes=computes), Recipe(population=8), clock=made.clock())
+    assert times.mean == pytest.approx(0.01)
+    assert times.row_seconds == pytest.approx(0.01)
+    assert times.cv == pytest.approx(0.0, abs=1e-9)
+    assert times.cores == pytest.approx(1.0 if computes else 0.0)
 
 
 def test_a_trial_tells_a_vectorised_problem() -> None:
-    def vectorised(X: np.ndarray) -> np.ndarray:
-        time.sleep(0.05)
-        return X[:, :2]
-
-    times = measure(FunctionProblem(vectorised, [0, 0], [1, 1], n_obj=2), Recipe(population=8), limit_seconds=0.2)
-    assert times.row_seconds < 0.5 * times.mean
+    made = _Made()
+    times = measure(made.problem(0.05, 0.001, computes=True), Recipe(population=8), clock=made.clock())
+    assert times.mean == pytest.approx(0.051)
+    assert times.row_seconds == pytest.approx(0.001)
 
 
 def test_a_trial_evaluates_candidates_of_the_search_and_only_those() -> None:
@@ -225,9 +233,11 @@ def test_a_trial_evaluates_candidates_of_the_search_and_only_those() -> None:
 
 
 def test_a_trial_of_a_cheap_problem_times_whole_generations() -> None:
-    times = measure(FunctionProblem(lambda X: X[:, :2], [0, 0], [1, 1], n_obj=2), Recipe(population=40))
-    assert times.row_seconds < times.mean < 1e-3
-    assert times.selection_seconds > 0
+    made = _Made()
+    times = measure(made.problem(0.0002, 0.000001, computes=True), Recipe(population=40), clock=made.clock())
+    assert times.mean == pytest.approx(0.000201)
+    assert times.row_seconds == pytest.approx((0.0002 + 40 * 0.000001) / 40)
+    assert times.selection_seconds == 0.0  # breeding takes none of the time that this clock knows
 
 
 def test_a_trial_of_the_wrong_shape_is_refused() -> None:

@@ -19,9 +19,9 @@ from support.local_ray import started_ray
 
 from rlaas.errors import InvalidInputError
 from rlaas.optimization import FunctionProblem, Generations, minimize
+from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.spread import SpreadResult, replay, spread_search
 from rlaas.optimization.spread.islands import Archipelago
-from rlaas.optimization.spread.ledger import Ledger
 from rlaas.optimization.spread.recipe import Recipe
 
 pytestmark = pytest.mark.ray

@@ -14,10 +14,10 @@ from spread_kit import VirtualWorkers, same, sphere_problem
 
 from rlaas.errors import ConfigurationError, ConflictError, InvalidInputError, NotReadyError, OperatorError
 from rlaas.optimization import FunctionProblem, Generations, TargetHypervolume, minimize
+from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.spread import Plan, SpreadResult, replay, spread_search
 from rlaas.optimization.spread.conduct import Conductor
 from rlaas.optimization.spread.folder import RunFolder
-from rlaas.optimization.spread.ledger import Ledger
 from rlaas.optimization.spread.recipe import Recipe
 
 REFERENCE = [2.0, 2.0, 2.0]

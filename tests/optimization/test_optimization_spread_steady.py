@@ -10,9 +10,9 @@ from spread_kit import VirtualWorkers, same, sphere_problem
 
 from rlaas.errors import NotFoundError, OperatorError
 from rlaas.optimization import FunctionProblem, Generations, Problem, TargetHypervolume, minimize
+from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.spread import replay
 from rlaas.optimization.spread.events import EventLog, Told, read_events
-from rlaas.optimization.spread.ledger import Ledger
 from rlaas.optimization.spread.recipe import Recipe, Shape
 from rlaas.optimization.spread.steady import SteadySearch
 from rlaas.optimization.spread.workers import Answer

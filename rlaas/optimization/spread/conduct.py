@@ -8,14 +8,14 @@ from contextlib import nullcontext
 from typing import Any
 
 from rlaas.errors import ConfigurationError
+from rlaas.optimization.generational import run_generations
 from rlaas.optimization.history import SearchResult
+from rlaas.optimization.ledger import Ledger, Watch
 from rlaas.optimization.population import Engine, Population
 from rlaas.optimization.problems import Problem
 from rlaas.optimization.spread.events import EventLog
 from rlaas.optimization.spread.folder import RunFolder
-from rlaas.optimization.spread.generational import run_generations
 from rlaas.optimization.spread.islands import Archipelago
-from rlaas.optimization.spread.ledger import Ledger, Watch
 from rlaas.optimization.spread.planner import Plan
 from rlaas.optimization.spread.recipe import Recipe
 from rlaas.optimization.spread.steady import SteadySearch

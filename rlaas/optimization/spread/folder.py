@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class RunFolder:
         recipe: of the engine.
         problem: what is searched.
         resume: whether a run that lies there is to go on.
+        identity: what else makes the search what it is, in JSON types: which problem, on which seeds.
 
     Raises:
         ConflictError: a run lies there and is not to go on, or it is another's.
@@ -41,14 +43,24 @@ class RunFolder:
 
     Attributes:
         plan: of the run that lies there; None where there is none.
-        identity: what makes two runs the same search: the engine's recipe and the problem's shape.
+        identity: what makes two runs the same search: the engine's recipe, the problem's shape, what the caller says.
         events: path of the event log.
     """
 
-    def __init__(self, path: str | Path, recipe: Recipe, problem: Problem, *, resume: bool) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        recipe: Recipe,
+        problem: Problem,
+        *,
+        resume: bool,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path = Path(path)
         self.identity: dict[str, Any] = json.loads(
-            json.dumps({"recipe": recipe.to_dict(), "problem": Shape.of(problem).to_dict()})
+            json.dumps(
+                {"recipe": recipe.to_dict(), "problem": Shape.of(problem).to_dict(), "search": dict(identity or {})}
+            )
         )
         self.events = self._path / EVENTS_FILE
         self._state = self._path / STATE_FILE
@@ -86,8 +98,8 @@ class RunFolder:
             changed = [
                 f"{part}.{key}"
                 for part, entries in self.identity.items()
-                for key, value in entries.items()
-                if document[part][key] != value
+                for key in {**document[part], **entries}
+                if document[part].get(key) != entries.get(key)
             ]
             plan = Plan.from_dict(document["plan"])
         except (ValueError, KeyError, TypeError) as problem:

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.errors import OperatorError
+from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.population import Population
 from rlaas.optimization.problems import Problem, check_values
-from rlaas.optimization.spread.ledger import Ledger
 from rlaas.optimization.spread.recipe import Recipe
 from rlaas.optimization.spread.workers import Answer, Workers
 

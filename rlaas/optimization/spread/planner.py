@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rlaas.errors import ConfigurationError, check_choice, shown
 from rlaas.optimization.spread.islands import EPOCH_GENERATIONS, island_count
 from rlaas.optimization.spread.trial import EvaluationTimes
+from rlaas.optimization.spread.workers import MIN_CALL_SECONDS
 
 __all__ = ["WAYS", "Overheads", "Plan", "busy_share", "plan"]
 
@@ -31,9 +32,6 @@ NEVER_BELOW = 1e-3
 
 LARGE_POPULATION = 500
 """Members from which on islands are considered; in a small population they would be villages."""
-
-MIN_CALL_SECONDS = 0.010
-"""Shortest call worth its way there and back, where candidates can be sent together."""
 
 _REPLICATES = 128
 _MAX_SIMULATED_CALLS = 2048
@@ -165,7 +163,7 @@ def plan(
         speedups={way: round(speedups[way], 3) for way in WAYS},
         busy={way: round(share, 3) for way, share in busy.items()},
         times=times,
-        reason=_reason(best, times, workers, processors, population, speedups, busy, islands),
+        reason=_reason(best, times, math.ceil(effective), processors, population, speedups, busy, islands, ways),
     )
 
 
@@ -274,18 +272,22 @@ def _reason(
     speedups: Mapping[str, float],
     busy: Mapping[str, float],
     islands: int,
+    ways: Sequence[str],
 ) -> str:
     measured = f"an evaluation takes {_duration(times.mean)} with cv {times.cv:.2f} ({times.samples} samples)"
-    computing = times.cores * workers > processors
+    computing = times.cores * (workers + 1) > processors
     limit = f"; it computes, and on {processors:g} processors no more than that many do so at once" if computing else ""
     predicted = ", ".join(f"{name} {speedups[name]:.1f}" for name in WAYS[1:])
     match way:
         case "serial" if times.mean < NEVER_BELOW:
             why = "too little to be sent away one by one, and islands pay only in large populations on idle processors"
         case "serial":
-            why = "no way to spread it is predicted to gain 10 %"
+            gains = ", ".join(
+                f"{LEAST_GAIN[way] - 1:.0%} by {way}" for way in WAYS if way in LEAST_GAIN and way in ways
+            )
+            why = f"no way of spreading it is predicted to gain enough ({gains})"
         case "batched":
-            why = f"so even that generations of {population} keep {workers} workers {busy['batched']:.0%} busy"
+            why = f"generations of {population} keep {workers} workers {busy['batched']:.0%} busy"
         case "asynchronous":
             why = (
                 f"so uneven that generations of {population} would keep {workers} workers {busy['batched']:.0%} busy, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
 from rlaas.optimization.history import Generation, SearchResult
+from rlaas.optimization.ledger import Ledger, Watch
 from rlaas.optimization.population import Population
 from rlaas.optimization.problems import Problem, as_problem
 from rlaas.optimization.spread.conduct import Conductor
 from rlaas.optimization.spread.folder import RunFolder
 from rlaas.optimization.spread.islands import island_count
-from rlaas.optimization.spread.ledger import Ledger, Watch
 from rlaas.optimization.spread.planner import WAYS, Overheads, Plan, plan
 from rlaas.optimization.spread.recipe import Recipe
 from rlaas.optimization.spread.trial import measure
@@ -70,6 +70,7 @@ def spread_search(
     deadline_seconds: float = 300.0,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
     overheads: Overheads | None = None,
@@ -105,6 +106,8 @@ def spread_search(
         resume: go on with the run in ``checkpoint``, if there is one, in the way it was begun. Batched and island runs
             end as an unbroken one would have (islands that met at their end meet once more if they are prolonged); an
             asynchronous one goes on from its event log.
+        identity: what makes the problem what it is, in JSON types. A folder begun with another one is refused: the
+            shape of a problem does not tell two apart.
         progress: called with (generations done, generations) after each; needs ``generations``.
         watch: called with each entry of the history and the population it describes.
         overheads: of calls, for ``auto``.
@@ -137,7 +140,7 @@ def spread_search(
     )
     engine = recipe.build(target)
     ledger = Ledger(target, engine.size, stops, reference)
-    folder = None if checkpoint is None else RunFolder(checkpoint, recipe, target, resume=resume)
+    folder = None if checkpoint is None else RunFolder(checkpoint, recipe, target, resume=resume, identity=identity)
     if folder is not None and folder.plan is not None:
         chosen = folder.plan
     elif way == "auto":

@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlaas.errors import OperatorError
 from rlaas.optimization.history import SearchResult
+from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.population import Engine
 from rlaas.optimization.problems import Problem
 from rlaas.optimization.spread.events import Asked, EventLog, Events, fingerprint, read_events
-from rlaas.optimization.spread.ledger import Ledger
 from rlaas.optimization.spread.recipe import Recipe, Shape
 from rlaas.optimization.spread.workers import Answer, Workers, evaluate_rows
 

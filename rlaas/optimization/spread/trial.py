@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlaas.errors import InvalidInputError, shown
 from rlaas.optimization.problems import Problem, check_values
 from rlaas.optimization.spread.recipe import Recipe
 
-__all__ = ["EvaluationTimes", "measure"]
+__all__ = ["Clock", "EvaluationTimes", "measure"]
 
 FloatArray = NDArray[np.float64]
 
@@ -72,7 +73,22 @@ class EvaluationTimes:
         }
 
 
-def measure(problem: Problem, recipe: Recipe, *, limit_seconds: float = 1.0) -> EvaluationTimes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """What times are read from, in seconds.
+
+    Attributes:
+        wall: time that passes.
+        processor: time that this process computed.
+    """
+
+    wall: Callable[[], float] = time.perf_counter
+    processor: Callable[[], float] = time.process_time
+
+
+def measure(
+    problem: Problem, recipe: Recipe, *, limit_seconds: float = 1.0, clock: Clock | None = None
+) -> EvaluationTimes:
     """Evaluate some candidates of the first generation, in this process, and time them.
 
     The first evaluation is not counted where there is time for more: it pays for imports and compilation. Of a problem
@@ -82,31 +98,33 @@ def measure(problem: Problem, recipe: Recipe, *, limit_seconds: float = 1.0) -> 
         problem: what is to be searched.
         recipe: of the engine whose candidates are evaluated; a seed means the same ones each time.
         limit_seconds: time after which no further single evaluation is begun, once there are 4.
+        clock: that times are read from; default the process's own.
 
     Raises:
         InvalidInputError: an evaluation of the wrong shape.
         Exception: the problem's own.
     """
+    clock = clock or Clock()
     engine = recipe.build(problem)
     X = engine.ask()
     walls: list[float] = []
     cpu = 0.0
-    began = time.perf_counter()
+    began = clock.wall()
     for row in range(min(SAMPLES, max(MIN_SAMPLES, len(X))) + 1):
-        if len(walls) > MIN_SAMPLES and time.perf_counter() - began > limit_seconds:
+        if len(walls) > MIN_SAMPLES and clock.wall() - began > limit_seconds:
             break
         one = X[row % len(X)][None]
-        cpu_before, wall_before = time.process_time(), time.perf_counter()
+        cpu_before, wall_before = clock.processor(), clock.wall()
         check_values(problem, one, problem.evaluate(one))
-        walls.append(time.perf_counter() - wall_before)
-        cpu += (time.process_time() - cpu_before) if row else 0.0
+        walls.append(clock.wall() - wall_before)
+        cpu += (clock.processor() - cpu_before) if row else 0.0
     times = np.array(walls[1:])
     mean = max(float(times.mean()), 1e-9)
     row_seconds, selection = mean, SELECTION_SECONDS
     if mean < WHOLE_GENERATION_SECONDS:
-        row_seconds, selection = _generations(problem, recipe)
+        row_seconds, selection = _generations(problem, recipe, clock)
     elif len(X) > 1:
-        row_seconds = _added(problem, X, mean)
+        row_seconds = _added(problem, X, mean, clock)
     return EvaluationTimes(
         mean=mean,
         cv=float(times.std(ddof=1)) / mean,
@@ -117,27 +135,27 @@ def measure(problem: Problem, recipe: Recipe, *, limit_seconds: float = 1.0) -> 
     )
 
 
-def _added(problem: Problem, X: FloatArray, mean: float) -> float:
+def _added(problem: Problem, X: FloatArray, mean: float, clock: Clock) -> float:
     """Seconds that another candidate in the same call takes [of four]."""
     some = X[:4]
-    began = time.perf_counter()
+    began = clock.wall()
     check_values(problem, some, problem.evaluate(some))
-    return max(0.0, (time.perf_counter() - began - mean) / max(1, len(some) - 1))
+    return max(0.0, (clock.wall() - began - mean) / max(1, len(some) - 1))
 
 
-def _generations(problem: Problem, recipe: Recipe) -> tuple[float, float]:
+def _generations(problem: Problem, recipe: Recipe, clock: Clock) -> tuple[float, float]:
     """Seconds for a candidate among a whole generation, and for the selection between two: the better of two each."""
     engine = recipe.build(problem)
     evaluating, selecting = [], []
     for _ in range(3):
-        began = time.perf_counter()
+        began = clock.wall()
         X = engine.ask()
         if not len(X):
             break
-        asked = time.perf_counter()
+        asked = clock.wall()
         values = check_values(problem, X, problem.evaluate(X))
-        evaluated = time.perf_counter()
+        evaluated = clock.wall()
         engine.tell(X, values)
         evaluating.append((evaluated - asked) / len(X))
-        selecting.append(asked - began + time.perf_counter() - evaluated)
+        selecting.append(asked - began + clock.wall() - evaluated)
     return min(evaluating), min(selecting)

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from rlaas.optimization.problems import Problem, as_problem, check_values, n_columns
 
-__all__ = ["Answer", "Host", "Task", "Usage", "Workers", "evaluate_rows"]
+__all__ = ["MIN_CALL_SECONDS", "Answer", "Host", "Task", "Usage", "Workers", "evaluate_rows"]
 
 FloatArray = NDArray[np.float64]
+
+MIN_CALL_SECONDS = 0.010
+"""Shortest call worth its way there and back, which is about a millisecond, where candidates can be sent together."""
 
 Task = Callable[[Problem, Any], Any]
 """Work on a worker's own copy of the problem: (problem, payload) to a value. A function of a module, for it travels."""

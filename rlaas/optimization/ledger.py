@@ -1,4 +1,4 @@
-"""The account of a run that is not one loop over generations: its history, its end, its result."""
+"""The account of a run: its history, its end, its result."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Ledger:
         stops: reasons to end.
         reference: point [n_obj] that hypervolumes are measured against.
         watch: called after each entry.
+        keep_populations: keep population and front in each entry.
 
     Raises:
         InvalidInputError: a reference of another length than the objectives.
@@ -39,6 +40,7 @@ class Ledger:
     Attributes:
         history: the entries.
         watch: called after each entry.
+        front: of the population that the last entry describes.
         evaluations: candidates evaluated, the unknown ones included.
         unknown: candidates without a value.
         limit: candidates after which a ``Generations`` stop holds; infinite without one.
@@ -51,6 +53,7 @@ class Ledger:
         stops: Sequence[Stop],
         reference: ArrayLike | None = None,
         watch: Watch | None = None,
+        keep_populations: bool = False,
     ) -> None:
         self._reference = None if reference is None else np.asarray(reference, dtype=np.float64)
         if self._reference is not None:
@@ -63,7 +66,8 @@ class Ledger:
         self._stops = stops
         self._measure_moves = any(isinstance(stop, DistanceStall) for stop in stops)
         self.watch = watch
-        self._front = Population.empty(problem.n_var, problem.n_obj, problem.n_constraints)
+        self._keep = keep_populations
+        self.front = Population.empty(problem.n_var, problem.n_obj, problem.n_constraints)
         self._started = time.perf_counter()
         self.history: list[Generation] = []
         self.evaluations = 0
@@ -90,18 +94,19 @@ class Ledger:
         if number > (self.history[-1].number if self.history else 0):
             self.enter(population, number)
 
-    def enter(self, population: Population, number: int) -> None:
-        """Write an entry."""
-        before, self._front = (self._front if self._measure_moves else None), population.front()
+    def enter(self, population: Population, number: int, front: Population | None = None) -> None:
+        """Write an entry; ``front`` is that of the population, where it is known already."""
+        before = self.front if self._measure_moves else None
+        self.front = population.front() if front is None else front
         entry = summarise(
-            self._front,
+            self.front,
             before,
             number=number,
             evaluations=self.evaluations,
             unknown=self.unknown,
-            hypervolume=None if self._reference is None else hypervolume(self._front.F, self._reference),
+            hypervolume=None if self._reference is None else hypervolume(self.front.F, self._reference),
             seconds=self.seconds,
-            pop=None,
+            pop=population if self._keep else None,
         )
         self.history.append(entry)
         if self.watch is not None:
@@ -143,4 +148,4 @@ class Ledger:
         self.evaluations, self.unknown = state["evaluations"], state["unknown"]
         self.set_clock(state["seconds"])
         self.history = [Generation.from_dict(entry) for entry in state["history"]]
-        self._front = population.front()
+        self.front = population.front()
