@@ -10,11 +10,15 @@ from rich.console import Console
 
 from rlaas.cli.optimize_screen import OptimizeScreen, optimization_summary
 from rlaas.cli.output import JsonOption, check_folder, print_json
+from rlaas.errors import ConfigurationError, ConflictError, RequestError, check_choice
 
 if TYPE_CHECKING:
     from rlaas.optimization import OptimizationConfig
 
 __all__ = ["ConfigOption", "OutputOption", "ResumeOption", "WayOption", "configured", "optimize"]
+
+RUN_FILE = "run.json"
+"""By which a folder is known to hold a search."""
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file; see configs/optimization/.")]
 WayOption = Annotated[
@@ -48,8 +52,8 @@ def optimize(
             done = run_optimization(
                 loaded, settings, watch=screen.searched, racing=screen.raced, output=folder, resume=resume
             )
-    except BaseException:
-        if (folder / "run.json").is_file():
+    except BaseException as problem:
+        if (folder / RUN_FILE).is_file() and not isinstance(problem, RequestError):
             typer.echo(f"to go on: rlaas optimize --config {config} --output {folder} --resume", err=True)
         raise
     if as_json:
@@ -64,8 +68,8 @@ def configured(config: Path, way: str | None, output: Path | None, resume: bool)
     Raises:
         ConfigurationError: an unknown way, or ``--resume`` without a folder.
         InvalidInputError: a folder that cannot be written.
+        ConflictError: a folder that holds a search, or none to go on with.
     """
-    from rlaas.errors import ConfigurationError, check_choice
     from rlaas.optimization import WAYS, OptimizationConfig, load_optimization_config
 
     loaded = load_optimization_config(config)
@@ -76,4 +80,11 @@ def configured(config: Path, way: str | None, output: Path | None, resume: bool)
         raise ConfigurationError("--resume needs --output, the folder of the search", field="output")
     if output is not None:
         check_folder(output)
+        if resume != (output / RUN_FILE).is_file():
+            raise ConflictError(
+                f"--output {output} holds no search to go on with"
+                if resume
+                else f"--output {output} holds a search already; add --resume to go on with it, or name another folder",
+                field="output",
+            )
     return loaded

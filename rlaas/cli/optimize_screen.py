@@ -123,6 +123,8 @@ def _log(line: str) -> None:
 
 def optimization_summary(done: Optimization) -> Group:
     """What was found and how, for a person."""
+    from rlaas.optimization import front_hypervolume
+
     found, plan, race = done.search.found, done.search.plan, done.race
     table = Table(title=f"{done.front.scenario}: {len(done.front.candidates)} configurations", title_justify="left")
     table.add_column("objective")
@@ -136,12 +138,15 @@ def optimization_summary(done: Optimization) -> Group:
             *(f"{end:.4g}" for end in ends),
         )
     undecided = sum(one.status == "undecided" for one in race.standings)
+    volume = front_hypervolume(done.front)
     spent = f"{found.generations:,} generations, {found.evaluations:,} evaluations in {found.seconds:.1f} s"
-    raced = f"{race.evaluations:,} evaluations on {len(race.seeds)} fresh seeds; {len(race.standings)} found"
+    raced = f"{race.evaluations:,} evaluations on {len(race.seeds)} fresh seeds"
+    dominated = sum(one.status == "dominated" for one in race.standings)
+    told = f"of {len(race.standings)} found {dominated} dominated and {undecided} undecided at {race.confidence:.0%}"
     said = {
         "spread": plan.reason,
         "search": f"{spent}; ended by: {found.stopped}",
-        "race": f"{raced}, {undecided} undecided at {race.confidence:.0%}",
-        "front": f"{done.path} (version {done.front.version})",
+        "race": f"{raced}; {told}; who is beaten by its means is not on the front",
+        "front": f"hypervolume {volume:.4f}; {done.path} (version {done.front.version})",
     }
     return Group(table, *(Text(f"{name:9}{text}") for name, text in said.items()))

@@ -54,9 +54,9 @@ class Control:
         store = FrontStore(self._service.registry)
         resolutions = ResolutionStore(self._service.database, settings.tenant)
         gauges = ResolutionGauges(resolutions, settings.tenant)
-        recorder = ResolutionRecorder(resolutions, gauges, lambda: timed_fronts(store))
-        self._fronts = FrontService(store, settings.home, observe=recorder.observe)
-        self._loop = RecorderLoop(recorder, interval_s=config.control.resolutions_s)
+        self._recorder = ResolutionRecorder(resolutions, gauges, lambda: timed_fronts(store))
+        self._fronts = FrontService(store, settings.home, observe=self._recorder.observe, tenant=settings.tenant)
+        self._loop = RecorderLoop(self._recorder, interval_s=config.control.resolutions_s)
         self._loop.start()
         self._routes = ControlRoutes(self._service, _ServeOperations(committer), self._fronts)
         structlog.get_logger().info(
@@ -87,6 +87,7 @@ class Control:
         if hasattr(self, "_loop"):  # otherwise it never came up
             self._loop.stop()
             self._fronts.close()
+            self._recorder.close()
 
 
 class _ServeOperations:

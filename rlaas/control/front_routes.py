@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -65,11 +67,13 @@ class FrontRoutes:
         if unknown:
             raise InvalidInputError(f"unknown parameter {min(unknown)[:80]!r}; allowed: label", field=min(unknown)[:80])
         found = self._service.front(check_name(path["scenario"], field="scenario"), request.query.get("label"))
-        headers = {"ETag": f'"{found.front.version}"'}
-        if _matches(request.headers.get("if-none-match"), headers["ETag"]):
-            return Answer(304, None, headers)
         about = found.to_dict()
         document = {key: about[key] for key in ("label", "version", "source", "policy_version", "updated_us")}
+        # The body says more than the front does: an alias may move between versions that have the same one.
+        tag = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+        headers = {"ETag": f'"{tag}"'}
+        if _matches(request.headers.get("if-none-match"), headers["ETag"]):
+            return Answer(304, None, headers)
         return Answer(200, {**found.front.to_dict(), **document}, headers)
 
     def _resolve(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,9 +18,9 @@ from rlaas.control.mode_choice import requested_mode
 from rlaas.decisions import METHODS, resolve
 from rlaas.decisions.elicitation import Answer as Reply
 from rlaas.decisions.elicitation import Elicitation
-from rlaas.decisions.fallback import Answer, FallbackResolver, TimedFront
+from rlaas.decisions.fallback import Answer, FallbackResolver, TimedFront, answer_from
 from rlaas.decisions.rules import Applied, RuleBook, RuleFile
-from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RequestError, RlaasError, check_choice
+from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, check_choice
 from rlaas.fronts import Candidate, Front
 from rlaas.names import check_name
 from rlaas.objectives import Mode, Objective
@@ -34,7 +36,9 @@ __all__ = ["DEADLINE_S", "FrontService", "Observer", "Resolution", "Wish", "time
 DEADLINE_S = 2.0
 """Seconds within which a choice is made, where the caller does not say otherwise."""
 LAST_GOOD = "last-good"
-"""Folder in the home that keeps, by scenario, the front to fall back on."""
+"""Folder in the home that keeps, by tenant, scenario and label, the front to fall back on."""
+NO_LABEL = "_"
+"""Name of the file of the front without a label; no label starts so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +116,17 @@ class FrontService:
     Args:
         store: the fronts of the tenant.
         home: folder of the installation, in which last good fronts outlive the process.
-        observe: told every answer, for whoever keeps count of them.
+        observe: told every answer, for whoever keeps count of them; callers wait for it, so that it has to be quick.
+        tenant: whose last good fronts.
     """
 
-    def __init__(self, store: FrontStore, home: Path, *, observe: Observer | None = None) -> None:
+    def __init__(
+        self, store: FrontStore, home: Path, *, observe: Observer | None = None, tenant: str = "default"
+    ) -> None:
         self._store = store
-        self._home = home
+        self._last_good = home / LAST_GOOD / check_name(tenant, field="tenant")
         self._observe = observe
-        self._ladders: dict[tuple[str, str | None], FallbackResolver] = {}
+        self._ladders: dict[tuple[str, str | None], _Ladder] = {}
         self._lock = threading.Lock()
         self._events = structlog.get_logger()
 
@@ -146,15 +153,19 @@ class FrontService:
         check_name(wish.scenario, field="scenario")
         check_choice(wish.method, METHODS, field="method", error=InvalidInputError)
         if wish.label is not None:
-            self._check_label(wish.scenario, wish.label)
+            check_name(wish.label, field="label")
         scenario = _installed(wish.scenario)
         if scenario is None:
             return self._observed(self._from_front(wish))
         applied = _applied(wish, scenario.objectives, scenario.modes)
         mode = self._mode(wish, scenario.objectives, scenario, applied)
-        answer = self._ladder(scenario, wish.label).resolve(
-            mode, deadline=wish.deadline_s, rules=applied, method=wish.method
-        )
+        ladder = self._ladder(scenario, wish.label)
+        answer = ladder.resolver.resolve(mode, deadline=wish.deadline_s, rules=applied, method=wish.method)
+        if wish.label is not None and ladder.source.absent is not None and _live_is_missing(answer):
+            # Falling back is for fronts that fail, not for ones that are not there; nor is anything kept for those.
+            with self._lock:
+                self._ladders.pop((scenario.name, wish.label), None)
+            raise ladder.source.absent
         return self._observed(
             Resolution(
                 wish=wish,
@@ -196,7 +207,7 @@ class FrontService:
         with self._lock:
             ladders, self._ladders = list(self._ladders.values()), {}
         for ladder in ladders:
-            ladder.close()
+            ladder.resolver.close()
 
     def _logged(self, found: list[StoredFront], problems: list[FrontProblem]) -> list[StoredFront]:
         for problem in problems:
@@ -212,15 +223,6 @@ class FrontService:
                 mode=resolution.mode,
             )
         return resolution
-
-    def _check_label(self, scenario: str, label: str) -> None:
-        """Falling back is for fronts that fail, not for ones that never were."""
-        try:
-            self._store.find(scenario, label)
-        except RequestError:
-            raise
-        except RlaasError as problem:
-            self._events.warning("front_unreadable", where=f"{scenario} {label}", error=problem.message)
 
     def _mode(
         self, wish: Wish, objectives: Sequence[Objective], scenario: Scenario | None, applied: Applied | None
@@ -245,61 +247,75 @@ class FrontService:
             )
         applied = _applied(wish, found.front.objectives, {})
         mode = self._mode(wish, found.front.objectives, None, applied)
-        choice = resolve(found.front, mode=mode, method=wish.method, rules=applied)
-        answer = Answer(
-            candidate=choice.candidate,
-            step="live",
-            choice=choice,
-            passed_over=(),
-            keeps_rules=choice.certificate.feasible,
-            rules=() if applied is None else applied.describe(),
-            made_us=found.updated_us,
-        )
+        timed = TimedFront(front=found.front, made_us=found.updated_us)
+        answer = answer_from(timed, mode, now_us=time.time_ns() // 1000, rules=applied, method=wish.method)
         return Resolution(wish=wish, mode=mode, objectives=found.front.names, answer=answer, applied=applied)
 
-    def _ladder(self, scenario: Scenario, label: str | None) -> FallbackResolver:
+    def _ladder(self, scenario: Scenario, label: str | None) -> _Ladder:
         key = (scenario.name, label)
         with self._lock:
             found = self._ladders.get(key)
         if found is not None:
             return found
-
-        def live() -> TimedFront | None:
-            try:
-                stored = self._store.find(scenario.name, label)
-            except NotFoundError:
-                return None
-            return TimedFront(front=stored.front, made_us=stored.updated_us)
-
-        made = FallbackResolver(
+        source = _LiveSource(self._store, scenario.name, label)
+        resolver = FallbackResolver(
             scenario.name,
             scenario.objectives,
             safe_default={"baseline": scenario.default_baseline},
-            live=live,
-            best_static=self._best_static(scenario),
-            store=self._home / LAST_GOOD / f"{scenario.name}{'' if label is None else f'-{label}'}.json",
+            live=source,
+            best_static=lambda: self._best_static(scenario),
+            store=self._last_good / scenario.name / f"{NO_LABEL if label is None else label}.json",
         )
+        made = _Ladder(resolver=resolver, source=source)
         with self._lock:
             kept = self._ladders.setdefault(key, made)
         if kept is not made:
-            made.close()
+            resolver.close()
         return kept
 
     def _best_static(self, scenario: Scenario) -> Candidate | None:
         """The configuration of the scenario's searches that its primary mode values most."""
         names = [o.name for o in scenario.objectives]
         found = [
-            candidate
+            # Files may give different configurations the same name.
+            dataclasses.replace(candidate, name=f"{candidate.name} ({stored.label})")
             for stored in self._logged(*self._store.searched())
             if stored.scenario == scenario.name and list(stored.front.names) == names
             for candidate in stored.front.candidates
             if candidate.kind == "configuration"
         ]
-        unique = {candidate.name: candidate for candidate in found}
-        if not unique:
+        if not found:
             return None
-        front = Front(scenario=scenario.name, objectives=tuple(scenario.objectives), candidates=tuple(unique.values()))
-        return resolve(front, mode=scenario.modes[scenario.primary_mode], method="weighted_sum").candidate
+        front = Front(scenario=scenario.name, objectives=tuple(scenario.objectives), candidates=tuple(found))
+        best = resolve(front, mode=scenario.modes[scenario.primary_mode], method="weighted_sum").candidate
+        return dataclasses.replace(best, name=best.name[: best.name.rindex(" (")])
+
+
+class _LiveSource:
+    """The front of a scenario and a label, and what the store says where there is none."""
+
+    def __init__(self, store: FrontStore, scenario: str, label: str | None) -> None:
+        self._store, self._scenario, self._label = store, scenario, label
+        self.absent: NotFoundError | None = None
+
+    def __call__(self) -> TimedFront | None:
+        try:
+            stored = self._store.find(self._scenario, self._label)
+        except NotFoundError as problem:
+            self.absent = problem
+            return None
+        self.absent = None
+        return TimedFront(front=stored.front, made_us=stored.updated_us)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ladder:
+    resolver: FallbackResolver
+    source: _LiveSource
+
+
+def _live_is_missing(answer: Answer) -> bool:
+    return any((passed.step, passed.reason) == ("live", "missing") for passed in answer.passed_over)
 
 
 def timed_fronts(store: FrontStore) -> list[TimedFront]:

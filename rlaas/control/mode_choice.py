@@ -25,8 +25,9 @@ def requested_mode(
 ) -> Mode:
     """The mode to resolve under.
 
-    Explicit weights stand as they are given. Otherwise the mode that rules set goes before the one that was named:
-    rules are there to override what a caller usually wants. Where nobody says anything the primary mode holds.
+    Explicit weights stand as they are given, and a mode that rules set is set aside. Otherwise the mode that rules set
+    goes before the one that was named: rules are there to override what a caller usually wants. Where nobody says
+    anything the primary mode holds.
 
     Args:
         objectives: of the front.

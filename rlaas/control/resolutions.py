@@ -142,8 +142,8 @@ class ResolutionStore:
     ) -> tuple[Settlement, ...]:
         """Judge resolutions of the front's scenario: all without a regret, and those with a new outcome again.
 
-        As :meth:`rlaas.decisions.effectiveness.ResolutionLog.settle`; of two Controls that settle at the same time, one
-        settles each resolution.
+        Those over other objectives than the front's, and those of which nothing is known, are left open. Of two
+        Controls that settle at the same time, one settles each resolution.
 
         Args:
             front: the best that is known now.
@@ -159,7 +159,7 @@ class ResolutionStore:
                 refuses; nothing is settled then.
         """
         observed, columns = outcomes or {}, _resolutions.c
-        wanted = columns.settled_us.is_(None) | columns.id.in_(list(observed))
+        wanted = columns.id.in_(list(observed)) | (columns.settled_us.is_(None) & self._judgeable(front))
         query = (
             sa.select(columns.id, columns.record)
             .where(*self._of(front.scenario), columns.time_us <= time_us, wanted)
@@ -170,15 +170,11 @@ class ResolutionStore:
         for id_ in observed:
             if id_ not in records:
                 raise InvalidInputError(f"outcome of an unknown resolution {shown(id_)}", field="outcomes")
+        resolutions = [Resolution.from_dict(json.loads(record)) for record in records.values()]
         judged = [
-            settle(
-                Resolution.from_dict(json.loads(record)),
-                front,
-                time_us=time_us,
-                outcome=observed.get(id_),
-                rules=rules,
-            )
-            for id_, record in records.items()
+            settle(one, front, time_us=time_us, outcome=observed.get(one.id), rules=rules)
+            for one in resolutions
+            if one.id in observed or set(one.weights) == set(front.names)
         ]
         settled: list[Settlement] = []
         with self._engine.begin() as connection:
@@ -224,6 +220,21 @@ class ResolutionStore:
         ]
         regrets = {row.id: row.regret for row in found if row.regret is not None}
         return effectiveness(rows, regrets, since_us=since_us, until_us=until_us)
+
+    def _judgeable(self, front: Front) -> sa.ColumnElement[bool]:
+        """Leaves out safe defaults that nothing is known of: they stay open for ever, and there may be many."""
+        columns = _resolutions.c
+        # In JSON the quotes of a text are escaped, so that no name looks like this.
+        unknown = (columns.step == "safe_default") & columns.record.contains('"values": {}')
+        query = (
+            sa.select(columns.candidate)
+            .where(*self._of(front.scenario), columns.settled_us.is_(None), unknown)
+            .distinct()
+        )
+        names = {candidate.name for candidate in front.candidates}
+        with self._engine.connect() as connection:
+            met = [name for name in connection.execute(query).scalars() if name in names]
+        return sa.not_(unknown) | columns.candidate.in_(met)
 
     def _of(self, scenario: str) -> tuple[sa.ColumnElement[bool], ...]:
         return _resolutions.c.tenant == self._tenant, _resolutions.c.scenario == scenario

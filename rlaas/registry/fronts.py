@@ -83,7 +83,8 @@ class FrontStore:
     """Fronts of one tenant by scenario and label. Thread-safe.
 
     A label is an alias of the registry (``champion``, ``candidate``), whose version holds the front that it was chosen
-    from, or that of a file ``fronts/<scenario>-<label>.json`` in the home.
+    from, or that of a file ``fronts/<scenario>-<label>.json`` in the home; a file under another name, or under one of
+    the aliases, is none.
 
     Args:
         registry: where versions and their fronts are; its settings name the home.
@@ -118,7 +119,7 @@ class FrontStore:
                     return found
             files = self._files(scenario)
             if files:
-                return self._of_file(max(files, key=lambda file: (file.stat().st_mtime_ns, file.name)), scenario)
+                return self._of_file(max(files, key=lambda file: (_written_ns(file), file.name)), scenario)
         wanted = "front" if label is None else f"front {label!r}"
         labels = ", ".join(self.labels(scenario)) or "(none)"
         raise NotFoundError(
@@ -176,7 +177,9 @@ class FrontStore:
         problems: list[FrontProblem] = []
         for file in sorted(self._folder.glob("*.json")):
             try:
-                found.append(self._of_file(file, None))
+                stored = self._of_file(file, None)
+                _check_file_name(file, stored.scenario)
+                found.append(stored)
             except RlaasError as problem:
                 problems.append(FrontProblem(where=f"{FOLDER}/{file.name}", error=problem))
         return found, problems
@@ -184,7 +187,7 @@ class FrontStore:
     def _labelled(self, scenario: str, label: str) -> StoredFront | None:
         file = self._folder / f"{scenario}-{label}.json"
         if label not in (CHAMPION, CANDIDATE):
-            return self._of_file(file, scenario) if file.is_file() else None
+            return self._of_file(file, scenario) if file.is_file() and not _is_of_longer(file, scenario) else None
         version = self._aliases(scenario).get(label)
         return None if version is None else self._of_version(version, label)
 
@@ -224,7 +227,11 @@ class FrontStore:
     def _files(self, scenario: str) -> list[Path]:
         # "a-b-static.json" is also what a scenario "a" might have called "b-static": the document decides.
         candidates = self._folder.glob(f"{scenario}-*.json")
-        return [file for file in sorted(candidates) if _is_of(file, scenario)]
+        return [
+            file
+            for file in sorted(candidates)
+            if _label(file, scenario) not in (CHAMPION, CANDIDATE) and _is_of(file, scenario)
+        ]
 
     def _of_file(self, file: Path, scenario: str | None) -> StoredFront:
         try:
@@ -240,7 +247,7 @@ class FrontStore:
             label=_label(file, front.scenario),
             source="file",
             file=file.name,
-            updated_us=file.stat().st_mtime_ns // 1000,
+            updated_us=_written_ns(file) // 1000,
         )
 
 
@@ -261,3 +268,39 @@ def _is_of(file: Path, scenario: str) -> bool:
 
 def _label(file: Path, scenario: str) -> str:
     return file.stem.removeprefix(f"{scenario}-")
+
+
+def _written_ns(file: Path) -> int:
+    """When a file was written, UTC nanoseconds.
+
+    Raises:
+        OperatorError: it is gone, or may not be looked at.
+    """
+    try:
+        return file.stat().st_mtime_ns
+    except OSError as problem:
+        raise OperatorError(f"{FOLDER}/{file.name}: {problem.strerror or problem}", field="front") from problem
+
+
+def _is_of_longer(file: Path, scenario: str) -> bool:
+    """Whether a file named as if it were the scenario's is rightly that of one whose name goes on."""
+    try:
+        found = read_front(file).scenario
+    except InvalidInputError:
+        return False
+    return found != scenario and file.stem.startswith(f"{found}-")
+
+
+def _check_file_name(file: Path, scenario: str) -> None:
+    """Raise if no label asks for this file.
+
+    Raises:
+        OperatorError: says how it has to be named.
+    """
+    label = _label(file, scenario)
+    if label == file.stem or not label or label in (CHAMPION, CANDIDATE):
+        raise OperatorError(
+            f"{FOLDER}/{file.name} holds a front of {scenario!r}, whose files are named {scenario}-<label>.json, the "
+            f"label other than {CHAMPION} and {CANDIDATE}",
+            field="front",
+        )

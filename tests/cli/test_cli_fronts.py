@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from support.bundles import policy_bundle
-from support.front_kit import HOSTILE, hostile_front, network_front
+from support.front_kit import HOSTILE, hostile_front, network_front, write_front_file
 
 from rlaas.cli.main import app, run
 from rlaas.decisions.elicitation import Elicitation
@@ -60,10 +60,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         registry.register(
             "toy", policy_bundle(root / alias, seed=kept), documents={"front.json": part.to_dict()}, alias=alias
         )
-    folder = settings.home / "fronts"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "toy-static.json").write_text(json.dumps(toy_front().to_dict()))
-    (folder / "toy-broken.json").write_text("[]")
+    write_front_file(settings.home, toy_front(), "static")
+    write_front_file(settings.home, toy_front(), "broken").write_text("[]")
     return settings.home
 
 
@@ -207,11 +205,11 @@ DAMAGES: list[tuple[Any, str]] = [
     ({"candidates": ["x"]}, "is malformed"),
     ({"objectives": []}, "a front needs objectives"),
     ({"scenario": ""}, "scenario: expected text"),
-    ({"mean": [1.0]}, "1 means but 2 half widths"),
-    ({"mean": [1.0], "half_width": [1.0]}, "has 1 objectives; expected 2"),
-    ({"mean": [math.nan, 1.0]}, "non-finite objective"),
-    ({"mean": [True, 1.0]}, "mean holds numbers only"),
-    ({"mean": ["1", 1.0]}, "is malformed"),
+    ({"half_width": [1.0]}, "2 means but 1 half widths"),
+    ({"mean": [1.0], "half_width": [1.0]}, "has 1 means; expected 2"),
+    ({"mean": [math.nan, 1.0]}, "cost must be a finite number, got nan"),
+    ({"mean": [1.0, True]}, "quality must be a finite number, got True"),
+    ({"mean": ["1", 1.0]}, "cost must be a finite number, got '1'"),
     ({"half_width": [-1.0, 1.0]}, "half_width holds numbers >= 0"),
     ({"half_width": ["x", 1.0]}, "half_width holds numbers >= 0"),
     ({"kind": "robot"}, "unknown candidate kind 'robot'"),
@@ -257,6 +255,11 @@ def test_a_file_that_is_no_front_is_refused_in_one_line(
         (["plot", "x", "--kind", "violin", "--output", "a.png"], f"unknown kind 'violin'; allowed: {', '.join(KINDS)}"),
         (["plot", "x", "--pair", "a", "--output", "a.html"], "--pair 'a' must be two objectives"),
         (["plot", "x", "--output", "/dev/null/a.html"], "cannot be created: /dev/null is a file"),
+        (["plot", "x", "--output", "no/where/a.html"], "--output no/where/a.html: there is no folder"),
+        (["plot", "x", "--kind", "parallel", "--pair", "a,b", "--output", "a.png"], "--pair belongs to --kind scatter"),
+        (["plot", "x", "--kind", "petal", "--pair", "a,b", "--output", "a.png"], "--pair belongs to --kind scatter"),
+        (["plot", "x", "--kind", "scatter", "--candidate", "a", "--output", "a.png"], "--candidate belongs to --kind"),
+        (["plot", "x", "--kind", "parallel", "--candidate", "a", "--output", "a.png"], "or page, not to parallel"),
         (["plot", "x"], "Missing option '--output'"),
         (["ask", "x", "--answers", "abc"], "--answers 'abc' holds 'c'; allowed: a, b and e (equal)"),
         (["ask", "x", "--seed", "-1"], "--seed"),
@@ -284,15 +287,55 @@ def test_bad_wishes_about_a_front_write_nothing(file: Path, tmp_path: Path, caps
     plot = ["fronts", "plot", "--front", str(file), "--output", str(picture), "--kind"]
     for arguments, expected in (
         ([*plot, "scatter", "--pair", "cost,speed"], "unknown --pair objective 'speed'; allowed: cost, quality"),
-        ([*plot, "petal", "--candidate", "nobody"], "unknown candidate 'nobody'"),
+        ([*plot, "petal", "--candidate", "nobody"], "unknown --candidate 'nobody'; allowed: effort-0,"),
         ([*plot, "scatter", "--baselines"], "--baselines needs the scenario toy, which is not installed here"),
-        (["fronts", "ask", "--front", str(file), "--answers", "a" * 60], "answers suffice"),
         (["fronts", "ask", "--front", str(file), "--tolerance", "2", "--answers", "a"], "tolerance must be"),
-        (["fronts", "show", "network5g", "--front", str(file)], "the front is about cost, quality; network5g has"),
+        (["fronts", "show", "network5g", "--front", str(file)], "holds a front of toy, not of network5g"),
+        (["fronts", "show", "mars", "--front", str(file)], "holds a front of toy, not of mars"),
     ):
         assert run(app, arguments) == 2
         assert expected in capsys.readouterr().err
     assert not picture.exists()
+
+
+def test_a_page_draws_no_candidate_that_is_not_there(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "a.html"
+    plot = ["fronts", "plot", "--front", str(file), "--output", str(output), "--candidate"]
+    assert run(app, [*plot, "nobody"]) == 2
+    assert "unknown --candidate 'nobody'" in capsys.readouterr().err
+    assert not output.exists()
+    assert run(app, [*plot, "effort-1", "--pair", "cost,quality"]) == 0
+
+
+def test_answers_beyond_the_last_question_are_left_over(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, ["fronts", "ask", "--front", str(file), "--answers", "a" * 60, "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["done"]
+    assert 0 < found["answered"] < 60
+    assert captured.err == f"note: {found['answered']} of 60 answers were used; then nothing was left to ask\n"
+    exact = ["fronts", "ask", "--front", str(file), "--answers", "a" * found["answered"], "--json"]
+    assert run(app, exact) == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out) == found
+    assert again.err == ""
+
+
+@pytest.mark.parametrize(("made_with", "warned"), [("old", True), ("", False), ("toy", False)])
+def test_a_front_of_another_reference_is_used_with_a_warning(
+    made_with: str,
+    warned: bool,
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file.write_text(json.dumps({**toy_front().to_dict(), "reference_hash": made_with}))
+    assert run(app, ["fronts", "show", TOY, "--front", str(file), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["candidates"]) == 11
+    assert ("warning: the front was made with reference old; toy now has toy" in captured.err) == warned
+    assert warned or captured.err == ""
 
 
 def test_a_large_front_is_shown_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from support.front_kit import network_front
+from support.front_kit import NoOperations, network_front, write_front_file
 
 from rlaas.client import AsyncClient, Client
 from rlaas.control.fronts import FrontService
@@ -27,19 +26,6 @@ from rlaas.serving.web import ControlReply, ControlRequest, create_app
 from rlaas.settings import load_settings
 
 FRONT = network_front(12)
-
-
-class Operations:
-    """The processes around Control, which fronts have nothing to do with."""
-
-    def scale(self, replicas: int) -> None:
-        raise AssertionError(replicas)
-
-    def lake_status(self) -> dict[str, Any]:
-        raise AssertionError
-
-    def flush_lake(self) -> dict[str, Any]:
-        raise AssertionError
 
 
 class Lane:
@@ -62,11 +48,10 @@ class Lane:
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("client") / "home"
     settings = load_settings(home=home)
-    (home / "fronts").mkdir(parents=True)
-    (home / "fronts" / "network-static.json").write_text(json.dumps(FRONT.to_dict()))
+    write_front_file(home, FRONT, "static")
     registry = Registry(settings)
     registry.names()
-    control = ControlRoutes(ControlService(settings), Operations(), FrontService(FrontStore(registry), home))
+    control = ControlRoutes(ControlService(settings), NoOperations(), FrontService(FrontStore(registry), home))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(create_app(Lane(control)), log_level="warning"))

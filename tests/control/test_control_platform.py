@@ -389,11 +389,23 @@ def test_fronts_are_resolved_and_what_became_of_the_choices_is_kept(platform: Pl
     _problem(httpx.get(f"{platform.url}/api/v1/fronts/absent"), 404)
     # A richer front comes: Control's recorder finds out by itself what the choice was worth.
     time.sleep(1.1)  # fronts are dated by their files
-    write_front(Front.of("recsys", scenario.objectives, members), platform.settings, "static")
+    rich = Front.of("recsys", scenario.objectives, members)
+    write_front(rich, platform.settings, "static")
     store = ResolutionStore(StateDatabase(platform.settings.state_database), platform.settings.tenant)
     until = 2 * time.time_ns() // 1000
     settled = _until(lambda: (found := store.effectiveness("recsys", since_us=0, until_us=until)).settled and found)
     assert settled.by_step == {"live": 1}
     assert settled.by_mode == {"revenue": 1}
-    assert settled.mean_regret is not None
-    assert settled.mean_regret >= 0
+    revenue = scenario.modes["revenue"]
+    weights = revenue.preference.to_dict()
+    kept = {
+        member.name: sum(
+            weights[o.name] * goodness[int(member.name.removeprefix("static-"))][i]
+            for i, o in enumerate(scenario.objectives)
+        )
+        for member in members
+        if all(rule.violation(member.objectives(rich.names)[rule.objective]) <= 0 for rule in revenue.rules)
+    }
+    expected = max(kept.values()) - kept[chosen["candidate"]]
+    assert expected > 0, "the richer front has to hold something better"
+    assert settled.mean_regret == pytest.approx(expected)

@@ -18,18 +18,16 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from structlog.testing import capture_logs
 from support.local_ray import started_ray
+from support.resolution_log import ResolutionLog
 
 from rlaas.control.resolution_gauges import RESOLUTION_GAUGES, ResolutionGauges
-from rlaas.control.resolution_recorder import ResolutionRecorder
 from rlaas.control.resolutions import ResolutionStore
 from rlaas.control.state import StateDatabase
-from rlaas.decisions.effectiveness import Resolution, ResolutionLog
-from rlaas.decisions.fallback import FallbackResolver, TimedFront
+from rlaas.decisions.effectiveness import Resolution
 from rlaas.errors import ConfigurationError, ConflictError, InvalidInputError
 from rlaas.fronts import Candidate, Front
-from rlaas.objectives import Mode, Objective, Preference, Rule
+from rlaas.objectives import Objective, Rule
 
 OBJECTIVES = (
     Objective(name="latency", unit="ms", direction="minimize", low=0.0, high=10.0),
@@ -229,6 +227,45 @@ def test_an_outcome_of_another_scenario_settles_nothing(database: StateDatabase,
     assert store.latest("toy")[0][1] is None
 
 
+def test_a_resolution_over_other_objectives_keeps_no_other_from_being_judged(
+    database: StateDatabase, tenant: str
+) -> None:
+    store = ResolutionStore(database, tenant)
+    store.record(_resolution(1, id="old", values={"cost": 1.0}, weights={"cost": 1.0}, rules=()))
+    store.record(_resolution(2))
+    assert [one.id for one in store.settle(LATER, time_us=9 * SECOND)] == ["r002"]
+    with pytest.raises(InvalidInputError, match="resolution old is over cost"):
+        store.settle(LATER, time_us=9 * SECOND, outcomes={"old": {"cost": 2.0}})
+    cheap = Front(
+        scenario="toy",
+        objectives=(Objective(name="cost", unit="EUR", direction="minimize", low=0.0, high=10.0),),
+        candidates=(Candidate(name="a", kind="policy", mean=(1.0,), half_width=(0.0,)),),
+    )
+    assert [one.id for one in store.settle(cheap, time_us=9 * SECOND)] == ["old"]
+
+
+def test_a_choice_that_nothing_is_known_of_is_not_read_again_and_again(
+    database: StateDatabase, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ResolutionStore(database, tenant)
+    tricky = '"values": {}'
+    store.record(_resolution(1, candidate="safe", step="safe_default", values={}))
+    store.record(_resolution(2, candidate=tricky, step="safe_default"))
+    store.record(_resolution(3, candidate="b", step="safe_default", values={}))  # its front came later
+    read: list[str] = []
+    parse = Resolution.from_dict
+
+    def counted(document: Any) -> Resolution:
+        read.append(document["id"])
+        return parse(document)
+
+    monkeypatch.setattr(Resolution, "from_dict", counted)
+    assert [one.id for one in store.settle(LATER, time_us=9 * SECOND)] == ["r002", "r003"]
+    assert read == ["r002", "r003"]
+    outcome = {"r001": {"latency": 1.0, "throughput": 1.0}}
+    assert [one.id for one in store.settle(LATER, time_us=9 * SECOND, outcomes=outcome)] == ["r001"]
+
+
 def test_gauges_show_the_latest_window(database: StateDatabase, tenant: str) -> None:
     store = ResolutionStore(database, tenant)
     for one in STORY:
@@ -309,50 +346,6 @@ def test_ray_exports_the_gauges_and_forgets_what_is_over(tmp_path: Path) -> None
     now[0] += 10_000 * SECOND
     assert exported(until=lambda found: not any(found.values())) == {"normal": 0, "Notfall \\xfc": 0}
     database.close()
-
-
-def _recorder(store: ResolutionStore, fronts: list[TimedFront], now: list[int]) -> ResolutionRecorder:
-    gauges = ResolutionGauges(store, "default", clock=lambda: now[0])
-    return ResolutionRecorder(store, gauges, lambda: fronts, clock=lambda: now[0])
-
-
-def test_answers_are_recorded_and_judged_by_later_fronts_only(database: StateDatabase, tenant: str) -> None:
-    store, now = ResolutionStore(database, tenant), [5 * SECOND]
-    fronts = [TimedFront(front=_front(a=(5.0, 10.0), b=(9.0, 11.0)), made_us=5 * SECOND)]
-    recorder = _recorder(store, fronts, now)
-    mode = Mode(name="normal", preference=Preference.of(OBJECTIVES, [0.5, 0.5]))
-    with FallbackResolver("toy", OBJECTIVES, live=fronts[0], safe_default={}) as resolver:
-        answer = resolver.resolve(mode, deadline=60)
-    recorder.observe(answer, scenario="toy", names=("latency", "throughput"), mode=mode)
-    assert recorder.settle() == 0, "the front it was chosen from"
-    fronts[0] = TimedFront(front=LATER, made_us=6 * SECOND)
-    fronts.append(TimedFront(front=Front(scenario="toy", objectives=OBJECTIVES[:1], candidates=()), made_us=9 * SECOND))
-    assert recorder.settle() == 1, "an unusable front is logged and left out"
-    ((resolution, settlement),) = store.latest("toy")
-    assert (resolution.candidate, resolution.time_us) == ("a", 5 * SECOND)
-    assert settlement is not None
-    assert (settlement.best, settlement.time_us) == ("c", 6 * SECOND - 1)
-
-
-def test_a_database_that_is_gone_keeps_no_answer_from_its_caller(tmp_path: Path) -> None:
-    path = tmp_path / "state.db"
-    database = StateDatabase(f"sqlite:///{path}")
-    store = ResolutionStore(database, "default")
-    recorder = _recorder(store, [TimedFront(front=LATER, made_us=9 * SECOND)], [5 * SECOND])
-    database.close()
-    path.unlink()
-    path.mkdir()
-    mode = Mode(name="normal", preference=Preference.of(OBJECTIVES, [0.5, 0.5]))
-    with FallbackResolver("toy", OBJECTIVES, safe_default={}) as resolver:
-        answer = resolver.resolve(mode, deadline=60)
-    with capture_logs() as logs:
-        recorder.observe(answer, scenario="toy", names=("latency", "throughput"), mode=mode)
-        recorder.tick()
-    assert [entry["event"] for entry in logs] == [
-        "resolution_not_recorded",
-        "resolutions_not_settled",
-        "resolution_gauges_not_published",
-    ]
 
 
 def test_series_stay_bounded_however_many_rules_users_name(database: StateDatabase, tenant: str) -> None:

@@ -32,12 +32,15 @@ def test_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("scenario: x\ngeneration: 3\n", "unknown key 'generation'; allowed: generations, options"),
+        (
+            "scenario: x\ngeneration: 3\n",
+            "unknown key 'generation'; allowed: algorithm, deadline_seconds, directions, generations, options",
+        ),
         ("scenario: x\ngenerations: 0\n", "generations: Input should be greater than or equal to 1"),
         ("scenario: x\nseeds: [1, -2]\n", "seeds.1: Input should be greater than or equal to 0"),
         ("scenario: x\nseeds: []\n", "seeds: Tuple should have at least 1 item"),
         ("generations: 3\n", "scenario: Field required"),
-        ("- a\n", "expected a mapping with keys generations"),
+        ("- a\n", "expected a mapping with keys algorithm"),
         ("a: [", "not YAML"),
     ],
 )

@@ -200,7 +200,7 @@ def test_a_folder_keeps_one_run(tmp_path: Path) -> None:
     _serial(checkpoint=folder)
     with pytest.raises(ConflictError, match="holds a run already; resume it, or name another folder"):
         _serial(checkpoint=folder)
-    with pytest.raises(ConflictError, match=r"another search: it differs in recipe\.seed"):
+    with pytest.raises(ConflictError, match=r"another search: it differs in seed"):
         _serial(checkpoint=folder, resume=True, seed=4)
     with pytest.raises(ConflictError, match=r"problem\.n_var, problem\.xl, problem\.xu, problem\.integer"):
         _serial(sphere_problem(7), checkpoint=folder, resume=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +42,31 @@ HOSTILE = [
     "lone \ud800 surrogate",
     "x" * 300,
 ]
+
+
+class NoOperations:
+    """The processes around Control, which fronts have nothing to do with."""
+
+    def scale(self, replicas: int) -> None:
+        """Never called."""
+        raise AssertionError(replicas)
+
+    def lake_status(self) -> dict[str, Any]:
+        """Never called."""
+        raise AssertionError
+
+    def flush_lake(self) -> dict[str, Any]:
+        """Never called."""
+        raise AssertionError
+
+
+def write_front_file(home: Path, front: Front, label: str) -> Path:
+    """Leave a front in a home as a search does."""
+    folder = home / "fronts"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{front.scenario}-{label}.json"
+    file.write_text(json.dumps(front.to_dict()))
+    return file
 
 
 def network_front(count: int = 60, *, seed: int = 1, scenario: str = "network") -> Front:

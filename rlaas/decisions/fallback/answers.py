@@ -24,7 +24,8 @@ class PassedOver:
     Attributes:
         step: the step.
         reason: ``missing`` (nothing there), ``failed`` (an error), ``late`` (past its share of the deadline), ``stale``
-            (too old), ``unusable`` (not a front of these objectives), or ``rules`` (no candidate keeps them).
+            (too old), ``unusable`` (not a front of this scenario and its objectives), or ``rules`` (no candidate keeps
+            them).
         detail: one sentence.
         rules_hit: rules that some candidate of the step's source breaks, where that is the reason.
     """
@@ -53,8 +54,8 @@ class Answer:
         step: where it came from.
         choice: why it was chosen; None for a safe default whose objectives are not known, or that breaks rules.
         passed_over: the earlier steps, in order.
-        keeps_rules: whether it keeps the mode's and the given rules; None where that cannot be known. Only the safe
-            default can break any.
+        keeps_rules: whether it keeps the mode's and the given rules; None where that cannot be known. Of a fallback's
+            steps only the safe default can break any.
         rules: the given rules, one line each.
         rules_hit: rules, the mode's included, that a candidate broke in this step or an earlier one.
         made_us: when the front was made, UTC microseconds; None for the two steps that are configured.

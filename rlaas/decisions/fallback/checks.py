@@ -28,8 +28,8 @@ def safe_candidate(given: Candidate | Mapping[str, Any], objectives: int) -> Can
     return Candidate(name="safe_default", kind="configuration", mean=(), half_width=(), parameters=dict(given))
 
 
-def check_size(candidate: Candidate, objectives: int, *, field: str) -> None:
-    """Raise if ``candidate`` is none, or has another number of objectives.
+def check_size(candidate: object, objectives: int, *, field: str) -> Candidate:
+    """``candidate``, unless it is none or has another number of objectives.
 
     Raises:
         ConfigurationError: naming ``field``.
@@ -38,6 +38,7 @@ def check_size(candidate: Candidate, objectives: int, *, field: str) -> None:
         raise ConfigurationError(
             f"{field} must be a Candidate with {objectives} objectives, got {shown(candidate)}", field=field
         )
+    return candidate
 
 
 def positive_age(value: float, *, field: str) -> float:
@@ -55,8 +56,10 @@ def _signed(objectives: Sequence[Objective]) -> str:
     return ", ".join(f"{o.name} [{o.unit}] ({o.direction})" for o in objectives)
 
 
-def unusable(front: Front, objectives: Sequence[Objective]) -> str | None:
-    """Why a front is none of these objectives (by name, unit and direction; ranges may move), or None."""
+def unusable(front: Front, scenario: str, objectives: Sequence[Objective]) -> str | None:
+    """Why a front is none of a scenario and its objectives (by name, unit and direction; ranges may move), or None."""
+    if front.scenario != scenario:
+        return f"the front is of scenario {front.scenario!r}; expected {scenario!r}"
     if not front.candidates:
         return "the front has no candidate"
     wanted = {(o.name, o.unit, o.direction) for o in objectives}

@@ -16,7 +16,7 @@ from rlaas.errors import InvalidInputError
 from rlaas.fronts import Front
 from rlaas.objectives import Mode
 
-__all__ = ["Chooser", "NoneKeptError", "Resolved", "choose"]
+__all__ = ["Chooser", "NoneKeptError", "Resolved", "broken_rules", "choose"]
 
 THREADS = 2
 KEPT = 16
@@ -51,6 +51,18 @@ def choose(front: Front, mode: Mode, method: str | Method, rules: Requirements |
         NoneKeptError: no candidate does.
         InvalidInputError: what :func:`rlaas.decisions.resolve` refuses, or rules that do not fit the front.
     """
+    hit, kept = broken_rules(front, mode, rules)
+    if not kept:
+        raise NoneKeptError(len(front.candidates), hit)
+    return Resolved(choice=resolve(front, mode=mode, method=method, rules=rules), rules_hit=hit)
+
+
+def broken_rules(front: Front, mode: Mode, rules: Requirements | None) -> tuple[tuple[str, ...], bool]:
+    """The rules that some candidate of ``front`` breaks, and whether a candidate keeps them all.
+
+    Raises:
+        InvalidInputError: rules that do not fit the front.
+    """
     values = [candidate.objectives(front.names) for candidate in front.candidates]
     columns = [[rule.violation(value[rule.objective]) > 0 for value in values] for rule in mode.rules]
     texts = list(map(str, mode.rules))
@@ -65,9 +77,7 @@ def choose(front: Front, mode: Mode, method: str | Method, rules: Requirements |
         columns.extend((violations > 0).T.tolist())
         texts.extend(lines)
     hit = tuple(text for text, column in zip(texts, columns, strict=True) if any(column))
-    if columns and np.any(columns, axis=0).all():
-        raise NoneKeptError(len(values), hit)
-    return Resolved(choice=resolve(front, mode=mode, method=method, rules=rules), rules_hit=hit)
+    return hit, not (columns and np.any(columns, axis=0).all())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -51,15 +52,18 @@ class Late:
     detail: str
 
 
-class _Flight:
+T = TypeVar("T")
+
+
+class _Flight(Generic[T]):
     """One call of the source."""
 
     def __init__(self) -> None:
-        self.landed: Future[TimedFront | Failed | None] = Future()
+        self.landed: Future[T | Failed | None] = Future()
         self.started = time.monotonic()
 
 
-class SingleFlight:
+class SingleFlight(Generic[T]):
     """Calls a source in a thread of its own; whoever asks meanwhile waits for the same call.
 
     A call cannot be stopped, so that one that hangs keeps its thread; no second one is started before it ends, and
@@ -74,22 +78,28 @@ class SingleFlight:
 
     def __init__(
         self,
-        source: FrontSource,
-        accept: Callable[[object], TimedFront | None],
+        source: Callable[[], object],
+        accept: Callable[[object], T | None],
         afterwards: Callable[[], None],
     ) -> None:
         self._source, self._accept, self._afterwards = source, accept, afterwards
         self._lock = threading.Lock()
-        self._flight: _Flight | None = None
+        self._flight: _Flight[T] | None = None
         self._events = structlog.get_logger("rlaas.decisions")
 
-    def fetch(self, patience_s: float) -> TimedFront | Failed | Late | None:
+    def fetch(self, patience_s: float) -> T | Failed | Late | None:
         """What the source gives within ``patience_s`` seconds."""
         with self._lock:
             flight = self._flight
             if flight is None:
-                flight = self._flight = _Flight()
-                threading.Thread(target=self._fly, args=(flight,), name="rlaas-front-source", daemon=True).start()
+                flight = _Flight()
+                thread = threading.Thread(target=self._fly, args=(flight,), name="rlaas-front-source", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as problem:  # no thread is to be had now; the next call may get one
+                    self._events.warning("front_source_failed", error=str(problem))
+                    return Failed(error=f"RuntimeError: {shown(problem, str)}")
+                self._flight = flight
         begun_s = time.monotonic() - flight.started
         try:
             return flight.landed.result(timeout=max(0.0, patience_s - begun_s))
@@ -98,8 +108,8 @@ class SingleFlight:
             self._events.warning("front_source_late", waited_s=round(waited_s, 3))
             return Late(detail=f"the source has not answered for {waited_s:.3g} s")
 
-    def _fly(self, flight: _Flight) -> None:
-        outcome: TimedFront | Failed | None
+    def _fly(self, flight: _Flight[T]) -> None:
+        outcome: T | Failed | None
         try:
             outcome = self._accept(self._source())
         except BaseException as problem:  # SystemExit too: it would end the thread and leave everybody waiting

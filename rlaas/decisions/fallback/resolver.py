@@ -27,8 +27,11 @@ from rlaas.objectives import Mode, Objective
 
 __all__ = ["FallbackResolver"]
 
-LIVE_SHARE, CHOICE_SHARE = 0.6, 0.9
-"""Of the deadline, until when the live source may take, and until when choosing from a front may."""
+StaticSource = Callable[[], Candidate | None]
+"""Gives the best configuration that needs no front; None: there is none."""
+
+LIVE_SHARE, CHOICE_SHARE, STATIC_SHARE = 0.6, 0.9, 0.95
+"""Of the deadline, until when the live source, choosing from a front, and the best static source may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +59,13 @@ class FallbackResolver:
 
     Args:
         scenario: name of the scenario.
-        objectives: of the scenario; a front over others (by name, unit and direction) is unusable.
+        objectives: of the scenario; a front of another scenario or over others (by name, unit and direction) is
+            unusable.
         safe_default: what is safe to apply without knowing anything: a candidate, or the parameters of one whose
             objectives are not known.
         live: gives the present front, or is one; None without an optimiser.
-        best_static: the best configuration that needs no front.
+        best_static: the best configuration that needs no front, or what gives it: asked whenever a request gets that
+            far; where it fails or is late, the one it gave last stands.
         max_age_s: from when on a live front is stale.
         last_good_max_age_s: from when on a last good front is.
         store: JSON file in which the last good fronts outlive the process.
@@ -77,7 +82,7 @@ class FallbackResolver:
         *,
         safe_default: Candidate | Mapping[str, Any],
         live: FrontSource | TimedFront | Front | None = None,
-        best_static: Candidate | None = None,
+        best_static: StaticSource | Candidate | None = None,
         max_age_s: float = math.inf,
         last_good_max_age_s: float = math.inf,
         store: Path | None = None,
@@ -87,13 +92,18 @@ class FallbackResolver:
         if not self._objectives:
             raise ConfigurationError("a fallback needs the scenario's objectives, got none", field="objectives")
         self._safe = safe_candidate(safe_default, len(self._objectives))
-        if best_static is not None:
-            check_size(best_static, len(self._objectives), field="best_static")
-        self._static = best_static
+        self._static: Candidate | None = None
+        self._static_source: SingleFlight[Candidate] | None = None
+        if callable(best_static):
+            self._static_source = SingleFlight(best_static, self._accept_static, lambda: None)
+        elif best_static is not None:
+            self._static = check_size(best_static, len(self._objectives), field="best_static")
         self._max_age_s = positive_age(max_age_s, field="max_age_s")
         self._last_max_age_s = positive_age(last_good_max_age_s, field="last_good_max_age_s")
         self._last = LastGood(store)
-        self._live = None if live is None else SingleFlight(_source(live), self._accept, self._last.save)
+        self._live: SingleFlight[TimedFront] | None = None
+        if live is not None:
+            self._live = SingleFlight(_source(live), self._accept, self._last.save)
         self._chooser = Chooser()
         self._events = structlog.get_logger("rlaas.decisions").bind(scenario=scenario)
 
@@ -176,7 +186,7 @@ class FallbackResolver:
             return PassedOver(step="live", reason="late", detail=found.detail)
         if isinstance(found, Failed):
             return PassedOver(step="live", reason="failed", detail=found.error)
-        problem = unusable(found.front, self._objectives)
+        problem = unusable(found.front, self._scenario, self._objectives)
         if problem is not None:
             return PassedOver(step="live", reason="unusable", detail=problem)
         # Where there is nothing older to choose from, no time has to be left for it.
@@ -190,7 +200,7 @@ class FallbackResolver:
         reasons: list[PassedOver] = []
         for front in self._last.fronts():
             # Again, since a stored one may be of an earlier version of the scenario.
-            problem = unusable(front.front, self._objectives)
+            problem = unusable(front.front, self._scenario, self._objectives)
             if problem is not None:
                 reasons.append(PassedOver(step="last_good", reason="unusable", detail=problem))
                 continue
@@ -229,9 +239,18 @@ class FallbackResolver:
         return passed
 
     def _from_static(self, request: _Request) -> Answer | PassedOver:
-        if self._static is None:
+        static: Candidate | Failed | Late | None = self._static
+        if self._static_source is not None:
+            static = self._static_source.fetch(request.left(STATIC_SHARE))
+            if isinstance(static, Failed | Late) and self._static is not None:
+                static = self._static
+        if static is None:
             return PassedOver(step="best_static", reason="missing", detail="no best static configuration is configured")
-        found = self._alone("best_static", self._static, request)
+        if isinstance(static, Late):
+            return PassedOver(step="best_static", reason="late", detail=static.detail)
+        if isinstance(static, Failed):
+            return PassedOver(step="best_static", reason="failed", detail=static.error)
+        found = self._alone("best_static", static, request)
         return found if isinstance(found, PassedOver) else _answer("best_static", found)
 
     def _from_safe(self, request: _Request, passed: list[PassedOver]) -> Answer:
@@ -289,9 +308,14 @@ class FallbackResolver:
         if not isinstance(given, TimedFront | Front):
             raise InvalidInputError(f"the source gave {shown(given)}; expected a front or None", field="live")
         front = given if isinstance(given, TimedFront) else TimedFront(front=given, made_us=self._clock())
-        if unusable(front.front, self._objectives) is None:
+        if unusable(front.front, self._scenario, self._objectives) is None:
             self._last.came(front, timed=timed)
         return front
+
+    def _accept_static(self, given: object) -> Candidate | None:
+        """What the source of the best static configuration gave, kept for when it fails. Runs in its thread."""
+        self._static = None if given is None else check_size(given, len(self._objectives), field="best_static")
+        return self._static
 
 
 def _source(live: FrontSource | TimedFront | Front) -> FrontSource:

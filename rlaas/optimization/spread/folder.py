@@ -24,7 +24,7 @@ STATE_FILE = "state.npz"
 
 RUN_FILE = "run.json"
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class RunFolder:
@@ -95,15 +95,20 @@ class RunFolder:
             )
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
+            if document["schema_version"] != SCHEMA_VERSION:
+                raise ValueError("another schema version")
             changed = [
-                f"{part}.{key}"
+                key
                 for part, entries in self.identity.items()
                 for key in {**document[part], **entries}
                 if document[part].get(key) != entries.get(key)
             ]
             plan = Plan.from_dict(document["plan"])
         except (ValueError, KeyError, TypeError) as problem:
-            raise OperatorError(f"{file} is not the record of a run: {problem!r}", field="checkpoint") from problem
+            raise OperatorError(
+                f"{file} is no record of a run that this version can read; name another folder",
+                field="checkpoint",
+            ) from problem
         if changed:
             raise ConflictError(
                 f"{self._path} holds the run of another search: it differs in {', '.join(changed)}; resume it with "
