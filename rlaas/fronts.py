@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.errors import InvalidInputError, check_choice
+from rlaas.errors import InvalidInputError, check_choice, shown
 from rlaas.objectives import Objective, to_minimisation
 
 __all__ = ["CANDIDATE_KINDS", "Candidate", "CandidateKind", "Front", "non_dominated"]
@@ -53,12 +54,26 @@ class Candidate:
                 f"candidate {self.name!r}: {len(self.mean)} means but {len(self.half_width)} half widths",
                 field="half_width",
             )
-        if not np.isfinite(self.mean).all():
-            raise InvalidInputError(f"candidate {self.name!r} has a non-finite objective: {self.mean}", field="mean")
+        for position, value in enumerate(self.mean):
+            if not _finite(value):
+                raise InvalidInputError(
+                    f"candidate {self.name!r} has a non-finite objective: mean[{position}] must be a finite number, "
+                    f"got {shown(value)}",
+                    field="mean",
+                )
 
     def objectives(self, names: Sequence[str]) -> dict[str, float]:
         """Mean values by objective name."""
         return dict(zip(names, self.mean, strict=True))
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
 
 
 def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
@@ -100,7 +115,7 @@ class Front:
         for member in members:
             if len(member.mean) != len(objectives):
                 raise InvalidInputError(
-                    f"candidate {member.name!r} has {len(member.mean)} objectives; expected {len(objectives)}",
+                    f"candidate {member.name!r} has {len(member.mean)} means; expected {len(objectives)}",
                     field="mean",
                 )
             if member.name in seen:
@@ -182,15 +197,19 @@ class Front:
                     f"front schema_version {document['schema_version']!r} is not supported; expected {SCHEMA_VERSION}",
                     field="schema_version",
                 )
+            scenario = document["scenario"]
+            objectives = tuple(Objective(**o) for o in document["objectives"])
+            if not objectives:
+                raise InvalidInputError("a front needs objectives", field="objectives")
             return cls(
-                scenario=document["scenario"],
+                scenario=scenario,
                 reference_hash=document.get("reference_hash", ""),
-                objectives=tuple(Objective(**o) for o in document["objectives"]),
+                objectives=objectives,
                 candidates=tuple(
                     Candidate(
                         name=c["name"],
                         kind=c["kind"],
-                        mean=tuple(c["mean"]),
+                        mean=_means(c, objectives),
                         half_width=tuple(math.inf if width is None else width for width in c["half_width"]),
                         seeds=tuple(c["seeds"]),
                         parameters=c["parameters"],
@@ -202,3 +221,19 @@ class Front:
             raise InvalidInputError(f"front document lacks {missing}", field=str(missing)) from missing
         except TypeError as problem:
             raise InvalidInputError(f"front document is malformed: {problem}", field="front") from problem
+
+
+def _means(entry: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """The means of a candidate's entry in a front document, checked here, where the objectives' names are known."""
+    means = tuple(entry["mean"])
+    if len(means) != len(objectives):
+        raise InvalidInputError(
+            f"candidate {shown(entry['name'])} has {len(means)} means; expected {len(objectives)}", field="mean"
+        )
+    for objective, value in zip(objectives, means, strict=True):
+        if not _finite(value):
+            raise InvalidInputError(
+                f"candidate {shown(entry['name'])}: {objective.name} must be a finite number, got {shown(value)}",
+                field=f"mean.{objective.name}",
+            )
+    return means

@@ -103,6 +103,31 @@ class TestVersion:
                 _ = Front.of("toy", BOTH, [candidate]).version
 
 
+@pytest.mark.parametrize(
+    "value", [None, "fast", True, math.nan, math.inf, 10**400, [1.0]], ids=lambda value: str(value)[:9]
+)
+def test_a_value_that_is_no_finite_number_is_refused_by_its_objective(value: object) -> None:
+    document = Front.of("toy", BOTH, [_candidate("a", 1, 5)]).to_dict()
+    document["candidates"][0]["mean"][1] = value
+    with pytest.raises(InvalidInputError, match=r"candidate 'a': rate must be a finite number, got ") as caught:
+        Front.from_dict(document)
+    assert caught.value.field == "mean.rate"
+    with pytest.raises(
+        InvalidInputError, match=r"candidate 'a' has a non-finite objective: mean\[1\] must be a finite"
+    ):
+        Candidate(name="a", kind="policy", mean=(1.0, value), half_width=(0.1, 0.1))  # type: ignore[arg-type]
+
+
+def test_a_wrong_number_of_means_is_counted() -> None:
+    document = Front.of("toy", BOTH, [_candidate("a", 1, 5)]).to_dict()
+    document["candidates"][0].update(mean=[1.0, 2.0, 3.0], half_width=[0.1, 0.1, 0.1])
+    with pytest.raises(InvalidInputError, match="candidate 'a' has 3 means; expected 2"):
+        Front.from_dict(document)
+    lone = Candidate(name="a", kind="policy", mean=(1.0,), half_width=(0.1,))
+    with pytest.raises(InvalidInputError, match="candidate 'a' has 1 means; expected 2"):
+        Front.of("toy", BOTH, [lone])
+
+
 def test_bad_fronts_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="at least one"):
         Front.of("toy", BOTH, [])

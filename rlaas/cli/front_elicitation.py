@@ -26,7 +26,10 @@ def ask(
     policy: PolicyOption = None,
     label: LabelOption = None,
     answers: Annotated[
-        str | None, typer.Option(help="Answers instead of a dialogue: a, b or e (equal) for each question, as aab.")
+        str | None,
+        typer.Option(
+            help="Answers instead of a dialogue: a, b or e (equal) for each question, as aab; more are left over."
+        ),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Goodness that the recommendation may lack.")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample by which questions are chosen.")] = 0,
@@ -38,11 +41,21 @@ def ask(
     given = None if answers is None else list(_parsed(answers))
     subject = find_front(scenario, file=front, policy=policy, label=label)
     state = Elicitation(subject.front, tolerance=tolerance, seed=seed)
-    state = _dialogue(state) if given is None else state.answer_all(given)
+    state = _dialogue(state) if given is None else _answered(state, given)
     if as_json:
         print_json({**state.summary(), "front_version": subject.front.version, "state": state.to_dict()})
         return
     _print(state, "" if front is None else f" --front {front}")
+
+
+def _answered(state: Elicitation, answers: list[Answer]) -> Elicitation:
+    """The state after as many of the answers as there are questions; says on stderr where some are left over."""
+    for used, answer in enumerate(answers):
+        if state.done:
+            _say(f"note: {used} of {len(answers)} answers were used; then nothing was left to ask")
+            break
+        state = state.answer(answer)
+    return state
 
 
 def _parsed(text: str) -> Iterator[Answer]:

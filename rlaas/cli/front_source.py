@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlaas.cli.output import stderr
 from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.scenarios import Scenario, available, load
 
@@ -104,7 +105,7 @@ def find_front(
 
     Raises:
         ConfigurationError: nothing is named, or two sources are.
-        InvalidInputError: the file holds no front, or one with other objectives than the scenario's.
+        InvalidInputError: the file holds no front, or one of another scenario or with other objectives.
         NotFoundError: no such front.
     """
     given = [
@@ -125,18 +126,41 @@ def find_front(
         if scenario is None:
             own = installed(front.scenario) if front.scenario in available() else None
             known = own if own is not None and _same_objectives(front, own) else None
+        else:
+            _check_scenario(front, scenario if known is None else known.name, file)
         _check_objectives(front, known)
+        _warn_of_reference(front, known)
         return Subject(front=front, scenario=known, origin=str(file), stored=None)
     name = known.name if known is not None else str(scenario)
     store = front_store()
     found = store.of_version(name, policy) if policy is not None else store.find(name, label, prefer=PREFERRED)
     _check_objectives(found.front, known)
+    _warn_of_reference(found.front, known)
     where = f"fronts/{found.file}" if found.file else f"{name} version {found.policy_version}, {found.label}"
     return Subject(front=found.front, scenario=known, origin=where, stored=found)
 
 
 def _same_objectives(front: Front, scenario: Scenario) -> bool:
     return list(front.names) == [o.name for o in scenario.objectives]
+
+
+def _check_scenario(front: Front, name: str, file: Path) -> None:
+    if front.scenario != name:
+        raise InvalidInputError(f"--front {file} holds a front of {front.scenario}, not of {name}", field="front")
+
+
+def _warn_of_reference(front: Front, scenario: Scenario | None) -> None:
+    if scenario is None or not front.reference_hash or not scenario.reference_hash:
+        return
+    if front.reference_hash != scenario.reference_hash:
+        stderr().print(
+            f"warning: the front was made with reference {front.reference_hash}; {scenario.name} now has "
+            f"{scenario.reference_hash}, so that its values may not compare",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _check_objectives(front: Front, scenario: Scenario | None) -> None:

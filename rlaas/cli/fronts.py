@@ -116,10 +116,15 @@ def plot(
 
     check_plot(kind, output)
     two = _pair(pair)
+    _check_belongs(kind, pair=pair is not None, candidate=bool(candidate))
     check_file(output)
+    _check_place(output)
     subject = find_front(scenario, file=front, policy=policy, label=label)
     for name in two or ():
         check_choice(name, subject.front.names, field="--pair objective", error=InvalidInputError)
+    names = [member.name for member in subject.front.candidates]
+    for name in candidate or ():
+        check_choice(name, names, field="--candidate", error=InvalidInputError)
     evaluated = _baselines(subject) if baselines else []
     view = FrontView.of(subject.front, choices=subject.choices(), baselines=evaluated)
     file = write_plot(view, kind, output, pair=two, candidates=candidate)
@@ -136,6 +141,19 @@ def plot(
         print_json(document)
         return
     typer.echo(f"{len(subject.front.candidates)} candidates of {subject.front.scenario} in {file}")
+
+
+def _check_belongs(kind: str, *, pair: bool, candidate: bool) -> None:
+    for option, given, of in (("pair", pair, "scatter"), ("candidate", candidate, "petal")):
+        if given and kind not in (of, "page"):
+            raise InvalidInputError(f"--{option} belongs to --kind {of} or page, not to {kind}", field=option)
+
+
+def _check_place(output: Path) -> None:
+    # One new folder is what a person means; a longer way that does not exist is a slip of the pen.
+    above = output.absolute().parent.parent
+    if not above.is_dir():
+        raise InvalidInputError(f"--output {output}: there is no folder {above}", field="output")
 
 
 def _pair(text: str | None) -> tuple[str, str] | None:

@@ -50,7 +50,8 @@ def resolve(
     policy: PolicyOption = None,
     label: LabelOption = None,
     rules: Annotated[
-        Path | None, typer.Option(help="YAML file; see configs/rules/. A mode it sets goes first.")
+        Path | None,
+        typer.Option(help="YAML file; see configs/rules/. A mode it sets goes before --mode; --weights stand."),
     ] = None,
     context: Annotated[
         list[str] | None, typer.Option(help="What the rules look at, as load=0.95 slice=urllc.", show_default=False)
@@ -94,7 +95,7 @@ def resolve(
         )
 
     if dry and book is not None:
-        _dry_run(book, subject.front, values, method, mode_under, as_json)
+        _dry_run(book, subject.front, values, method, mode_under, as_json, asked=mode, weighed=numbers is not None)
         return
     applied = None if book is None else book.apply(values)
     every = mode is None and numbers is None and applied is None
@@ -103,9 +104,9 @@ def resolve(
     if as_json:
         print_json(_finite({one.mode.name: _document(subject.front, one, applied, explain) for one in resolved}))
     elif explain:
-        Console().print(_screen(subject, resolved, applied))
+        Console().print(_screen(subject, resolved, _rule_lines(applied, asked=mode, weighed=numbers is not None)))
     else:
-        _print(subject, resolved, applied)
+        _print(subject, resolved, _rule_lines(applied, asked=mode, weighed=numbers is not None))
 
 
 def _check_together(
@@ -198,7 +199,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print(subject: Subject, resolved: list[_Resolved], applied: Applied | None) -> None:
+def _print(subject: Subject, resolved: list[_Resolved], rule_lines: list[str]) -> None:
     front = subject.front
     print_table(
         f"{front.scenario}: {len(front.candidates)} candidates",
@@ -210,15 +211,15 @@ def _print(subject: Subject, resolved: list[_Resolved], applied: Applied | None)
     )
     for one in resolved:
         typer.echo(f"{one.mode.name}: {one.choice.certificate.why}")
-    for line in _rule_lines(applied):
+    for line in rule_lines:
         typer.echo(line)
 
 
-def _screen(subject: Subject, resolved: list[_Resolved], applied: Applied | None) -> RenderableType:
+def _screen(subject: Subject, resolved: list[_Resolved], rule_lines: list[str]) -> RenderableType:
     front = subject.front
     parts: list[RenderableType] = [
         Text(f"{front.scenario}: {len(front.candidates)} candidates, front {front.version} from {subject.origin}"),
-        *(Text(line) for line in _rule_lines(applied)),
+        *(Text(line) for line in rule_lines),
     ]
     for one in resolved:
         parts += ["", Text(f"{one.mode.name}: {one.choice.candidate.name}", style="bold"), _values(front, one)]
@@ -239,15 +240,25 @@ def _values(front: Front, resolved: _Resolved) -> RenderableType:
     return table
 
 
-def _rule_lines(applied: Applied | None) -> list[str]:
+def _rule_lines(applied: Applied | None, *, asked: str | None, weighed: bool) -> list[str]:
     if applied is None:
         return []
     lines = [f"rules that fired: {', '.join(applied.fired) or 'none'}"]
-    if applied.mode is not None:
-        lines.append(f"rule {applied.mode_rule} sets mode {applied.mode}")
+    lines += _mode_lines(applied, asked=asked, weighed=weighed)
     lines += [f"rule {name} is open: the context lacks {', '.join(f)}" for name, f in applied.unknown.items()]
     lines += [f"rule {name} yields to {', '.join(others)}" for name, others in applied.yielded.items()]
     return lines
+
+
+def _mode_lines(applied: Applied, *, asked: str | None, weighed: bool) -> list[str]:
+    """What became of the mode that a rule sets, beside ``--mode`` (asked) or ``--weights`` (weighed)."""
+    if applied.mode is None:
+        return []
+    if weighed:
+        return [f"rule {applied.mode_rule} asks for mode {applied.mode}; set aside: explicit weights stand"]
+    if asked not in (None, applied.mode):
+        return [f"asked for mode {asked}; rule {applied.mode_rule} took {applied.mode}"]
+    return [f"rule {applied.mode_rule} sets mode {applied.mode}"]
 
 
 def _dry_run(
@@ -257,6 +268,9 @@ def _dry_run(
     method: str,
     mode_under: Callable[[Applied], Mode],
     as_json: bool,
+    *,
+    asked: str | None,
+    weighed: bool,
 ) -> None:
     from rlaas.decisions import resolve as resolve_front
     from rlaas.decisions.rules import HEADINGS, dry_run
@@ -279,5 +293,7 @@ def _dry_run(
     )
     for row in rows:
         typer.echo(f"{row[rule]}: {row[does]}; {row[why]}")
+    for line in _mode_lines(book.apply(values), asked=asked, weighed=weighed):
+        typer.echo(line)
     for warning in tried.warnings:
         typer.echo(f"note: {warning}")

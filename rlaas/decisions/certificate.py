@@ -29,8 +29,9 @@ class Certificate:
         considered: candidates that competed: the feasible ones, or all where none is.
         excluded: candidates left out for breaking a rule.
         rules_kept, rules_violated: of the mode, then prepared ones, as text, judged by the winner's means.
-        rules_uncertain: of the mode's rules that are kept, those whose bound lies within the winner's confidence
-            interval.
+        rules_uncertain: of ``rules_kept``, those that the winner's means keep but its confidence intervals as a whole
+            do not. Of prepared ones only those of a rule book can be judged so.
+        doubts: why, a sentence for each of ``rules_uncertain``.
         why: two sentences for an operator.
         holds_while: by objective, the range (low, high) in which its weight may move, the others keeping their
             proportions and the sum staying 1, before another candidate wins.
@@ -57,6 +58,7 @@ class Certificate:
     rules_kept: tuple[str, ...]
     rules_violated: tuple[str, ...]
     rules_uncertain: tuple[str, ...]
+    doubts: tuple[str, ...]
     why: str
     holds_while: Mapping[str, tuple[float, float]]
     weights: Mapping[str, float]
@@ -71,7 +73,7 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """The certificate as plain JSON types."""
         document: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("rules_kept", "rules_violated", "rules_uncertain", "notes"):
+        for name in ("rules_kept", "rules_violated", "rules_uncertain", "doubts", "notes"):
             document[name] = list(document[name])
         for name in ("weights", "distances", "runner_up_distances"):
             document[name] = dict(document[name])
@@ -88,6 +90,7 @@ class Certificate:
             self._figures(),
             *(f"{note[0].upper()}{note[1:]}." for note in self.notes),
             self._weights(),
+            *self.doubts,
             *(self._rule(change) for change in self.rule_changes),
             self._reversals(),
             f"Front version {self.front_version}.",
@@ -118,14 +121,15 @@ class Certificate:
         return f"Weights, each with the range in which the choice stays: {ranges}; {move}; it is the choice {share}."
 
     def _rule(self, change: RuleChange) -> str:
-        parts = [
-            _moved("tightened", change.tighten, change.tighten_bound, change.tightened, self.candidate)
-            if change.slack_known
-            else "how far it can be tightened is not known",
-            _moved("loosened", change.loosen, change.loosen_bound, change.loosened, self.candidate),
-        ]
         without = "the choice stays" if change.without == self.candidate else f"it would be {change.without}"
-        return f"Rule {change.rule}: {parts[0]}; {parts[1]}; without the rule {without}."
+        parts = [f"without the rule {without}"]
+        if change.plain:
+            tightened = "how far it can be tightened is not known"
+            if change.slack_known:
+                tightened = _moved("tightened", change.tighten, change.tighten_bound, change.tightened, self.candidate)
+            loosened = _moved("loosened", change.loosen, change.loosen_bound, change.loosened, self.candidate)
+            parts = [tightened, loosened, *parts]
+        return f"Rule {change.rule}: {'; '.join(parts)}."
 
     def _reversals(self) -> str:
         if not self.rank_reversals:

@@ -33,7 +33,8 @@ def explain(
         runner_up: the next best.
         margin: score ahead of the runner-up.
         excluded: candidates left out for breaking a rule.
-        breaches: rules that the winner breaks and by how much (only where every candidate breaks some).
+        breaches: rules that the winner breaks and by how much, empty for one that no amount measures (only where every
+            candidate breaks some).
     """
     values = np.array([c.mean for c in rivals])
     goodness = normalise(objectives, values)
@@ -50,7 +51,7 @@ def explain(
             f"{_value(objectives[i], own_values[i])} against the best {_amount(objectives[i], values[best[i], i])}"
         )
     if breaches:
-        broken = listed(f"{rule} by {amount}" for rule, amount in breaches)
+        broken = listed(f"{rule} by {amount}" if amount else rule for rule, amount in breaches)
         opening = f"No candidate keeps every rule of mode {mode.name}: {winner.name} misses least, breaking {broken}"
     else:
         field = "the only candidate" if runner_up is None else f"first of {len(rivals)} candidates"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from rlaas.decisions.explanation import explain
 from rlaas.decisions.methods import DecisionMatrix, Method, method_named
 from rlaas.decisions.region import holds_while, weight_region
 from rlaas.decisions.reversal import rank_reversals
-from rlaas.decisions.rule_changes import rule_changes
+from rlaas.decisions.rule_changes import plain_bounds, rule_changes
 from rlaas.fronts import Candidate, Front
 from rlaas.objectives import Mode, Rule
 
@@ -72,12 +72,14 @@ def resolve(
     matrix = DecisionMatrix.of_front(front)
     weights = preference_weights(front, mode.preference, f"mode {mode.name!r}")
     columns = rule_columns(front, matrix, mode.rules, rules)
+    plain = plain_bounds(mode.rules, rules, columns, front.names)
     contest = Contest.of(method, matrix, columns.gaps)
     scores = contest.scores(weights[None])[0]
     by_row = dict(zip(contest.members.tolist(), scores.tolist(), strict=True))
     ranking = contest.ranking(weights).tolist()
     first, second = ranking[0], ranking[1] if len(ranking) > 1 else None
     winner, gaps = matrix.candidates[first], columns.gaps[first]
+    uncertain = {**_uncertain(front.names, winner, mode.rules), **_uncertain_prepared(front, winner, rules)}
     margin = None if second is None else _margin(contest, by_row, first, second)
     certificate = Certificate(
         mode=mode.name,
@@ -91,7 +93,8 @@ def resolve(
         excluded=len(matrix) - len(ranking),
         rules_kept=tuple(text for text, gap in zip(columns.texts, gaps, strict=True) if gap <= 0),
         rules_violated=tuple(text for text, gap in zip(columns.texts, gaps, strict=True) if gap > 0),
-        rules_uncertain=_uncertain(front.names, winner, mode.rules),
+        rules_uncertain=tuple(uncertain),
+        doubts=tuple(uncertain.values()),
         why=explain(
             front.objectives,
             mode,
@@ -100,14 +103,14 @@ def resolve(
             None if second is None else matrix.candidates[second],
             margin=margin,
             excluded=len(matrix) - len(ranking),
-            breaches=_breaches(front.names, winner, mode.rules, columns.texts, gaps),
+            breaches=_breaches(front.names, winner, mode.rules, columns.texts, gaps, plain),
         ),
         holds_while=holds_while(contest, weights),
         weights=dict(zip(front.names, weights.tolist(), strict=True)),
         distances=_distances(contest, weights, first),
         runner_up_distances={} if second is None else _distances(contest, weights, second),
         region=weight_region(contest, weights),
-        rule_changes=rule_changes(contest, weights, mode.rules, columns),
+        rule_changes=rule_changes(contest, weights, mode.rules, columns, plain),
         rank_reversals=rank_reversals(contest, weights),
         notes=method.notes(contest.field, weights),
         front_version=front.version,
@@ -131,9 +134,17 @@ def _distances(contest: Contest, weights: FloatArray, row: int) -> dict[str, flo
 
 
 def _breaches(
-    names: Sequence[str], winner: Candidate, rules: Sequence[Rule], texts: Sequence[str], gaps: FloatArray
+    names: Sequence[str],
+    winner: Candidate,
+    rules: Sequence[Rule],
+    texts: Sequence[str],
+    gaps: FloatArray,
+    plain: Sequence[bool],
 ) -> list[tuple[str, str]]:
-    """Rules that the winner breaks, with by how much: in the objective's unit, or in ranges for prepared ones."""
+    """Rules that the winner breaks, with by how much: in the objective's unit, or in ranges for prepared ones.
+
+    A rule that is no bound on an objective is broken by no amount: the text is empty.
+    """
     values = winner.objectives(names)
     broken: list[tuple[str, str]] = []
     for j, (text, gap) in enumerate(zip(texts, gaps, strict=True)):
@@ -142,13 +153,13 @@ def _breaches(
         if j < len(rules):
             broken.append((text, f"{rules[j].violation(values[rules[j].objective]):.3g}"))
         else:
-            broken.append((text, f"{gap:.3g} of the range"))
+            broken.append((text, f"{gap:.3g} of the range" if plain[j] else ""))
     return broken
 
 
-def _uncertain(names: Sequence[str], winner: Candidate, rules: Sequence[Rule]) -> tuple[str, ...]:
-    """Rules that the winner keeps without its confidence interval doing so."""
-    uncertain: list[str] = []
+def _uncertain(names: Sequence[str], winner: Candidate, rules: Sequence[Rule]) -> dict[str, str]:
+    """Rules of a mode that the winner keeps without its confidence interval doing so, each with a sentence."""
+    uncertain: dict[str, str] = {}
     values = winner.objectives(names)
     widths = dict(zip(names, winner.half_width, strict=True))
     for rule in rules:
@@ -156,5 +167,24 @@ def _uncertain(names: Sequence[str], winner: Candidate, rules: Sequence[Rule]) -
         worst = value + width if rule.at_most is not None else value - width
         # An infinite or unknown width (one seed) leaves the rule open.
         if rule.violation(value) <= 0 and (not np.isfinite(worst) or rule.violation(worst) > 0):
-            uncertain.append(str(rule))
-    return tuple(uncertain)
+            whole = f"not by its whole interval (± {width:.2g})" if np.isfinite(width) else "its interval is not known"
+            uncertain[str(rule)] = f"Rule {rule} is kept by the mean {value:.4g}, but {whole}."
+    return uncertain
+
+
+def _uncertain_prepared(front: Front, winner: Candidate, requirements: Requirements | None) -> dict[str, str]:
+    """The same of the rules of a book, the only prepared ones that can be judged by intervals."""
+    if requirements is None:
+        return {}
+    from rlaas.decisions.rules import Applied
+
+    if not isinstance(requirements, Applied):
+        return {}
+    alone = replace(front, candidates=(winner,))
+    kept = requirements.violations(alone)[0] <= 0
+    broken = replace(requirements, cautious=True).violations(alone)[0] > 0
+    return {
+        text: f"Rule {text} is kept by the means, but not by their whole intervals."
+        for text, open_ in zip(requirements.describe(), kept & broken, strict=True)
+        if open_
+    }

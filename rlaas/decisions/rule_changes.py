@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.decisions.contest import Contest, RuleColumns
+from rlaas.decisions.contest import Contest, Requirements, RuleColumns
 from rlaas.objectives import Objective, Rule
 
-__all__ = ["RuleChange", "rule_changes"]
+__all__ = ["RuleChange", "plain_bounds", "rule_changes"]
 
 FloatArray = NDArray[np.float64]
 
@@ -25,6 +25,8 @@ class RuleChange:
 
     Attributes:
         rule: as text.
+        plain: whether it is one bound on one objective. Any other cannot be moved along a range: what is said of
+            tightening and loosening it is then None.
         slack_known: false for prepared requirements that tell only by how much they are broken; how far they can be
             tightened is then unknown, and ``tighten`` None.
         tighten: how far it can be tightened, in ranges of its objective, and the choice stays and keeps what it
@@ -38,6 +40,7 @@ class RuleChange:
     """
 
     rule: str
+    plain: bool
     slack_known: bool
     tighten: float | None
     tighten_bound: float | None
@@ -52,8 +55,36 @@ class RuleChange:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+def plain_bounds(
+    rules: Sequence[Rule], requirements: Requirements | None, columns: RuleColumns, names: Sequence[str]
+) -> tuple[bool, ...]:
+    """Whether each rule of ``columns`` is one bound on one objective, so that ranges measure it.
+
+    Those of a mode are. Prepared requirements are taken to be, unless a rule book tells what they are about.
+
+    Args:
+        rules: of the mode, which are the first of ``columns``.
+        requirements: prepared ones, which follow.
+        columns: all rules.
+        names: of the objectives.
+    """
+    if requirements is None:  # a choice without rules need not wait for the rule engine
+        return (True,) * len(columns.texts)
+    from rlaas.decisions.rules import Applied
+    from rlaas.decisions.rules.expressions import Comparison
+
+    if not isinstance(requirements, Applied):
+        return (True,) * len(columns.texts)
+    prepared = (requirement.keeps for requirement in requirements.requirements)
+    own = (
+        isinstance(keeps, Comparison) and keeps.operator in {"<", "<=", ">", ">="} and keeps.field.name in names
+        for keeps in prepared
+    )
+    return (*(True for _ in rules), *own)
+
+
 def rule_changes(
-    contest: Contest, weights: FloatArray, rules: Sequence[Rule], columns: RuleColumns
+    contest: Contest, weights: FloatArray, rules: Sequence[Rule], columns: RuleColumns, plain: Sequence[bool]
 ) -> tuple[RuleChange, ...]:
     """What each rule of ``contest`` allows.
 
@@ -65,17 +96,19 @@ def rule_changes(
         weights: of the choice [m].
         rules: of the mode, which are the first of ``columns``.
         columns: all rules.
+        plain: of each, as :func:`plain_bounds` tells.
     """
     objectives = {objective.name: objective for objective in contest.matrix.objectives}
     winner = contest.winner(weights)
     changes = []
     for j, text in enumerate(columns.texts):
-        tighten, tightened = _tightened(contest, weights, j, winner)
-        loosen, loosened = _loosened(contest, weights, j, winner)
+        tighten, tightened = _tightened(contest, weights, j, winner) if plain[j] else (None, None)
+        loosen, loosened = _loosened(contest, weights, j, winner) if plain[j] else (None, None)
         rule = rules[j] if j < len(rules) else None
         changes.append(
             RuleChange(
                 rule=text,
+                plain=plain[j],
                 slack_known=columns.signed[j],
                 tighten=tighten,
                 tighten_bound=_bound(rule, objectives, None if tighten is None else -tighten),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError, check_choice
@@ -23,6 +24,8 @@ MOST_FLOWERS = 24
 COLUMNS = 4
 CELL_INCHES, FLOWER_INCHES, TITLE_INCHES = (4.4, 3.7), 2.0, 0.5
 LONGEST_NAME, LONGEST_UNIT = 18, 10
+LABEL_POINTS = 8
+LABEL_GAP_INCHES = 0.35
 
 
 def petal(view: FrontView, *, candidates: Sequence[str] | None = None) -> Figure:
@@ -43,7 +46,10 @@ def petal(view: FrontView, *, candidates: Sequence[str] | None = None) -> Figure
     goodness = dict(zip(by_name, view.goodness(), strict=True))
     columns = min(COLUMNS, len(titles))
     rows = -(-len(titles) // columns)
-    width, height = max(7.0, CELL_INCHES[0] * columns), CELL_INCHES[1] * rows + TITLE_INCHES
+    labels = {name: _labels(view, by_name[name], goodness[name]) for name in titles}
+    room = LABEL_GAP_INCHES + max(_inches(label) for of_one in labels.values() for label in of_one)
+    cell = max(CELL_INCHES[0], FLOWER_INCHES + 2 * room)
+    width, height = max(7.0, cell * columns), CELL_INCHES[1] * rows + TITLE_INCHES
     # Placed by hand: a layout that makes room for long labels shrinks the flowers to dots.
     figure = Figure(figsize=(width, height))
     for place, (name, title) in enumerate(titles.items()):
@@ -51,7 +57,7 @@ def petal(view: FrontView, *, candidates: Sequence[str] | None = None) -> Figure
         low = height - TITLE_INCHES - (place // columns + 1) * CELL_INCHES[1] + 0.6
         box = ((middle - FLOWER_INCHES / 2) / width, low / height, FLOWER_INCHES / width, FLOWER_INCHES / height)
         axis = figure.add_axes(box, projection="polar")
-        _flower(axis, view, by_name[name], goodness[name])
+        _flower(axis, view, by_name[name], goodness[name], labels[name])
         heading = f"{plain(title)}\n{plain(name)}" if title else plain(name)
         figure.text(middle / width, (low + FLOWER_INCHES + 0.55) / height, heading, ha="center", fontsize=10)
     line = f"{plain(view.front.scenario, 24)}: petals reach the rim at the better end of the range"
@@ -86,7 +92,23 @@ def petal_titles(view: FrontView, candidates: Sequence[str] | None = None) -> di
     return wanted
 
 
-def _flower(axis: Any, view: FrontView, candidate: Candidate, goodness: FloatArray) -> None:
+def _labels(view: FrontView, candidate: Candidate, goodness: FloatArray) -> list[str]:
+    labels = []
+    for objective, value, good in zip(view.front.objectives, candidate.mean, goodness, strict=True):
+        beyond = "\nbetter than the range" if good > 1 else "\nworse than the range" if good < 0 else ""
+        unit = f" {objective.unit}" if objective.unit and len(objective.unit) <= LONGEST_UNIT else ""
+        labels.append(f"{plain(objective.name, LONGEST_NAME)}\n{plain(f'{value:.4g}{unit}')}{beyond}")
+    return labels
+
+
+def _inches(label: str) -> float:
+    """Width of the longest line of a label."""
+    # A line of spaces has no outline, and an infinite extent.
+    widths = [TextPath((0, 0), line, size=LABEL_POINTS).get_extents().x1 / 72 for line in label.split("\n")]
+    return max(width if math.isfinite(width) else 0.0 for width in widths)
+
+
+def _flower(axis: Any, view: FrontView, candidate: Candidate, goodness: FloatArray, labels: list[str]) -> None:
     objectives = view.front.objectives
     m = len(objectives)
     angles = 2 * math.pi * np.arange(m) / m
@@ -103,12 +125,7 @@ def _flower(axis: Any, view: FrontView, candidate: Candidate, goodness: FloatArr
             axis.plot([angle, angle], ends, color="#222222", linewidth=1.2)
     axis.set_ylim(0.0, 1.0)
     axis.set_yticks([0.5, 1.0], ["", ""])
-    labels = []
-    for objective, value, good in zip(objectives, candidate.mean, goodness, strict=True):
-        beyond = "\nbetter than the range" if good > 1 else "\nworse than the range" if good < 0 else ""
-        unit = f" {objective.unit}" if objective.unit and len(objective.unit) <= LONGEST_UNIT else ""
-        labels.append(f"{plain(objective.name, LONGEST_NAME)}\n{plain(f'{value:.4g}{unit}')}{beyond}")
-    axis.set_xticks(angles, labels, fontsize=8)
+    axis.set_xticks(angles, labels, fontsize=LABEL_POINTS)
     # Centred labels at the sides would lie on the rim.
     for text, angle in zip(axis.get_xticklabels(), angles, strict=True):
         text.set_horizontalalignment(

@@ -134,6 +134,34 @@ def test_rules_set_the_mode_and_what_a_choice_keeps(
     assert "rule busy is open: the context lacks load, slice" in capsys.readouterr().out
 
 
+def test_what_becomes_of_a_mode_that_rules_set_is_said(
+    front: list[str], rules: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = [*front, *rules, "--context", "load=0.95", "slice=gold"]
+    for options, expected in (
+        (["--weights", "cost=1"], "rule busy asks for mode cheap; set aside: explicit weights stand"),
+        (["--mode", "balanced"], "asked for mode balanced; rule busy took cheap"),
+        (["--mode", "cheap"], "rule busy sets mode cheap"),
+    ):
+        for screen in ([], ["--explain"], ["--dry-run"]):
+            assert run(app, [*busy, *options, *screen]) == 0
+            assert expected in " ".join(capsys.readouterr().out.split())
+
+
+def test_rules_about_kinds_are_measured_in_no_range(
+    front: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kinds.yaml"
+    path.write_text(
+        'version: 1\nrules:\n  - {name: made, forbid: kind == "policy"}\n  - {name: sure, require: seeds >= 5}\n'
+    )
+    assert run(app, [*front, "--rules", str(path), "--mode", "balanced", "--explain"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "misses least, breaking sure: require seeds >= 5;" in out
+    assert "of the range" not in out
+    assert 'Rule made: forbid kind == "policy": without the rule' in out
+
+
 def test_a_dry_run_shows_what_each_rule_does(
     front: list[str], rules: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

