@@ -5,7 +5,7 @@ machine and what is measured is how the ways keep them busy, not how many proces
 
 * uneven (lognormal, coefficient of variation 1, mean 20 ms): share of the workers' time spent evaluating, and time
   until the hypervolume that the slower way ends with is reached, asynchronous against batched synchronous.
-* even (20 ms each): candidates per second of the batched way against one process, per worker.
+* even (20 ms each): candidates per second of the batched way, as the planner cuts it, against one process, per worker.
 """
 
 from __future__ import annotations
@@ -71,17 +71,18 @@ class Curve:
 
 
 def searched(way: str, cv: float, workers: int, generations: int, seed: int) -> tuple[SpreadResult, Curve]:
-    """One search, and its curve from when its workers were up."""
+    """One search, and its curve from when its workers were up; ``auto`` is batched as the planner cuts it."""
     curve = Curve()
     done = spread_search(
         functools.partial(sleepy_problem, cv),
         way=way,
+        ways=("batched",),
         workers=workers,
         generations=generations,
         population=MEMBERS,
         seed=seed,
         reference=REFERENCE,
-        rows_per_call=1,
+        rows_per_call=None if way == "auto" else 1,
         cpus_per_worker=0.5,
         watch=curve,
     )
@@ -142,7 +143,7 @@ def _uneven_rows(workers: int, generations: int, seeds: Sequence[int]) -> list[R
 def _even_rows(workers: int, generations: int, seeds: Sequence[int]) -> list[Row]:
     rates = []
     for seed in seeds:
-        done, _ = searched("batched", 0.0, workers, generations, seed)
+        done, _ = searched("auto", 0.0, workers, generations, seed)
         rates.append(done.found.evaluations / wall_seconds(done, workers))
     X = np.random.default_rng(0).random((50, N_VAR))
     started = time.perf_counter()

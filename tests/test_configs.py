@@ -9,6 +9,7 @@ import pytest
 
 from rlaas import scenarios
 from rlaas.configfiles import read_config
+from rlaas.decisions import DynamicWeights, WeightAdapter
 from rlaas.decisions.rules import RuleFile
 from rlaas.optimization import load_optimization_config
 from rlaas.pipeline import load_pipeline_config
@@ -27,6 +28,7 @@ LOADERS: dict[str, Any] = {
     "serving": load_serving_config,
     "tuning": load_tuning_config,
     "federated": load_federation_config,
+    "weights": lambda path: read_config(path, DynamicWeights),
     "rules": lambda path: read_config(path, RuleFile),
 }
 
@@ -69,3 +71,17 @@ def test_shipped_files_train_as_the_scenario_recommends(name: str) -> None:
 def test_the_clusters_job_trains_as_the_scenario_recommends(repository: Path) -> None:
     path = repository / "clusters" / "base" / "config" / "training.yaml"
     check_recommended(load_config(path), path.name)
+
+
+def test_the_weights_of_network5g_follow_load_night_and_violations() -> None:
+    config = read_config(CONFIGS / "weights" / "network5g.yaml", DynamicWeights)
+    mode = scenarios.load("network5g").modes[config.mode]
+    calm = WeightAdapter(config, mode).weights({"load": 0.3, "time": 43_200, "violations": 0}, 0.0).to_dict()
+    assert calm == pytest.approx(mode.preference.to_dict())
+    for context, raised in (
+        ({"load": 0.95, "time": 43_200}, "latency"),
+        ({"load": 0.3, "time": 0}, "energy"),
+        ({"violations": 4}, "satisfaction"),
+    ):
+        found = WeightAdapter(config, mode).weights(context, 0.0).to_dict()
+        assert max(found, key=lambda name: found[name]) == raised
