@@ -106,7 +106,7 @@ def test_front_of_another_scenario_is_refused(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "front.json"
     path.write_text(json.dumps(Front.of("toy", toy.objectives, [candidate]).to_dict()))
     assert run(app, ["resolve", "network5g", "--front", str(path)]) == 2
-    assert "the front is about cost, quality" in capsys.readouterr().err
+    assert "front.json holds a front of toy, not of network5g" in capsys.readouterr().err
 
 
 def test_json_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
