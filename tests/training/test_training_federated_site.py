@@ -216,8 +216,8 @@ def test_masked_updates_add_up_to_the_plain_average() -> None:
     assert secure.sums == plain.sums
     np.testing.assert_allclose(secure.parameters, plain.parameters, rtol=0, atol=1e-7)
     assert not (plain.parameters == model.parameters).all()
-    # About half of an update's elements lie below 2**50; of a masked one, spread over the whole field, one in a thousand
-    # or so, and with some thousand elements one or two of them are nothing unusual.
+    # About half of an update's elements lie below 2**50; of a masked one, spread over the whole field, one in a
+    # thousand or so, and with some thousand elements one or two of them are nothing unusual.
     ordinary = (np.array([int(x) for x in masked[1]], dtype=object) < 2**50).mean()
     assert ordinary < 0.01
 
