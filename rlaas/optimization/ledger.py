@@ -88,6 +88,11 @@ class Ledger:
         """Let the run have lasted ``seconds`` by now."""
         self._started = time.perf_counter() - seconds
 
+    @property
+    def missing(self) -> int:
+        """Candidates until the generation under way is complete."""
+        return self._size - self.evaluations % self._size
+
     def close_generation(self, population: Population) -> None:
         """Write the entry that is due, if one is."""
         number = self.evaluations // self._size

@@ -228,7 +228,7 @@ class ActorPool:
             for slot in self._slots:
                 if not self._waiting or not (depth == 0 or self._waiting[0].ahead or len(self._waiting) > self.size):
                     return
-                if slot.up and len(slot.calls) == depth:
+                if slot.takes(self._waiting[0], depth):
                     call = self._waiting.popleft()
                     if not slot.calls:
                         slot.since = time.monotonic()

@@ -66,9 +66,13 @@ def _once(marker: Path, after: int, act: Callable[[], None]) -> Callable[[np.nda
 
     def happens(X: np.ndarray) -> None:
         calls[0] += 1
-        if calls[0] >= after and not marker.exists():
-            marker.touch()
-            act()
+        if calls[0] < after:
+            return
+        try:
+            marker.touch(exist_ok=False)  # one of two processes that come here at once
+        except FileExistsError:
+            return
+        act()
 
     return happens
 
@@ -133,7 +137,7 @@ def test_islands_are_the_same_though_a_worker_was_killed(tmp_path: Path) -> None
     )
     assert (tmp_path / "killed").exists()
     assert spread.plan.islands == 2
-    assert spread.usage.replaced >= 1  # a slow machine may miss a deadline besides
+    assert spread.usage.replaced == 1
     assert spread.lost_epochs == 0
     assert same(spread.found.pop, calm.population)
     assert spread.found.evaluations == 3600

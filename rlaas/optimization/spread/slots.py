@@ -53,6 +53,16 @@ class Slot:
     start_by: float = math.inf
     failed_starts: int = 0
 
+    def takes(self, call: Call, depth: int) -> bool:
+        """Whether it takes the call behind ``depth`` others.
+
+        A call whose attempt ended without an answer is given a worker of its own: it may be what killed the last one,
+        and must not take along what waits with it.
+        """
+        if not self.up or len(self.calls) != depth:
+            return False
+        return depth == 0 or not (call.attempt or any(other.attempt for other in self.calls.values()))
+
     @property
     def up(self) -> bool:
         """Whether it takes calls."""

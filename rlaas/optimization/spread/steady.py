@@ -172,11 +172,18 @@ class SteadySearch:
         if not numbers:
             return
         nothing = np.full((1, self._columns), np.nan)
-        values = [
-            np.repeat(nothing, len(called), axis=0) if answer.lost is not None else answer.value
-            for called, answer in answered
-        ]
-        self.tell(numbers, np.concatenate(values))
+        values = np.concatenate(
+            [
+                np.repeat(nothing, len(called), axis=0) if answer.lost is not None else answer.value
+                for called, answer in answered
+            ]
+        )
+        begun = 0
+        while begun < len(numbers):
+            # At most to the end of a generation, so that each has its entry in the history and stops see every one.
+            end = begun + self.ledger.missing
+            self.tell(numbers[begun:end], values[begun:end])
+            begun = end
 
 
 class _Pace:
