@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from rlaas.cli.output import stderr
+from rlaas.cli.output import progress_bars
 from rlaas.interrupts import check_interrupt
 
 if TYPE_CHECKING:
@@ -47,16 +46,7 @@ class OptimizeScreen:
     def __init__(self, generations: int, ranges: float) -> None:
         self._ranges = ranges
         self._volumes: list[float] = []
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
-            console=stderr(),
-            disable=not sys.stderr.isatty(),
-        )
+        self._progress = progress_bars(bar_width=24)
         self._search = self._progress.add_task("search", total=generations, note="")
         self._race: Any = None
 

@@ -29,6 +29,7 @@ __all__ = [
     "only_documents_on_stdout",
     "print_json",
     "print_table",
+    "progress_bars",
     "stderr",
 ]
 
@@ -129,15 +130,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     console.print(table)
 
 
-@contextmanager
-def bar(title: str, *, figures: Sequence[str] = ("reward", "loss")) -> Iterator[Any]:
-    """A progress bar on stderr; yields a function (done, total, metrics) that moves it and shows some figures.
-
-    Where stderr is no terminal nothing is drawn: what is left there is the error, if there is one, and nothing else.
-    """
-    with Progress(
+def progress_bars(*, bar_width: int | None = 40) -> Progress:
+    """Bars on stderr with a ``note`` each. Where stderr is no terminal nothing is drawn."""
+    return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=bar_width),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -145,7 +142,16 @@ def bar(title: str, *, figures: Sequence[str] = ("reward", "loss")) -> Iterator[
         console=stderr(),
         # Asked of the stream itself: FORCE_COLOR makes a console take a file for a terminal.
         disable=not sys.stderr.isatty(),
-    ) as progress:
+    )
+
+
+@contextmanager
+def bar(title: str, *, figures: Sequence[str] = ("reward", "loss")) -> Iterator[Any]:
+    """A progress bar on stderr; yields a function (done, total, metrics) that moves it and shows some figures.
+
+    Where stderr is no terminal nothing is drawn: what is left there is the error, if there is one, and nothing else.
+    """
+    with progress_bars() as progress:
         task = progress.add_task(title, total=None, note="")
 
         def advance(done: int, total: int, metrics: Any = None) -> None:

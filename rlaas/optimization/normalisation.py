@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["nadir_point", "renew_extremes"]
+__all__ = ["nadir_point", "renew_box", "renew_extremes"]
 
 _OTHER_AXIS = 1e6
 """Weight of the other objectives where the extreme point along one is looked for (Deb & Jain 2014, eq. 4)."""
@@ -121,3 +121,41 @@ def nadir_point(extremes: Any, ideal: Any, worst: Any, worst_of_front: Any, wors
         if not nadir[j] > ideal[j]:
             nadir[j] = ideal[j] + 1.0
     return nadir
+
+
+@njit(cache=True, nogil=True)
+def renew_box(F: Any, rank: Any, ideal: Any, worst: Any, extremes: Any, nadir: Any, tolerance: float) -> None:
+    """Bring ideal, worst, extreme and nadir points up to a generation, in place.
+
+    Args:
+        F: feasible objectives [n, n_obj].
+        rank: 0 for the non-dominated [n].
+        ideal, worst: least and largest value per objective ever [n_obj].
+        extremes: one point per axis [n_obj, n_obj].
+        nadir: of the box [n_obj]; infinite before the first.
+        tolerance: see :func:`renew_extremes`. Its scale is the last box: far-out members that nothing dominates yet
+            stretch the front's own extent a thousandfold on DTLZ1 and 3, and would hide the extreme points behind it.
+    """
+    n, n_obj = F.shape
+    front = np.empty((n, n_obj))
+    size = 0
+    worst_of_front, worst_of_population = np.full(n_obj, -np.inf), np.full(n_obj, -np.inf)
+    for i in range(n):
+        for j in range(n_obj):
+            value = F[i, j]
+            ideal[j] = min(ideal[j], value)
+            worst_of_population[j] = max(worst_of_population[j], value)
+        if rank[i] == 0:
+            front[size] = F[i]
+            size += 1
+            for j in range(n_obj):
+                worst_of_front[j] = max(worst_of_front[j], F[i, j])
+    scale = np.empty(n_obj)
+    known = np.isfinite(nadir).all()
+    for j in range(n_obj):
+        worst[j] = max(worst[j], worst_of_population[j])
+        scale[j] = (nadir[j] if known else worst_of_front[j]) - ideal[j]
+        if not scale[j] > 0:
+            scale[j] = 1.0
+    renew_extremes(extremes, front[:size], ideal, scale, tolerance)
+    nadir[:] = nadir_point(extremes, ideal, worst, worst_of_front, worst_of_population)

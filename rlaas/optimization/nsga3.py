@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlaas.optimization.evolution import Evolution, IntArray
 from rlaas.optimization.niching import associate, preserve_niches
-from rlaas.optimization.normalisation import nadir_point, renew_extremes
+from rlaas.optimization.normalisation import renew_box, renew_extremes
 from rlaas.optimization.population import Population
 from rlaas.optimization.problems import Problem
 from rlaas.optimization.variation import breed, row_hashes, unseen
@@ -81,7 +81,9 @@ class NSGA3(Evolution):
         self._worst = np.maximum(self._worst, shared["worst"])
         points = shared["extremes"][np.isfinite(shared["extremes"]).all(axis=1)]
         if len(points):
-            renew_extremes(self._extremes, points, self._ideal, self._scale(points), _EXTREME_TOLERANCE)
+            high = self._nadir if np.isfinite(self._nadir).all() else points.max(axis=0)
+            spread = high - self._ideal
+            renew_extremes(self._extremes, points, self._ideal, np.where(spread > 0, spread, 1.0), _EXTREME_TOLERANCE)
 
     def state(self) -> dict[str, Any]:
         """Everything that decides how the search goes on."""
@@ -139,11 +141,7 @@ class NSGA3(Evolution):
             return
         F = np.ascontiguousarray(everyone.F[feasible])
         rank = np.asarray(moocore.pareto_rank(F), dtype=np.int64)
-        self._ideal = np.minimum(self._ideal, F.min(axis=0))
-        self._worst = np.maximum(self._worst, F.max(axis=0))
-        first = np.ascontiguousarray(F[rank == 0])
-        renew_extremes(self._extremes, first, self._ideal, self._scale(first), _EXTREME_TOLERANCE)
-        self._nadir = nadir_point(self._extremes, self._ideal, self._worst, first.max(axis=0), F.max(axis=0))
+        renew_box(F, rank, self._ideal, self._worst, self._extremes, self._nadir, _EXTREME_TOLERANCE)
         last = int(np.searchsorted(np.cumsum(np.bincount(rank)), min(self.size, len(rank))))
         contenders = np.flatnonzero(rank <= last)
         rank = rank[contenders]
@@ -178,16 +176,6 @@ class NSGA3(Evolution):
         taken = np.bincount(niche[whole], minlength=lines)
         chosen = preserve_niches(niche[candidates], distance[candidates], taken, wanted, lines, self._seed())
         return np.concatenate([whole, candidates[chosen]])
-
-    def _scale(self, front: FloatArray) -> FloatArray:
-        """Extent of the front per objective [n_obj], 1 where there is none.
-
-        That between ideal and nadir as they were last seen: far-out members that nothing dominates yet stretch the
-        front's own extent a thousandfold on DTLZ1 and 3, and hide the extreme points behind the tolerance.
-        """
-        high = self._nadir if np.isfinite(self._nadir).all() else front.max(axis=0)
-        spread = high - self._ideal
-        return np.where(spread > 0, spread, 1.0)
 
 
 def _shuffled(rng: np.random.Generator, n: int, count: int) -> IntArray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from rlaas.errors import ConfigurationError, shown
 from rlaas.optimization.history import Generation
@@ -22,16 +22,21 @@ __all__ = [
 ]
 
 
-class Stop(Protocol):
-    """Looks at what was done so far and says why it is enough, or None to go on."""
+class Stop(ABC):
+    """Looks at what was done so far and says why it is enough. Another one is a subclass."""
+
+    __slots__ = ()
 
     def reason(self, history: Sequence[Generation]) -> str | None:
-        """Why the search ends after the last of ``history`` (at least one generation)."""
-        ...
+        """Why the search ends after the last of ``history`` (at least one generation), or None to go on."""
+        return self._reason(history)
+
+    @abstractmethod
+    def _reason(self, history: Sequence[Generation]) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Generations:
+class Generations(Stop):
     """After so many generations, the first (sampled) one included."""
 
     count: int
@@ -39,13 +44,12 @@ class Generations:
     def __post_init__(self) -> None:
         _at_least_one(self.count, "generations")
 
-    def reason(self, history: Sequence[Generation]) -> str | None:
-        """Why the search ends, or None."""
+    def _reason(self, history: Sequence[Generation]) -> str | None:
         return f"{self.count} generations" if history[-1].number >= self.count else None
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluations:
+class Evaluations(Stop):
     """At the end of the generation in which so many candidates were evaluated, unknown ones included."""
 
     count: int
@@ -53,13 +57,12 @@ class Evaluations:
     def __post_init__(self) -> None:
         _at_least_one(self.count, "evaluations")
 
-    def reason(self, history: Sequence[Generation]) -> str | None:
-        """Why the search ends, or None."""
+    def _reason(self, history: Sequence[Generation]) -> str | None:
         return f"{self.count} evaluations" if history[-1].evaluations >= self.count else None
 
 
 @dataclass(frozen=True, slots=True)
-class Seconds:
+class Seconds(Stop):
     """At the end of the generation in which so much wall time was spent, that before a resumption included."""
 
     limit: float
@@ -67,13 +70,12 @@ class Seconds:
     def __post_init__(self) -> None:
         _positive(self.limit, "seconds")
 
-    def reason(self, history: Sequence[Generation]) -> str | None:
-        """Why the search ends, or None."""
+    def _reason(self, history: Sequence[Generation]) -> str | None:
         return f"{self.limit:g} s" if history[-1].seconds >= self.limit else None
 
 
 @dataclass(frozen=True, slots=True)
-class TargetHypervolume:
+class TargetHypervolume(Stop):
     """As soon as the front's hypervolume reaches a value; the search needs a ``reference``."""
 
     value: float
@@ -81,14 +83,30 @@ class TargetHypervolume:
     def __post_init__(self) -> None:
         _positive(self.value, "target hypervolume")
 
-    def reason(self, history: Sequence[Generation]) -> str | None:
-        """Why the search ends, or None."""
+    def _reason(self, history: Sequence[Generation]) -> str | None:
         reached = history[-1].hypervolume
         return f"hypervolume {self.value:g}" if reached is not None and reached >= self.value else None
 
 
 @dataclass(frozen=True, slots=True)
-class HypervolumeStall:
+class _Stall(Stop):
+    generations: int
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        _at_least_one(self.generations, "stall generations")
+        _positive(self.tolerance, "stall tolerance")
+
+    def _reason(self, history: Sequence[Generation]) -> str | None:
+        return self._stalled(history[-1 - self.generations :]) if len(history) > self.generations else None
+
+    @abstractmethod
+    def _stalled(self, window: Sequence[Generation]) -> str | None:
+        """Why the window, and the generation before it, are a stall."""
+
+
+@dataclass(frozen=True, slots=True)
+class HypervolumeStall(_Stall):
     """When the hypervolume has grown by no more than a share of itself over a window; needs a ``reference``.
 
     Attributes:
@@ -99,15 +117,8 @@ class HypervolumeStall:
     generations: int = 30
     tolerance: float = 1e-3
 
-    def __post_init__(self) -> None:
-        _at_least_one(self.generations, "stall generations")
-        _positive(self.tolerance, "stall tolerance")
-
-    def reason(self, history: Sequence[Generation]) -> str | None:
-        """Why the search ends, or None."""
-        if len(history) <= self.generations:
-            return None
-        now, before = history[-1].hypervolume, history[-1 - self.generations].hypervolume
+    def _stalled(self, window: Sequence[Generation]) -> str | None:
+        now, before = window[-1].hypervolume, window[0].hypervolume
         # Nothing feasible yet is no stall: the volume is 0 until something is.
         if now is None or before is None or not before > 0 or now - before > self.tolerance * before:
             return None
@@ -115,7 +126,7 @@ class HypervolumeStall:
 
 
 @dataclass(frozen=True, slots=True)
-class DistanceStall:
+class DistanceStall(_Stall):
     """When the front has hardly moved over a window, by generational distance between successive fronts.
 
     Each generation's distance is the mean of how far its front's members lie from the nearest of the generation before,
@@ -130,15 +141,8 @@ class DistanceStall:
     generations: int = 30
     tolerance: float = 2.5e-3
 
-    def __post_init__(self) -> None:
-        _at_least_one(self.generations, "stall generations")
-        _positive(self.tolerance, "stall tolerance")
-
-    def reason(self, history: Sequence[Generation]) -> str | None:
-        """Why the search ends, or None."""
-        if len(history) <= self.generations:
-            return None
-        moves = [entry.moved for entry in history[-self.generations :]]
+    def _stalled(self, window: Sequence[Generation]) -> str | None:
+        moves = [entry.moved for entry in window[1:]]
         if not all(math.isfinite(move) for move in moves) or sum(moves) > self.tolerance * self.generations:
             return None
         return f"the front moved by less than {self.tolerance:g} of its extent in {self.generations} generations"
@@ -162,7 +166,7 @@ def stops_of(generations: int | None, stop: Stop | Sequence[Stop], *, measured: 
     if not stops:
         raise ConfigurationError("a search needs generations or a stop, to end some time", field="generations")
     for one in stops:
-        if not hasattr(one, "reason"):
+        if not isinstance(one, Stop):
             raise ConfigurationError(f"stop {shown(one)} is none; see rlaas.optimization.termination", field="stop")
         if isinstance(one, TargetHypervolume | HypervolumeStall) and not measured:
             raise ConfigurationError(f"{type(one).__name__} needs a reference point", field="reference")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fallback_kit import NEW, NOW, OBJECTIVES, OLD, SAFE, SECOND, STATIC, below, candidate_of, front_of, mode_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,42 +19,7 @@ from rlaas.decisions import resolve
 from rlaas.decisions.fallback import STEPS, Answer, FallbackResolver, TimedFront
 from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.fronts import Candidate, Front
-from rlaas.objectives import Mode, Objective, Preference, Rule
-
-OBJECTIVES = (
-    Objective(name="latency", unit="ms", direction="minimize", low=0.0, high=10.0),
-    Objective(name="throughput", unit="Mbit/s", direction="maximize", low=0.0, high=20.0),
-)
-NOW = 1_800_000_000_000_000
-SECOND = 1_000_000
-
-
-def _candidate(name: str, latency: float, throughput: float) -> Candidate:
-    return Candidate(
-        name=name,
-        kind="configuration",
-        mean=(latency, throughput),
-        half_width=(0.0, 0.0),
-        parameters={"of": name},
-    )
-
-
-def _front(*candidates: Candidate) -> Front:
-    return Front(scenario="toy", objectives=OBJECTIVES, candidates=candidates)
-
-
-OLD = _front(_candidate("old fast", 2.0, 5.0), _candidate("old wide", 6.0, 15.0))
-NEW = _front(_candidate("new fast", 1.5, 5.0), _candidate("new wide", 6.0, 18.0))
-STATIC = _candidate("static", 4.0, 9.0)
-SAFE = _candidate("safe", 8.0, 2.0)
-
-
-def _mode(*rules: Rule) -> Mode:
-    return Mode(name="normal", preference=Preference.of(OBJECTIVES, [0.8, 0.2]), rules=rules)
-
-
-def _below(latency: float) -> Mode:
-    return _mode(Rule(objective="latency", at_most=latency))
+from rlaas.objectives import Mode, Objective, Preference
 
 
 class Source:
@@ -100,7 +66,7 @@ def _reasons(answer: Answer) -> list[tuple[str, str]]:
 
 
 def test_the_live_front_answers_as_the_resolver_does(build: Build) -> None:
-    mode = _below(5.0)
+    mode = below(5.0)
     answer = build(NEW).resolve(mode, deadline=30)
     assert (answer.step, answer.passed_over, answer.keeps_rules) == ("live", (), True)
     assert answer.choice == resolve(NEW, mode=mode)
@@ -128,14 +94,14 @@ def test_every_way_in_which_a_source_can_fail(build: Build) -> None:
         (lambda: "front.json", "failed", "expected a front or None"),
         (lambda: TimedFront(front=NEW, made_us=1.5), "failed", "made_us"),  # type: ignore[arg-type]
         (lambda: TimedFront(front="x", made_us=1), "failed", "needs a Front"),  # type: ignore[arg-type]
-        (_front(), "unusable", "no candidate"),
+        (front_of(), "unusable", "no candidate"),
         (other, "unusable", "no candidate"),
         (Front(scenario="toy", objectives=unlike, candidates=NEW.candidates), "unusable", r"Gbit/s"),
-        (_front(short), "unusable", "lacks objectives"),
+        (front_of(short), "unusable", "lacks objectives"),
         (TimedFront(front=NEW, made_us=NOW - 61 * SECOND), "stale", "61 s old; allowed: 60 s"),
     ]
     for live, reason, detail in ways:
-        answer = build(live, max_age_s=60, last_good_max_age_s=60).resolve(_mode(), deadline=30)
+        answer = build(live, max_age_s=60, last_good_max_age_s=60).resolve(mode_of(), deadline=30)
         assert answer.step == "best_static"
         assert answer.candidate == STATIC
         assert answer.passed_over[0].reason == reason
@@ -147,13 +113,13 @@ def test_every_way_in_which_a_source_can_fail(build: Build) -> None:
 def test_the_ladder_goes_down_step_by_step(build: Build) -> None:
     source = Source(lambda: TimedFront(front=OLD, made_us=NOW - 5 * SECOND))
     resolver = build(source)
-    assert resolver.resolve(_mode(), deadline=30).step == "live"
+    assert resolver.resolve(mode_of(), deadline=30).step == "live"
     source.gives = lambda: None
-    answer = resolver.resolve(_mode(), deadline=30)
+    answer = resolver.resolve(mode_of(), deadline=30)
     assert (answer.step, answer.candidate.name, answer.age_s) == ("last_good", "old fast", 5.0)
     assert _reasons(answer) == [("live", "missing")]
     # No candidate of the front below 1.9 ms, nor the static one; the safe default is applied and says so.
-    answer = resolver.resolve(_below(1.9), deadline=30)
+    answer = resolver.resolve(below(1.9), deadline=30)
     assert (answer.step, answer.candidate, answer.choice, answer.keeps_rules) == ("safe_default", SAFE, None, False)
     assert _reasons(answer) == [
         ("live", "missing"),
@@ -169,7 +135,7 @@ def test_age_moves_a_front_from_live_to_last_good_to_nothing(build: Build) -> No
     resolver = build(TimedFront(front=OLD, made_us=NOW), max_age_s=10, last_good_max_age_s=100)
     ages = {0: "live", 10: "live", 11: "last_good", 100: "last_good", 101: "best_static", -50: "live"}
     for age, step in ages.items():
-        answer = resolver.resolve(_mode(), now_us=NOW + age * SECOND, deadline=30)
+        answer = resolver.resolve(mode_of(), now_us=NOW + age * SECOND, deadline=30)
         assert answer.step == step, age
         assert answer.age_s in (None, max(0.0, float(age)))
 
@@ -177,13 +143,13 @@ def test_age_moves_a_front_from_live_to_last_good_to_nothing(build: Build) -> No
 def test_a_front_whose_candidates_all_break_the_rules_gives_way_to_the_one_before(build: Build) -> None:
     source = Source(OLD)
     resolver = build(source)
-    assert resolver.resolve(_mode(), deadline=30).step == "live"
-    source.gives = _front(_candidate("slow", 9.0, 20.0), _candidate("slower", 9.5, 20.5))
-    answer = resolver.resolve(_below(3.0), deadline=30)
+    assert resolver.resolve(mode_of(), deadline=30).step == "live"
+    source.gives = front_of(candidate_of("slow", 9.0, 20.0), candidate_of("slower", 9.5, 20.5))
+    answer = resolver.resolve(below(3.0), deadline=30)
     assert (answer.step, answer.candidate.name) == ("last_good", "old fast")
     assert _reasons(answer) == [("live", "rules")]
     assert "none of 2 candidates" in answer.passed_over[0].detail
-    assert resolver.resolve(_mode(), deadline=30).candidate.name == "slow"
+    assert resolver.resolve(mode_of(), deadline=30).candidate.name == "slow"
 
 
 class Banned:
@@ -199,22 +165,35 @@ class Banned:
         return tuple(f"not {name}" for name in self.names)
 
 
+class Slow(Banned):
+    """The same, which take their time over a whole front until they are let go."""
+
+    def __init__(self, let_go: threading.Event, *names: str) -> None:
+        super().__init__(*names)
+        self.let_go = let_go
+
+    def violations(self, front: Front) -> NDArray[np.float64]:
+        if len(front.candidates) > 1:
+            self.let_go.wait(60)
+        return super().violations(front)
+
+
 def test_given_rules_count_like_those_of_the_mode(build: Build) -> None:
     resolver = build(NEW)
-    assert resolver.resolve(_mode(), rules=Banned(), deadline=30).candidate.name == "new fast"
-    answer = resolver.resolve(_mode(), rules=Banned("new fast", "nobody"), deadline=30)
+    assert resolver.resolve(mode_of(), rules=Banned(), deadline=30).candidate.name == "new fast"
+    answer = resolver.resolve(mode_of(), rules=Banned("new fast", "nobody"), deadline=30)
     assert (answer.step, answer.candidate.name) == ("live", "new wide")
     assert (answer.rules, answer.rules_hit) == (("not new fast", "not nobody"), ("not new fast",))
-    answer = resolver.resolve(_mode(), rules=Banned("new fast", "new wide"), deadline=30)
+    answer = resolver.resolve(mode_of(), rules=Banned("new fast", "new wide"), deadline=30)
     assert answer.step == "best_static"
     assert answer.rules_hit == ("not new fast", "not new wide")
-    answer = resolver.resolve(_mode(), rules=Banned("new fast", "new wide", "static", "safe"), deadline=30)
+    answer = resolver.resolve(mode_of(), rules=Banned("new fast", "new wide", "static", "safe"), deadline=30)
     assert (answer.step, answer.keeps_rules) == ("safe_default", False)
 
 
 def test_a_safe_default_without_known_objectives(build: Build) -> None:
     resolver = build(None, best_static=None, safe_default={"power": 0.2})
-    answer = resolver.resolve(_below(1.0), deadline=30)
+    answer = resolver.resolve(below(1.0), deadline=30)
     assert (answer.step, answer.keeps_rules, answer.choice) == ("safe_default", None, None)
     assert answer.candidate.parameters == {"power": 0.2}
     assert _reasons(answer) == [("live", "missing"), ("last_good", "missing"), ("best_static", "missing")]
@@ -227,7 +206,7 @@ def test_a_source_that_hangs_is_called_once_and_what_it_brings_late_is_used_next
     resolver = build(source)
     threads = threading.active_count()
     for _ in range(5):
-        answer = resolver.resolve(_mode(), deadline=0.2)
+        answer = resolver.resolve(mode_of(), deadline=0.2)
         assert answer.step == "best_static"
         assert answer.passed_over[0].reason == "late"
     assert source.calls == 1
@@ -235,7 +214,7 @@ def test_a_source_that_hangs_is_called_once_and_what_it_brings_late_is_used_next
     source.gives = lambda: None
     source.let_go.set()
     assert source.ended.wait(30)
-    while (answer := resolver.resolve(_mode(), deadline=30)).step != "last_good":
+    while (answer := resolver.resolve(mode_of(), deadline=30)).step != "last_good":
         assert answer.passed_over[0].reason == "missing", "the late front has not been taken in yet"
     assert answer.candidate.name == "new fast"
     assert source.calls > 1
@@ -247,7 +226,7 @@ def test_callers_that_wait_at_the_same_time_are_all_answered(build: Build) -> No
     resolver = build(source)
     answers: list[Answer] = []
     callers = [
-        threading.Thread(target=lambda: answers.append(resolver.resolve(_mode(), deadline=60))) for _ in range(8)
+        threading.Thread(target=lambda: answers.append(resolver.resolve(mode_of(), deadline=60))) for _ in range(8)
     ]
     for caller in callers:
         caller.start()
@@ -260,52 +239,40 @@ def test_callers_that_wait_at_the_same_time_are_all_answered(build: Build) -> No
 def test_a_choice_that_takes_too_long_falls_back_and_is_there_when_asked_for_again(build: Build) -> None:
     let_go = threading.Event()
 
-    class Slow(Banned):
-        def violations(self, front: Front) -> NDArray[np.float64]:
-            if len(front.candidates) > 1:
-                let_go.wait(60)
-            return super().violations(front)
-
     class Renamed(Banned):
         def describe(self) -> tuple[str, ...]:
             return ("not new fast",)
 
-    resolver, slow = build(NEW), Slow("new fast")
-    answer = resolver.resolve(_mode(), rules=slow, deadline=0.3)
+    resolver, slow = build(NEW), Slow(let_go, "new fast")
+    answer = resolver.resolve(mode_of(), rules=slow, deadline=0.3)
     assert (answer.step, _reasons(answer)) == ("best_static", [("live", "late"), ("last_good", "late")])
     assert "2 candidates" in answer.passed_over[0].detail
     assert answer.passed_over[1].detail == "it is the live front"
     let_go.set()
-    assert resolver.resolve(_mode(), rules=slow, deadline=60).candidate.name == "new wide"
+    assert resolver.resolve(mode_of(), rules=slow, deadline=60).candidate.name == "new wide"
     # Rules that are not the same ones are asked, whatever they call themselves.
-    assert resolver.resolve(_mode(), rules=Renamed("new wide"), deadline=60).candidate.name == "new fast"
+    assert resolver.resolve(mode_of(), rules=Renamed("new wide"), deadline=60).candidate.name == "new fast"
     slow.names = ("new wide",)
-    assert resolver.resolve(_mode(), rules=slow, deadline=60).candidate.name == "new fast"
+    assert resolver.resolve(mode_of(), rules=slow, deadline=60).candidate.name == "new fast"
 
 
 def test_more_slow_choices_than_are_kept_still_answer_and_end(build: Build) -> None:
     let_go = threading.Event()
 
-    class Slow(Banned):
-        def violations(self, front: Front) -> NDArray[np.float64]:
-            if len(front.candidates) > 1:
-                let_go.wait(60)
-            return super().violations(front)
-
     resolver = build(NEW)
     threads = threading.active_count()
-    steps = {resolver.resolve(_mode(), rules=Slow(str(i)), deadline=0.01).step for i in range(40)}
+    steps = {resolver.resolve(mode_of(), rules=Slow(let_go, str(i)), deadline=0.01).step for i in range(40)}
     assert steps == {"best_static"}
     assert threading.active_count() <= threads + 3
     let_go.set()
-    assert resolver.resolve(_mode(), deadline=60).step == "live"
+    assert resolver.resolve(mode_of(), deadline=60).step == "live"
 
 
 @pytest.mark.parametrize("deadline", [1e-9, 0.001, 0.05])
 def test_even_a_deadline_that_cannot_be_kept_is_answered(build: Build, deadline: float) -> None:
     source = Source()
     source.gives = source.hang
-    answer = build(source).resolve(_mode(), deadline=deadline)
+    answer = build(source).resolve(mode_of(), deadline=deadline)
     source.let_go.set()
     assert answer.step == "best_static"
     assert answer.passed_over[0].reason == "late"
@@ -324,15 +291,15 @@ def test_what_is_wrong_with_the_request_is_never_hidden(build: Build) -> None:
     strange = Mode(name="odd", preference=Preference.uniform(["latency", "cost"]))
     bad: list[tuple[Mode, dict[str, Any], str]] = [
         (strange, {}, "preference"),
-        (_mode(), {"method": "dice"}, "method"),
-        (_below(1.0), {"method": "dice"}, "method"),
-        (_mode(), {"rules": Odd("x")}, "rules"),
-        (_mode(), {"rules": Unsure("x")}, "rules"),
+        (mode_of(), {"method": "dice"}, "method"),
+        (below(1.0), {"method": "dice"}, "method"),
+        (mode_of(), {"rules": Odd("x")}, "rules"),
+        (mode_of(), {"rules": Unsure("x")}, "rules"),
         (None, {}, "mode"),  # type: ignore[list-item]
     ]
     wrong: Sequence[Any] = (0, -1, float("nan"), float("inf"), True, "1", None, 10**400)
-    bad += [(_mode(), {"deadline": deadline}, "deadline") for deadline in wrong]
-    bad += [(_mode(), {"now_us": now}, "now_us") for now in (1.0, True, "now")]
+    bad += [(mode_of(), {"deadline": deadline}, "deadline") for deadline in wrong]
+    bad += [(mode_of(), {"now_us": now}, "now_us") for now in (1.0, True, "now")]
     for mode, options, field in bad:
         with pytest.raises(InvalidInputError) as caught:
             resolver.resolve(mode, **options)
@@ -374,9 +341,9 @@ def test_there_is_always_an_answer_and_only_the_safe_default_may_break_rules(
             raise ValueError("gone")
         if live == "stale":
             return TimedFront(front=NEW, made_us=NOW - 999 * SECOND)
-        return {"none": None, "old": OLD, "new": NEW, "empty": _front()}[live]
+        return {"none": None, "old": OLD, "new": NEW, "empty": front_of()}[live]
 
-    mode = _mode() if bound is None else _below(bound)
+    mode = mode_of() if bound is None else below(bound)
     with FallbackResolver(
         "toy",
         OBJECTIVES,
@@ -403,13 +370,13 @@ def test_many_threads_while_the_source_changes(build: Build) -> None:
 
     def ask() -> None:
         for _ in range(10):
-            answers.append(resolver.resolve(_mode(), deadline=60))
+            answers.append(resolver.resolve(mode_of(), deadline=60))
             time.sleep(0)
 
     callers = [threading.Thread(target=ask) for _ in range(4)]
     for caller in callers:
         caller.start()
-    for gives in (NEW, None, OLD, _front(), NEW):
+    for gives in (NEW, None, OLD, front_of(), NEW):
         source.gives = gives
     for caller in callers:
         caller.join()

@@ -10,47 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fallback_kit import NEW, NOW, OBJECTIVES, OLD, SAFE, SECOND, STATIC, below, mode_of
 
 from rlaas.decisions import resolve
 from rlaas.decisions.fallback import Answer, FallbackResolver, TimedFront, answer_from
-from rlaas.fronts import Candidate, Front
-from rlaas.objectives import Mode, Objective, Preference, Rule
-
-OBJECTIVES = (
-    Objective(name="latency", unit="ms", direction="minimize", low=0.0, high=10.0),
-    Objective(name="throughput", unit="Mbit/s", direction="maximize", low=0.0, high=20.0),
-)
-NOW = 1_800_000_000_000_000
-SECOND = 1_000_000
-
-
-def _candidate(name: str, latency: float, throughput: float) -> Candidate:
-    return Candidate(
-        name=name,
-        kind="configuration",
-        mean=(latency, throughput),
-        half_width=(0.0, 0.0),
-        parameters={"of": name},
-    )
-
-
-def _front(*candidates: Candidate) -> Front:
-    return Front(scenario="toy", objectives=OBJECTIVES, candidates=candidates)
-
-
-OLD = _front(_candidate("old fast", 2.0, 5.0), _candidate("old wide", 6.0, 15.0))
-NEW = _front(_candidate("new fast", 1.5, 5.0), _candidate("new wide", 6.0, 18.0))
-STATIC = _candidate("static", 4.0, 9.0)
-SAFE = _candidate("safe", 8.0, 2.0)
-
-
-def _mode(*rules: Rule) -> Mode:
-    return Mode(name="normal", preference=Preference.of(OBJECTIVES, [0.8, 0.2]), rules=rules)
-
-
-def _below(latency: float) -> Mode:
-    return _mode(Rule(objective="latency", at_most=latency))
-
+from rlaas.fronts import Candidate
+from rlaas.objectives import Mode, Objective, Preference
 
 Build = Callable[..., FallbackResolver]
 
@@ -77,11 +42,11 @@ def _reasons(answer: Answer) -> list[tuple[str, str]]:
 def test_the_last_good_front_outlives_the_process(build: Build, tmp_path: Path) -> None:
     path = tmp_path / "state" / "last.json"
     first = build(TimedFront(front=OLD, made_us=NOW - 7 * SECOND), store=path)
-    assert first.resolve(_mode(), deadline=30).step == "live"
+    assert first.resolve(mode_of(), deadline=30).step == "live"
     first.close()
     assert [entry.name for entry in path.parent.iterdir()] == ["last.json"]
     second = build(None, store=path)
-    answer = second.resolve(_mode(), deadline=30)
+    answer = second.resolve(mode_of(), deadline=30)
     assert (answer.step, answer.candidate.name, answer.age_s) == ("last_good", "old fast", 7.0)
     renamed = [Objective(name="delay", unit="ms", direction="minimize", low=0, high=10), OBJECTIVES[1]]
     third = FallbackResolver("toy", renamed, safe_default={}, store=path)
@@ -109,7 +74,7 @@ def test_a_damaged_store_is_done_without_and_replaced(build: Build, tmp_path: Pa
     path = tmp_path / "last.json"
     path.write_text(content)
     resolver = build(NEW, store=path)
-    assert resolver.resolve(_mode(), deadline=30).step == "live"
+    assert resolver.resolve(mode_of(), deadline=30).step == "live"
     resolver.close()
     assert json.loads(path.read_text())["fronts"][0]["front"] == NEW.to_dict()
 
@@ -117,17 +82,17 @@ def test_a_damaged_store_is_done_without_and_replaced(build: Build, tmp_path: Pa
 def test_a_store_that_cannot_be_written_does_not_stop_answers(build: Build, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     resolver = build(NEW, store=tmp_path / "file" / "last.json")
-    assert resolver.resolve(_mode(), deadline=30).step == "live"
+    assert resolver.resolve(mode_of(), deadline=30).step == "live"
     resolver.close()
-    assert resolver.resolve(_below(5.0), deadline=30).step == "best_static", "closed, it has no threads for fronts"
+    assert resolver.resolve(below(5.0), deadline=30).step == "best_static", "closed, it has no threads for fronts"
 
 
 def test_a_front_of_another_scenario_answers_nothing(build: Build, tmp_path: Path) -> None:
     foreign = dataclasses.replace(NEW, scenario="box")
     path = tmp_path / "last.json"
     with FallbackResolver("box", OBJECTIVES, live=foreign, safe_default=SAFE, store=path) as other:
-        assert other.resolve(_mode(), deadline=30).step == "live"
-    answer = build(foreign, store=path).resolve(_mode(), deadline=30)
+        assert other.resolve(mode_of(), deadline=30).step == "live"
+    answer = build(foreign, store=path).resolve(mode_of(), deadline=30)
     assert answer.step == "best_static"
     assert _reasons(answer) == [("live", "unusable"), ("last_good", "unusable")]
     assert answer.passed_over[0].detail == "the front is of scenario 'box'; expected 'toy'"
@@ -144,23 +109,23 @@ def test_the_best_static_configuration_is_asked_for_whenever_it_is_needed(build:
         return given[0]
 
     live = build(NEW, best_static=best_static)
-    assert live.resolve(_mode(), deadline=30).step == "live"
+    assert live.resolve(mode_of(), deadline=30).step == "live"
     assert asked == []
     resolver = build(None, best_static=best_static)
-    assert resolver.resolve(_mode(), deadline=30).candidate == STATIC
+    assert resolver.resolve(mode_of(), deadline=30).candidate == STATIC
     given[0] = dataclasses.replace(STATIC, name="newer")
-    assert resolver.resolve(_mode(), deadline=30).candidate.name == "newer"
+    assert resolver.resolve(mode_of(), deadline=30).candidate.name == "newer"
     for failure in (
         OSError("gone"),
         "front.json",
         Candidate(name="one", kind="policy", mean=(1.0,), half_width=(0.0,)),
     ):
         given[0] = failure
-        assert resolver.resolve(_mode(), deadline=30).candidate.name == "newer", "the one before stands"
-        answer = build(None, best_static=best_static).resolve(_mode(), deadline=30)
+        assert resolver.resolve(mode_of(), deadline=30).candidate.name == "newer", "the one before stands"
+        answer = build(None, best_static=best_static).resolve(mode_of(), deadline=30)
         assert (answer.step, _reasons(answer)[-1]) == ("safe_default", ("best_static", "failed"))
     given[0] = None
-    answer = resolver.resolve(_mode(), deadline=30)
+    answer = resolver.resolve(mode_of(), deadline=30)
     assert (answer.step, _reasons(answer)[-1]) == ("safe_default", ("best_static", "missing"))
 
 
@@ -172,10 +137,10 @@ def test_a_best_static_configuration_that_hangs_is_done_without(build: Build) ->
         return STATIC
 
     resolver = build(None, best_static=hang)
-    answer = resolver.resolve(_mode(), deadline=0.1)
+    answer = resolver.resolve(mode_of(), deadline=0.1)
     assert (answer.step, _reasons(answer)[-1]) == ("safe_default", ("best_static", "late"))
     let_go.set()
-    assert resolver.resolve(_mode(), deadline=60).candidate == STATIC
+    assert resolver.resolve(mode_of(), deadline=60).candidate == STATIC
 
 
 def test_a_source_for_which_there_was_no_thread_is_called_the_next_time(
@@ -190,19 +155,19 @@ def test_a_source_for_which_there_was_no_thread_is_called_the_next_time(
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        answer = resolver.resolve(_mode(), deadline=30)
+        answer = resolver.resolve(mode_of(), deadline=30)
     assert (answer.step, answer.passed_over[0].reason) == ("best_static", "failed")
     assert "can't start new thread" in answer.passed_over[0].detail
-    assert resolver.resolve(_mode(), deadline=30).step == "live"
+    assert resolver.resolve(mode_of(), deadline=30).step == "live"
 
 
 def test_a_front_that_nothing_stands_in_for_answers_as_a_live_one(build: Build) -> None:
     found, later = TimedFront(front=NEW, made_us=NOW - 5 * SECOND), {"now_us": NOW}
-    mode = _below(5.0)
+    mode = below(5.0)
     expected = build(found).resolve(mode, deadline=30)
     answer = answer_from(found, mode, **later)
     assert dataclasses.replace(answer, elapsed_s=expected.elapsed_s) == expected
     assert (answer.rules_hit, answer.age_s) == (("latency <= 5",), 5.0)
     assert answer.elapsed_s > 0
-    none = answer_from(found, _below(1.0), **later)
-    assert (none.keeps_rules, none.candidate) == (False, resolve(NEW, mode=_below(1.0)).candidate)
+    none = answer_from(found, below(1.0), **later)
+    assert (none.keeps_rules, none.candidate) == (False, resolve(NEW, mode=below(1.0)).candidate)

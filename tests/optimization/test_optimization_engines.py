@@ -182,10 +182,10 @@ def test_constraints_are_kept_in_every_engine(algorithm: str) -> None:
     reached = hypervolume((result.F - low) / span, [1.1, 1.1])
     assert reached > 0.97 * hypervolume((true_front - low) / span, [1.1, 1.1])
     apart = get_problem("c2dtlz2", n_obj=3)  # feasible in islands of the front only
-    found = minimize(apart, algorithm=algorithm, generations=250, seed=2)
-    assert (found.G <= 0).all()
+    found = [minimize(apart, algorithm=algorithm, generations=250, seed=seed) for seed in range(1, 6)]
+    assert all((one.G <= 0).all() for one in found)
     if algorithm != "moead-tchebycheff":  # its points do not lie on the reference lines
-        assert igd(found.F, apart.pareto_front(DIRECTIONS)) < (2e-2 if algorithm == "moead-pbi" else 5e-3)
+        assert np.median([igd(one.F, apart.pareto_front(DIRECTIONS)) for one in found]) < 5e-3
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

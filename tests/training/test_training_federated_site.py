@@ -217,8 +217,8 @@ def test_masked_updates_add_up_to_the_plain_average() -> None:
     assert secure.sums == plain.sums
     np.testing.assert_allclose(secure.parameters, plain.parameters, rtol=0, atol=1e-7)
     assert not (plain.parameters == model.parameters).all()
-    # A masked vector is uniform on the ring of 2**64: by chance one of 2**14 elements lies below 2**50, where half of an
-    # update's do.
+    # A masked vector is uniform on the ring of 2**64: one of 2**14 elements lies below 2**50 by chance, where half of
+    # an update's do.
     small = sum(int(x) < 2**50 for x in masked[1])
     assert binom.sf(small - 1, len(masked[1]), 2.0**-14) > 1e-9
 

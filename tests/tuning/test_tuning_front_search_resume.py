@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.processes import assert_gone, start
-from tuning_kit import TOYS, searched
+from tuning_kit import begin_tuning, kill_everything, searched
 
 from rlaas.optimization.checkpoint import load_state
 from rlaas.tuning import TuningConfig
@@ -21,7 +18,6 @@ from rlaas.tuning.front_search import FIRST, FrontSearch
 from rlaas.tuning.snapshots import newest_snapshot
 from rlaas.tuning.space import values_of
 
-HERE = str(Path(__file__).parent)
 METRICS = ("training_reward_near", "training_reward_mirror")
 TRIALS = FIRST + 2
 
@@ -41,22 +37,6 @@ def _search() -> TuningConfig:
     )
 
 
-def _begin(arguments: list[str], home: Path, log: Path) -> Any:
-    found = os.pathsep.join(filter(None, (TOYS, HERE, os.environ.get("PYTHONPATH"))))
-    return start(["tune", *arguments], home, log, PYTHONPATH=found, RAY_worker_niceness="0")
-
-
-def _kill_everything(home: str) -> None:
-    """SIGKILL for the driver and for the Ray that it started, which its environment tells from others'."""
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"RLAAS_HOME={home}\0" in (entry / "environ").read_text(errors="replace"):
-                os.kill(int(entry.name), signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-    assert_gone(home)
-
-
 def _trials(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(path.read_text())["trials"]
     return rows
@@ -69,7 +49,7 @@ def test_a_killed_search_proposes_what_an_unbroken_one_would_have(tmp_path: Path
     search = _search()
     config.write_text(yaml.safe_dump(search.model_dump(mode="json", exclude_unset=True)))
     output = home / "tuning" / "toy"
-    process = _begin(["--config", str(config), "--json"], home, log)
+    process = begin_tuning(["--config", str(config), "--json"], home, log)
     deadline = time.monotonic() + 240
     rows: list[dict[str, Any]] = []
     while sum(row["status"] == "finished" for row in rows) < 2 or all(row["status"] == "finished" for row in rows):
@@ -79,10 +59,10 @@ def test_a_killed_search_proposes_what_an_unbroken_one_would_have(tmp_path: Path
         if snapshot is not None:
             rows = _trials(snapshot / "trials.json")
         time.sleep(0.02)
-    _kill_everything(str(home))
+    kill_everything(process.pid, str(home))
     process.wait(30)
 
-    resumed = _begin(["--config", str(config), "--trials", str(TRIALS), "--resume", "--json"], home, log)
+    resumed = begin_tuning(["--config", str(config), "--trials", str(TRIALS), "--resume", "--json"], home, log)
     assert resumed.wait(400) == 0, log.read_text()
     rows = _trials(output / "trials.json")
     assert [row["status"] for row in rows] == ["finished"] * TRIALS

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,15 @@ from typing import Any
 import pytest
 import yaml
 from optuna.trial import TrialState
-from support.processes import assert_gone, start
-from tuning_kit import TOYS, searched
+from tuning_kit import begin_tuning, kill_everything, searched
 
 from rlaas.errors import ConfigurationError, OperatorError
 from rlaas.tuning.book import Book
 from rlaas.tuning.snapshots import Snapshots, check_resumed, install_snapshot, newest_snapshot
 
-HERE = str(Path(__file__).parent)
-
 
 def _trials(path: Path) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in json.loads(path.read_text())["trials"]}
-
-
-def _begin(arguments: list[str], home: Path, log: Path) -> Any:
-    found = os.pathsep.join(filter(None, (TOYS, HERE, os.environ.get("PYTHONPATH"))))
-    return start(["tune", *arguments], home, log, PYTHONPATH=found, RAY_worker_niceness="0")
-
-
-def _kill_everything(driver: int, home: str) -> None:
-    """SIGKILL for the driver, and for the Ray that it started: as if the machine had lost power."""
-    os.kill(driver, signal.SIGKILL)
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"RLAAS_HOME={home}\0" in (entry / "environ").read_text(errors="replace"):
-                os.kill(int(entry.name), signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-    assert_gone(home)
 
 
 @pytest.mark.ray
@@ -52,7 +31,7 @@ def test_a_killed_search_resumes_without_repeating_itself(tmp_path: Path) -> Non
     document = searched(training={"steps": 5_000}, trials=3).model_dump(mode="json", exclude_unset=True)
     config.write_text(yaml.safe_dump(document))
     output, log = home / "tuning" / "toy", tmp_path / "log"
-    process = _begin(["--config", str(config), "--json"], home, log)
+    process = begin_tuning(["--config", str(config), "--json"], home, log)
     deadline = time.monotonic() + 240
     snapshot, before = None, {}
     # One trial over, and another under way that a snapshot knows of.
@@ -66,7 +45,7 @@ def test_a_killed_search_resumes_without_repeating_itself(tmp_path: Path) -> Non
         if snapshot is not None:
             before = _trials(snapshot / "trials.json")
         time.sleep(0.02)
-    _kill_everything(process.pid, str(home))
+    kill_everything(process.pid, str(home))
     process.wait(30)
     snapshot = newest_snapshot(output / "state-search")
     assert snapshot is not None
@@ -75,7 +54,7 @@ def test_a_killed_search_resumes_without_repeating_itself(tmp_path: Path) -> Non
     for state in (output / "search").glob("experiment_state-*.json"):
         state.write_text(state.read_text()[:100])
 
-    resumed = _begin(["--config", str(config), "--trials", "4", "--resume", "--json"], home, log)
+    resumed = begin_tuning(["--config", str(config), "--trials", "4", "--resume", "--json"], home, log)
     assert resumed.wait(240) == 0, log.read_text()
     text = log.read_text()
     result = json.loads(text[text.index("{") :])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+from support.processes import assert_gone, start
+
 from rlaas.tuning import TuningConfig
 
+HERE = str(Path(__file__).parent)
 TOYS = str(Path(__file__).parent.parent / "training")
 
 TRAINING: dict[str, Any] = {
@@ -37,3 +42,21 @@ def searched(*, training: dict[str, Any] | None = None, **changes: Any) -> Tunin
         "confirmation": None,
     }
     return TuningConfig(**{**document, **changes})
+
+
+def begin_tuning(arguments: list[str], home: Path, log: Path) -> Any:
+    """``rlaas tune`` in a process of its own."""
+    found = os.pathsep.join(filter(None, (TOYS, HERE, os.environ.get("PYTHONPATH"))))
+    return start(["tune", *arguments], home, log, PYTHONPATH=found, RAY_worker_niceness="0")
+
+
+def kill_everything(driver: int, home: str) -> None:
+    """SIGKILL for the driver, and for the Ray that it started: as if the machine had lost power."""
+    os.kill(driver, signal.SIGKILL)
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"RLAAS_HOME={home}\0" in (entry / "environ").read_text(errors="replace"):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    assert_gone(home)
