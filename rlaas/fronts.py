@@ -92,12 +92,21 @@ class Front:
     """The non-dominated candidates of a scenario.
 
     Build it with :meth:`of`, which drops dominated candidates.
+
+    Attributes:
+        scenario: name.
+        objectives: columns of every mean.
+        candidates: the members.
+        reference_hash: of the scenario's frozen reference.
+        default: what the scenario's default reaches in each objective, in its unit, on the seeds of the candidates
+            [n_objectives]: what stays where nothing is chosen. None where nobody looked.
     """
 
     scenario: str
     objectives: tuple[Objective, ...]
     candidates: tuple[Candidate, ...]
     reference_hash: str = ""
+    default: tuple[float, ...] | None = None
 
     @classmethod
     def of(
@@ -149,13 +158,15 @@ class Front:
             InvalidInputError: parameters that JSON cannot hold.
         """
         document = self.to_dict()
-        held = {
+        held: dict[str, Any] = {
             "objectives": [{**o, "low": float(o["low"]), "high": float(o["high"])} for o in document["objectives"]],
             "candidates": [
                 {**c, "mean": [value + 0.0 for value in c["mean"]]}  # -0.0 equals 0.0 but is written otherwise
                 for c in sorted(document["candidates"], key=lambda c: str(c["name"]))
             ],
         }
+        if self.default is not None:
+            held["default"] = list(self.default)
         try:
             text = json.dumps(held, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as problem:
@@ -171,6 +182,7 @@ class Front:
             "scenario": self.scenario,
             "reference_hash": self.reference_hash,
             "objectives": [o.to_dict() for o in self.objectives],
+            "default": None if self.default is None else [float(value) for value in self.default],
             "candidates": [
                 {
                     "name": c.name,
@@ -205,6 +217,7 @@ class Front:
                 scenario=scenario,
                 reference_hash=document.get("reference_hash", ""),
                 objectives=objectives,
+                default=_default(document.get("default"), objectives),
                 candidates=tuple(
                     Candidate(
                         name=c["name"],
@@ -237,3 +250,14 @@ def _means(entry: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[f
                 field=f"mean.{objective.name}",
             )
     return means
+
+
+def _default(values: Any, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if len(values) != len(objectives) or not all(_finite(value) for value in values):
+        raise InvalidInputError(
+            f"default is {shown(values)}; expected a finite number for each of {len(objectives)} objectives",
+            field="default",
+        )
+    return tuple(float(value) for value in values)

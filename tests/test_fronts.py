@@ -139,3 +139,11 @@ def test_bad_fronts_are_refused() -> None:
         Front.from_dict({"schema_version": 1})
     with pytest.raises(InvalidInputError, match="schema_version 2"):
         Front.from_dict({"schema_version": 2})
+
+
+@pytest.mark.parametrize("default", [[1.0], [1.0, None], [1.0, float("nan")], [1.0, True]])
+def test_a_default_that_does_not_fit_is_refused(default: list[object]) -> None:
+    document = Front.of("toy", BOTH, [_candidate("a", 1.0, 2.0)]).to_dict()
+    with pytest.raises(InvalidInputError, match="expected a finite number for each of 2 objectives"):
+        Front.from_dict({**document, "default": default})
+    assert Front.from_dict({**document, "default": [2, 1.5]}).default == (2.0, 1.5)

@@ -60,7 +60,8 @@ def resolve(
         method: a name of :data:`rlaas.decisions.METHODS`, or a method with settings of its own.
         normalisation: of TOPSIS by name, ``vector`` or ``minmax``.
         disagreement: of the Nash bargaining solution by name: value of each objective in its unit without an
-            agreement, usually those of the scenario's default; None: the worse ends of the ranges.
+            agreement; None: those of the scenario's default where the front knows them, else the worse ends of the
+            ranges.
         rules: prepared requirements that hold beside the rules of the mode.
 
     Raises:

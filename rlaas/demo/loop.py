@@ -40,6 +40,7 @@ from rlaas.pipeline import (
     resolve_modes,
     search_configurations,
     seeds_for,
+    with_default,
 )
 from rlaas.registry import PolicyVersion, Registry, git_commit
 from rlaas.scenarios import ConstantController, Evaluation, load
@@ -119,7 +120,7 @@ class Loop:
                 evaluated = evaluate_candidates(
                     scenario, training.bundle, searches, self._front_seeds, self.protocol, race=race, progress=advance
                 )
-                front = evaluated.front()
+                front = with_default(scenario, evaluated.front(), self.protocol)
                 on_front_seeds = {name: e.on_seeds(self._front_seeds) for name, e in baselines.items()}
                 volumes = hypervolumes(scenario, evaluated.candidates, on_front_seeds)
             with stages.stage("resolve", "resolve the front for each mode"):

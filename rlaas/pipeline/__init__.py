@@ -40,6 +40,7 @@ from rlaas.pipeline.stages import (
     policy_preferences,
     resolve_modes,
     spread_subset,
+    with_default,
 )
 from rlaas.pipeline.targets import TargetRow, Verdict, judge_targets
 
@@ -97,5 +98,6 @@ __all__ = [
     "seeds_for",
     "spread_subset",
     "utility",
+    "with_default",
     "write_front",
 ]

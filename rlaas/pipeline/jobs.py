@@ -28,6 +28,7 @@ from rlaas.optimization import (
 from rlaas.pipeline.candidates import configuration_parameters, search_configurations
 from rlaas.pipeline.evidence import ContenderEvaluator
 from rlaas.pipeline.seeds import seeds_for
+from rlaas.pipeline.stages import with_default
 from rlaas.registry import PolicyVersion, Registry, check_alias, git_commit
 from rlaas.scenarios import Scenario, load
 from rlaas.settings import Settings
@@ -223,7 +224,7 @@ def run_optimization(
         progress=racing,
     )
     result = complete(result, evaluate)
-    front = result.front()
+    front = with_default(scenario, result.front(), protocol)
     return Optimization(front=front, path=write_front(front, settings, config.tunable), search=search, race=result)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ __all__ = [
     "policy_preferences",
     "resolve_modes",
     "spread_subset",
+    "with_default",
 ]
 
 Progress = Callable[[int, int], None]
@@ -57,6 +58,13 @@ def evaluate_baselines(
         if progress:
             progress(len(results), len(scenario.baselines))
     return results
+
+
+def with_default(scenario: Scenario, front: Front, protocol: EvaluationProtocol) -> Front:
+    """The front with what the scenario's default reaches on the seeds of its candidates: where bargaining would end."""
+    baseline = scenario.baselines[scenario.default_baseline]
+    reached = evaluate_controller(scenario, baseline.make(), front.candidates[0].seeds, protocol).mean()
+    return replace(front, default=tuple(reached.tolist()))
 
 
 def policy_preferences(scenario: Scenario) -> dict[str, Preference]:

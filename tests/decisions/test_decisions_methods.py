@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -147,6 +148,20 @@ class TestNash:
         scores = _scores(method, rows, [0.5, 0.5])
         assert scores == pytest.approx([math.sqrt(0.7 * 0.1), 0.4, math.sqrt(0.7 * 0.1)])
         assert _scores(method, rows, [0.9, 0.1])[0] == pytest.approx(0.7**0.9 * 0.1**0.1)
+
+    def test_the_default_of_a_front_is_where_bargaining_ends_without_an_agreement(self) -> None:
+        front = front_of([[0.1, 0.15], [0.7, 0.3]])
+        names = [o.name for o in front.objectives]
+        values = [o.low + (0.2 if o.sign > 0 else 0.8) * (o.high - o.low) for o in front.objectives]
+        known = replace(front, default=tuple(values))
+        mode = mode_of([0.9, 0.1])
+        given_ = resolve(front, mode=mode, method="nash", disagreement=dict(zip(names, values, strict=True)))
+        found = resolve(known, mode=mode, method="nash")
+        assert found.scores == given_.scores
+        assert found.candidate.name == given_.candidate.name != resolve(front, mode=mode, method="nash").candidate.name
+        assert "better than the scenario's default" in found.certificate.notes[0]
+        assert known.version != front.version
+        assert Front.from_dict(known.to_dict()) == known
 
     def test_who_loses_against_the_disagreement_is_out(self) -> None:
         rows = [[1.0, 0.15], [0.3, 0.3]]

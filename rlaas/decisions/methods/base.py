@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ class DecisionMatrix:
         values: [n, m] in the objectives' units.
         goodness: [n, m] in the frozen ranges, larger is better (:func:`rlaas.objectives.normalise`).
         up: [m] true where larger values are better.
+        default: goodness of what stays where nothing is chosen [m]; None where the front does not say.
     """
 
     objectives: tuple[Objective, ...]
@@ -37,13 +38,15 @@ class DecisionMatrix:
     values: FloatArray
     goodness: FloatArray
     up: NDArray[np.bool_]
+    default: FloatArray | None = None
 
     @classmethod
     def of_front(cls, front: Front) -> DecisionMatrix:
         """The matrix of a front; errors of :meth:`of`."""
         if not front.candidates:
             raise InvalidInputError(f"the front of {front.scenario} has no candidate", field="front")
-        return cls.of(front.objectives, front.candidates)
+        matrix = cls.of(front.objectives, front.candidates)
+        return matrix if front.default is None else replace(matrix, default=normalise(front.objectives, front.default))
 
     @classmethod
     def of(cls, objectives: Sequence[Objective], candidates: Sequence[Candidate]) -> DecisionMatrix:
@@ -86,6 +89,7 @@ class DecisionMatrix:
             values=self.values[rows],
             goodness=self.goodness[rows],
             up=self.up,
+            default=self.default,
         )
 
     def __len__(self) -> int:

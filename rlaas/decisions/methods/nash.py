@@ -30,8 +30,8 @@ class Nash:
     lets the worst served player lose least, and :meth:`notes` says so.
 
     Attributes:
-        disagreement: what stays in force without an agreement, usually the scenario's default or best static
-            configuration: value by objective, in its unit. None: the worse end of every objective's range.
+        disagreement: what stays in force without an agreement: value by objective, in its unit. None: the scenario's
+            default where the front knows it, otherwise the worse end of every objective's range.
 
     Raises:
         InvalidInputError: a value that is not a finite number.
@@ -65,7 +65,9 @@ class Nash:
     def notes(self, matrix: DecisionMatrix, weights: FloatArray) -> tuple[str, ...]:
         """Which point stands for disagreement, how many candidates beat it, and what decided if none does."""
         agreed = int((_least(self._gains(matrix), weights[None])[0] > 0).sum())
-        point = "the worse ends of the ranges" if self.disagreement is None else "the disagreement point"
+        point = "the disagreement point"
+        if self.disagreement is None:
+            point = "the worse ends of the ranges" if matrix.default is None else "the scenario's default"
         if agreed:
             return (f"{agreed} of {len(matrix)} candidates are better than {point} for every objective with a weight",)
         nobody = f"no candidate is better than {point} for every objective with a weight"
@@ -74,7 +76,7 @@ class Nash:
     def _gains(self, matrix: DecisionMatrix) -> FloatArray:
         """Goodness over the disagreement point [n, m]."""
         if self.disagreement is None:
-            return matrix.goodness
+            return matrix.goodness if matrix.default is None else np.asarray(matrix.goodness - matrix.default)
         return np.asarray(
             matrix.goodness - normalise(matrix.objectives, _ordered(matrix.objectives, self.disagreement))
         )

@@ -29,6 +29,7 @@ from rlaas.pipeline.stages import (
     evaluate_controller,
     policy_preferences,
     resolve_modes,
+    with_default,
 )
 from rlaas.registry import PolicyVersion
 from rlaas.scenarios import Evaluation, Scenario
@@ -96,7 +97,7 @@ class EvaluateStage(Stage):
             race=RacePlan.of(protocol, entropy, **config.evaluation.race.model_dump()),
             progress=context.scaled(20, 70, PARTS),
         )
-        front = evaluated.front()
+        front = with_default(scenario, evaluated.front(), protocol)
         volumes = hypervolumes(scenario, evaluated.candidates, baselines)
         opponent = opponent_of(context, candidate)
         default = baselines[scenario.default_baseline]
