@@ -121,9 +121,10 @@ class FrontStore:
             if files:
                 return self._of_file(max(files, key=lambda file: (_written_ns(file), file.name)), scenario)
         wanted = "front" if label is None else f"front {label!r}"
-        labels = ", ".join(self.labels(scenario)) or "(none)"
+        labels = ", ".join(self.labels(scenario))
+        way_out = f"allowed: {labels}" if labels else "rlaas optimize searches one, a training brings one with it"
         raise NotFoundError(
-            f"scenario {scenario!r} has no {wanted}; allowed: {labels}", field="scenario" if label is None else "label"
+            f"scenario {scenario!r} has no {wanted}; {way_out}", field="scenario" if label is None else "label"
         )
 
     def of_version(self, policy: str, ref: int | str) -> StoredFront:
