@@ -79,7 +79,7 @@ def test_a_known_version_is_not_sent_again(registered: Settings, tmp_path: Path)
     [
         ("/api/v1/fronts/network?label=ghost", 404, "label", "no front 'ghost'; allowed: candidate, champion, static"),
         ("/api/v1/fronts/plain", 404, "scenario", "scenario 'plain' has no front; rlaas optimize searches one"),
-        ("/api/v1/fronts/ghost", 404, "scenario", "allowed: (none)"),
+        ("/api/v1/fronts/ghost", 404, "scenario", "has no front; rlaas optimize searches one"),
         ("/api/v1/fronts/..%2F..", 422, "scenario", "is not a plain name"),
         ("/api/v1/fronts/../secrets", 422, "scenario", "is not a plain name"),
         ("/api/v1/fronts/network?label=../x", 422, "label", "is not a plain name"),
