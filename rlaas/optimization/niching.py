@@ -13,7 +13,7 @@ from numba import njit
 
 from rlaas.optimization.variation import next_random
 
-__all__ = ["associate", "preserve_niches"]
+__all__ = ["associate", "preserve_niches", "survivors"]
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"}, inline="never")
@@ -51,11 +51,21 @@ def associate(F: Any, ideal: Any, nadir: Any, directions: Any) -> Any:
     along = np.empty(lines)
     point = np.empty(n_obj)
     for i in range(n):
-        along[:] = 0.0
         for m in range(n_obj):
             point[m] = (F[i, m] - ideal[m]) / (nadir[m] - ideal[m])
+        along[:] = 0.0
+        m = 0
+        while m + 4 <= n_obj:  # four at a time load and store a sum once; the order, and so the bits, is that of one
+            a, b, c, d = point[m], point[m + 1], point[m + 2], point[m + 3]
             for k in range(lines):
-                along[k] += point[m] * directions[m, k]
+                total = along[k] + a * directions[m, k]
+                total += b * directions[m + 1, k]
+                total += c * directions[m + 2, k]
+                along[k] = total + d * directions[m + 3, k]
+            m += 4
+        for rest in range(m, n_obj):
+            for k in range(lines):
+                along[k] += point[rest] * directions[rest, k]
         best = _first_of(along, _largest(along))
         squared = 0.0
         for m in range(n_obj):
@@ -118,3 +128,44 @@ def preserve_niches(nearest: Any, distance: Any, taken: Any, wanted: int, lines:
             left[k] -= 1
             taken[k] += 1
     return chosen
+
+
+@njit(cache=True, nogil=True)
+def survivors(F: Any, rank: Any, wanted: int, ideal: Any, nadir: Any, directions: Any, seed: int) -> Any:
+    """Rows [k] of F that survive, the niche [k] and the distance [k] of each: whole ranks, then the last by niches.
+
+    Args:
+        F: objectives [n, n_obj], smaller is better.
+        rank: 0 for the non-dominated, 1 for those that only these dominate, and so on [n].
+        wanted: how many survive; all where there are no more.
+        ideal, nadir, directions: see :func:`associate`.
+        seed: see :func:`preserve_niches`.
+    """
+    n = len(F)
+    members = np.zeros(n + 1, dtype=np.int64)
+    for i in range(n):
+        members[rank[i]] += 1
+    last, reached = 0, members[0]
+    while reached < wanted and reached < n:
+        last += 1
+        reached += members[last]
+    lines = directions.shape[1]
+    # Whole ranks in front, the last behind them, each in the order that they came in.
+    rows = np.empty(reached, dtype=np.int64)
+    whole, behind = 0, reached - members[last]
+    for i in range(n):
+        if rank[i] < last:
+            rows[whole] = i
+            whole += 1
+        elif rank[i] == last:
+            rows[behind] = i
+            behind += 1
+    nearest, distance = associate(F[rows], ideal, nadir, directions)
+    if reached <= wanted:
+        return rows, nearest, distance
+    taken = np.zeros(lines, dtype=np.int64)
+    for i in range(whole):
+        taken[nearest[i]] += 1
+    kept = np.arange(wanted)
+    kept[whole:] = whole + preserve_niches(nearest[whole:], distance[whole:], taken, wanted - whole, lines, seed)
+    return rows[kept], nearest[kept], distance[kept]

@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from rlaas.optimization.evolution import Evolution, IntArray
-from rlaas.optimization.niching import associate, preserve_niches
+from rlaas.optimization.niching import survivors
 from rlaas.optimization.normalisation import renew_box, renew_extremes
 from rlaas.optimization.population import Population
 from rlaas.optimization.problems import Problem
@@ -142,21 +142,18 @@ class NSGA3(Evolution):
         F = np.ascontiguousarray(everyone.F[feasible])
         rank = np.asarray(moocore.pareto_rank(F), dtype=np.int64)
         renew_box(F, rank, self._ideal, self._worst, self._extremes, self._nadir, _EXTREME_TOLERANCE)
-        last = int(np.searchsorted(np.cumsum(np.bincount(rank)), min(self.size, len(rank))))
-        contenders = np.flatnonzero(rank <= last)
-        rank = rank[contenders]
-        niche, distance = associate(F[contenders], self._ideal, self._nadir, self._lines)
-        kept = self._niched(rank, niche, distance, last)
-        survivors = feasible[contenders[kept]]
+        seed = self._seed() if len(F) > self.size else 0
+        kept, niche, distance = survivors(F, rank, self.size, self._ideal, self._nadir, self._lines, seed)
+        rows = feasible[kept]
         if len(feasible) < self.size and len(violation) > len(feasible):
             broken = np.flatnonzero(violation > 0)
             order = np.argsort(violation[broken], kind="stable")[: self.size - len(feasible)]
-            survivors = np.concatenate([survivors, broken[order]])
-        extra = len(survivors) - len(kept)
-        self.population = everyone.take(survivors)
+            rows = np.concatenate([rows, broken[order]])
+        extra = len(rows) - len(kept)
+        self.population = everyone.take(rows)
         self._rank = np.concatenate([rank[kept], np.full(extra, np.iinfo(np.int64).max)])
-        self._niche = np.concatenate([niche[kept], np.full(extra, -1)])
-        self._distance = np.concatenate([distance[kept], np.full(extra, np.inf)])
+        self._niche = np.concatenate([niche, np.full(extra, -1)])
+        self._distance = np.concatenate([distance, np.full(extra, np.inf)])
 
     def _keep_least_violating(self, everyone: Population, violation: FloatArray) -> None:
         rows = np.argsort(violation, kind="stable")[: self.size]
@@ -164,18 +161,6 @@ class NSGA3(Evolution):
         self._rank = np.full(len(rows), np.iinfo(np.int64).max)
         self._niche = np.full(len(rows), -1)
         self._distance = np.full(len(rows), np.inf)
-
-    def _niched(self, rank: IntArray, niche: IntArray, distance: FloatArray, last: int) -> IntArray:
-        """Rows of the candidates up to the ``last`` rank that survive: whole ranks, then the last by niches."""
-        if len(rank) <= self.size:
-            return np.arange(len(rank))
-        whole = np.flatnonzero(rank < last)
-        wanted = self.size - len(whole)
-        candidates = np.flatnonzero(rank == last)
-        lines = self._lines.shape[1]
-        taken = np.bincount(niche[whole], minlength=lines)
-        chosen = preserve_niches(niche[candidates], distance[candidates], taken, wanted, lines, self._seed())
-        return np.concatenate([whole, candidates[chosen]])
 
 
 def _shuffled(rng: np.random.Generator, n: int, count: int) -> IntArray:

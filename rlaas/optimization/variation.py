@@ -71,12 +71,15 @@ def unseen(hashes: Any, known: Any) -> Any:
     return fresh
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _spread(beta: float, r: float, eta: float) -> float:
-    alpha = 2.0 - beta ** -(eta + 1.0)
-    if r <= 1.0 / alpha:
-        return float((r * alpha) ** (1.0 / (eta + 1.0)))
-    return float((1.0 / (2.0 - r * alpha)) ** (1.0 / (eta + 1.0)))
+@njit(cache=True, nogil=True, inline="always")
+def _alpha(beta: float, eta: float, far: float) -> float:
+    """Share of the unbounded distribution inside the bound; 2 to the last bit from ``far`` on."""
+    return 2.0 if beta > far else 2.0 - beta ** -(eta + 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _spread(alpha: float, r: float, power: float) -> float:
+    return float((r * alpha if r <= 1.0 / alpha else 1.0 / (2.0 - r * alpha)) ** power)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -108,6 +111,8 @@ def breed(
     children = np.empty((2 * couples, n_var))
     mutated = 1.0 / n_var
     power = 1.0 / (eta_mutation + 1.0)
+    crossed = 1.0 / (eta_crossover + 1.0)
+    far = 2.0 ** (55.0 / (eta_crossover + 1.0))
     for i in range(couples):
         for j in range(n_var):
             a, b = X[mothers[i], j], X[fathers[i], j]
@@ -116,8 +121,13 @@ def breed(
                 small, large = min(a, b), max(a, b)
                 r = next_random(stream)
                 gap = large - small
-                c = 0.5 * (small + large - _spread(1.0 + 2.0 * (small - low) / gap, r, eta_crossover) * gap)
-                d = 0.5 * (small + large + _spread(1.0 + 2.0 * (high - large) / gap, r, eta_crossover) * gap)
+                below = _alpha(1.0 + 2.0 * (small - low) / gap, eta_crossover, far)
+                above = _alpha(1.0 + 2.0 * (high - large) / gap, eta_crossover, far)
+                spread = _spread(below, r, crossed)
+                c = 0.5 * (small + large - spread * gap)
+                if above != below:  # near parents far from their bounds, the rule late in a search, share one power
+                    spread = _spread(above, r, crossed)
+                d = 0.5 * (small + large + spread * gap)
                 if next_random(stream) < 0.5:
                     c, d = d, c
                 a, b = min(max(c, low), high), min(max(d, low), high)
