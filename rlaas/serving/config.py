@@ -32,6 +32,10 @@ class GatewayConfig(_Document):
     max_queued_requests: int = Field(default=1024, ge=1, description="requests waiting per proxy; beyond it: 503")
     max_surge_percent: int = Field(default=100, ge=0, le=100, description="replicas added during a rolling update")
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, description="a longer body is refused with 413")
+    body_timeout_s: float = Field(default=10.0, gt=0, le=600, description="a body that takes longer is cut with 408")
+    max_open_requests: int = Field(
+        default=512, ge=1, description="requests of the fast lane under way in one replica; beyond it: 429"
+    )
     max_rows: int = Field(default=10_000, ge=1, description="observations in one request")
     seal_s: float = Field(
         default=0.5, gt=0, le=60, description="seconds between hand-overs of the log to the committer"

@@ -1,7 +1,8 @@
 """Decision ids that nobody can make up: UUIDv7, producer, policy tag and an HMAC over all of them.
 
-An id reads ``<32 hex>-<producer>-<8 hex tag>-<32 hex mac>``. The tag names the policy (a hash of its name), so that
-any replica can check the fields of an outcome without having seen the decision. The tenant is signed but not shown.
+An id reads ``<32 hex>-<producer>-<8 hex>v<version>-<32 hex mac>``. The tag between producer and mac names the policy (a
+hash of its name) and, in hexadecimal, the version that decided: any replica can check the fields of an outcome, and
+credit the version with it, without having seen the decision. The tenant is signed but not shown.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from rlaas.errors import ConfigurationError, ForgedDecisionError
 
 __all__ = ["DecisionIds", "VerifiedId", "policy_tag", "uuid7_hex"]
 
-_SHAPE = re.compile(r"([0-9a-f]{32})-([0-9a-z]{1,32})-([0-9a-f]{8})-([0-9a-f]{32})", re.ASCII)
+_SHAPE = re.compile(r"([0-9a-f]{32})-([0-9a-z]{1,32})-([0-9a-f]{8})(?:v([0-9a-f]{1,13}))?-([0-9a-f]{32})", re.ASCII)
 _MIN_SECRET_BYTES = 16
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit that carries the variant 0b10 and two random bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class VerifiedId:
         uuid: UUIDv7, 32 hex digits.
         producer: process that minted it.
         tag: tag of the policy.
+        version: that decided; None in ids from before they said so.
     """
 
     uuid: str
     producer: str
     tag: str
+    version: int | None = None
 
 
 def uuid7_hex(time_ms: int | None = None) -> str:
@@ -43,14 +48,14 @@ def uuid7_hex(time_ms: int | None = None) -> str:
         time_ms: UTC milliseconds since the epoch; default now.
     """
     stamp = (time.time_ns() // 1_000_000 if time_ms is None else time_ms) & (2**48 - 1)
-    random = int.from_bytes(os.urandom(10), "big")
-    high, low = random >> 68, random & (2**62 - 1)
-    return f"{(stamp << 80) | (0x7 << 76) | ((high & 0xFFF) << 64) | (0b10 << 62) | low:032x}"
+    random = os.urandom(10).hex()
+    return f"{stamp:012x}7{random[:3]}{_VARIANTS[random[3]]}{random[4:19]}"
 
 
-def policy_tag(policy: str) -> str:
-    """Eight hex digits that stand for a policy's name in a decision id."""
-    return hashlib.blake2b(policy.encode(), digest_size=4).hexdigest()
+def policy_tag(policy: str, version: int | None = None) -> str:
+    """Eight hex digits that stand for a policy's name in a decision id, and the version behind a ``v``."""
+    tag = hashlib.blake2b(policy.encode(), digest_size=4).hexdigest()
+    return tag if version is None else f"{tag}v{version:x}"
 
 
 class DecisionIds:
@@ -70,12 +75,17 @@ class DecisionIds:
             raise ConfigurationError(f"secret must have at least {_MIN_SECRET_BYTES} bytes", field="secret")
         if not re.fullmatch(r"[0-9a-z]{1,32}", producer, re.ASCII):
             raise ConfigurationError("producer must be 1 to 32 lower-case letters and digits", field="producer")
-        self._keyed = hmac.new(secret, tenant.encode() + b"\0", hashlib.sha256)
+        self._secret = secret
+        self._tenant = tenant.encode() + b"\0"
         self._producer = producer
 
     def mint(self, tag: str, *, time_ms: int | None = None) -> str:
-        """A fresh id for a decision of the policy with this tag (see :func:`policy_tag`)."""
-        body = f"{uuid7_hex(time_ms)}-{self._producer}-{tag}"
+        """A fresh id for a decision of the policy (and version) with this tag (see :func:`policy_tag`)."""
+        return self.sign(uuid7_hex(time_ms), tag)
+
+    def sign(self, uuid: str, tag: str) -> str:
+        """The id for a decision under a UUID of :func:`uuid7_hex`."""
+        body = f"{uuid}-{self._producer}-{tag}"
         return f"{body}-{self._mac(body)}"
 
     def verify(self, decision_id: str, *, field: str = "decision_id") -> VerifiedId:
@@ -87,15 +97,15 @@ class DecisionIds:
         match = _SHAPE.fullmatch(decision_id)
         # Compared even when the shape is wrong, so that the time taken tells nothing about how far a guess got.
         expected = self._mac(decision_id.rpartition("-")[0])
-        given = match.group(4) if match else "0" * 32
+        given = match.group(5) if match else "0" * 32
         if not hmac.compare_digest(expected.encode(), given.encode()) or match is None:
             raise ForgedDecisionError(
                 f"{field} {decision_id[:80]!r} was not issued here; send the decision_id of a decide answer unchanged",
                 field=field,
             )
-        return VerifiedId(match.group(1), match.group(2), match.group(3))
+        version = match.group(4)
+        return VerifiedId(match.group(1), match.group(2), match.group(3), int(version, 16) if version else None)
 
     def _mac(self, body: str) -> str:
-        keyed = self._keyed.copy()
-        keyed.update(body.encode("utf-8", "surrogatepass"))
-        return keyed.hexdigest()[:32]
+        message = self._tenant + body.encode("utf-8", "surrogatepass")
+        return hmac.digest(self._secret, message, "sha256").hex()[:32]

@@ -7,6 +7,7 @@ request sees one generation from beginning to end.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -15,20 +16,20 @@ import msgspec
 import numpy as np
 
 from rlaas.bundles import Float32
-from rlaas.errors import InvalidInputError, LakeError, NotFoundError, RetryableError
+from rlaas.errors import BundleError, InvalidInputError, LakeError, NotFoundError, RetryableError
 from rlaas.experiments.assignment import assign_switchback, assign_unit
 from rlaas.lake.records import DecisionRecord, encode
 from rlaas.names import check_name
-from rlaas.serving.decision_ids import DecisionIds
+from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
 from rlaas.serving.inference import infer
 from rlaas.serving.loading import LivePolicy, LiveState, LoadedVariant
 from rlaas.serving.outcomes import OutcomeIntake
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, decode_outcomes
+from rlaas.serving.rows import check_supported, many_rows, one_each, one_row, storable
+from rlaas.serving.tally import Tally
 
 __all__ = ["Decision", "DecisionEngine", "Log", "live_policy"]
-
-_MAX_NESTING = 32
 
 
 class Log(Protocol):
@@ -49,6 +50,9 @@ class Decision(msgspec.Struct, frozen=True):
     experiment: str | None
     variant_propensity: float
     action_propensity: float | None
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class _Decisions(msgspec.Struct, frozen=True):
@@ -89,7 +93,10 @@ class DecisionEngine:
         decisions: log of decisions.
         outcomes: log of outcomes.
         max_rows: observations allowed in one request.
-        rng: source of exploration; default a fresh one from the operating system's entropy.
+        seed: of exploration; default the operating system's entropy.
+
+    Attributes:
+        tally: counts of every version.
     """
 
     def __init__(
@@ -100,14 +107,16 @@ class DecisionEngine:
         decisions: Log,
         outcomes: Log,
         max_rows: int = 10_000,
-        rng: np.random.Generator | None = None,
+        seed: int | None = None,
     ) -> None:
         self._ids = ids
         self._producer = producer
         self._decisions = decisions
-        self._intake = OutcomeIntake(ids, producer, outcomes)
+        self.tally = Tally()
+        self._intake = OutcomeIntake(ids, producer, outcomes, self.tally)
         self._max_rows = max_rows
-        self._rng = rng if rng is not None else np.random.default_rng()
+        self._seeds = np.random.SeedSequence(seed)
+        self._local = threading.local()
         self._state = LiveState()
 
     @property
@@ -130,9 +139,13 @@ class DecisionEngine:
         """
         live = live_policy(self._state, policy)
         request = decode_decide(body)
-        rows, single = _rows(request, live.primary, self._max_rows)
-        decisions = self._decide(principal, live, request, rows)
-        return msgspec.json.encode(decisions[0] if single else _Decisions(decisions, policy))
+        check_supported(request)
+        storable(request.context)
+        if request.observation is not None:
+            return _encode(self._decide_one(principal, live, request, request.observation))
+        assert request.observations is not None
+        rows = many_rows(request.observations, live.primary.policy, self._max_rows)
+        return _encode(_Decisions(self._decide(principal, live, request, rows), policy))
 
     def record_outcomes(self, principal: Principal, body: bytes) -> bytes:
         """Answer ``POST /api/v1/outcomes``; all or none are logged before this returns.
@@ -158,71 +171,177 @@ class DecisionEngine:
         live = live_policy(self._state, model, field="model")
         return msgspec.json.encode(infer(live, version, decode_infer(body), self._max_rows))
 
+    def _decide_one(
+        self, principal: Principal, live: LivePolicy, request: DecideRequest, observation: Sequence[float]
+    ) -> Decision:
+        """The hot path: what :meth:`_decide` does, without what only several rows need."""
+        started = time.perf_counter_ns()
+        row = one_row(observation, live.primary.policy)
+        time_ns = time.time_ns()
+        uuid = uuid7_hex(time_ns // 1_000_000)
+        unit = _sole(request.unit, "unit")
+        variant, propensity = live.primary, 1.0
+        if not live.alone:
+            ((name, allocation),) = self._allocate(live, request.step, [unit], [uuid]).items()
+            variant, propensity = live.variants[name], allocation.propensity[0]
+        weights, preference = variant.preference(request.mode, request.preference)
+        actions, densities = self._act(variant, row, weights)
+        density = None if densities is None else float(densities[0])
+        decision = self._decision(live, variant, uuid, actions[0].tolist(), propensity, density)
+        session = _sole(request.session, "session")
+        self._append(
+            [
+                self._payload(
+                    principal,
+                    live,
+                    variant,
+                    request,
+                    decision,
+                    time_ns // 1000,
+                    row[0].tolist(),
+                    unit,
+                    session,
+                    preference,
+                )
+            ]
+        )
+        self.tally.decided(decision.policy, decision.version, 1, time.perf_counter_ns() - started)
+        return decision
+
     def _decide(self, principal: Principal, live: LivePolicy, request: DecideRequest, rows: Float32) -> list[Decision]:
+        started = time.perf_counter_ns()
         count = len(rows)
         time_us = time.time_ns() // 1000
-        ids = [self._ids.mint(live.tag, time_ms=time_us // 1000) for _ in range(count)]
-        units = _one_each(request.unit, count, "unit")
-        sessions = _one_each(request.session, count, "session")
-        context = _storable(request.context)
-        experiment = live.record.experiment.name if live.record.experiment else None
+        uuids = [uuid7_hex(time_us // 1000) for _ in range(count)]
+        units = one_each(request.unit, count, "unit")
+        sessions = one_each(request.session, count, "session")
+        logged = rows.tolist()
         answers: list[Decision | None] = [None] * count
         payloads: list[bytes] = [b""] * count
-        for name, allocation in self._allocate(live, request.step, units, ids).items():
+        allocated = self._allocate(live, request.step, units, uuids)
+        for name, allocation in allocated.items():
             variant = live.variants[name]
             weights, preference = variant.preference(request.mode, request.preference)
             chosen = rows if len(allocation.rows) == count else rows[allocation.rows]
-            actions, propensities = variant.policy.act(chosen, weights, rng=self._rng if variant.explore else None)
-            for index, row in enumerate(allocation.rows):
-                action = actions[index].tolist()
-                propensity = None if propensities is None else float(propensities[index])
-                answers[row] = Decision(
-                    decision_id=ids[row],
-                    action=action,
-                    policy=live.record.policy,
-                    version=variant.version,
-                    variant=name,
-                    experiment=experiment,
-                    variant_propensity=allocation.propensity[index],
-                    action_propensity=propensity,
+            actions, densities = self._act(variant, chosen, weights)
+            propensities = [None] * len(chosen) if densities is None else densities.tolist()
+            for row, action, propensity, density in zip(
+                allocation.rows, actions.tolist(), allocation.propensity, propensities, strict=True
+            ):
+                decision = self._decision(live, variant, uuids[row], action, propensity, density)
+                answers[row] = decision
+                payloads[row] = self._payload(
+                    principal,
+                    live,
+                    variant,
+                    request,
+                    decision,
+                    time_us,
+                    logged[row],
+                    units[row],
+                    sessions[row],
+                    preference,
                 )
-                payloads[row] = encode(
-                    DecisionRecord(
-                        receipt_id=ids[row],
-                        decision_id=ids[row],
-                        tenant=principal.tenant,
-                        time_us=time_us,
-                        scenario=variant.policy.manifest.scenario,
-                        policy=live.record.policy,
-                        version=variant.version,
-                        variant=name,
-                        experiment=experiment,
-                        variant_propensity=allocation.propensity[index],
-                        action_propensity=propensity,
-                        session=sessions[row],
-                        step=request.step,
-                        unit=units[row],
-                        mode=request.mode,
-                        preference=preference,
-                        observation=rows[row].tolist(),
-                        action=action if isinstance(action, list) else [float(action)],
-                        context=context,
-                        generation=live.record.generation,
-                        producer=self._producer,
-                    )
-                )
+        self._append(payloads)
+        taken = time.perf_counter_ns() - started
+        for name, allocation in allocated.items():
+            self.tally.decided(live.record.policy, live.variants[name].version, len(allocation.rows), taken)
+        return [answer for answer in answers if answer is not None]
+
+    def _act(self, variant: LoadedVariant, rows: Float32, weights: Float32 | None) -> tuple[Any, Any]:
+        """Actions [n, ...] and propensities [n] of a variant; what goes wrong in here is the version's fault."""
+        try:
+            actions, densities = variant.policy.act(rows, weights, rng=self._draws() if variant.explore else None)
+            if not np.isfinite(actions).all():
+                raise BundleError(f"version {variant.version} answered with an action that is not finite")
+        except InvalidInputError:  # the caller's, such as a missing preference
+            raise
+        except Exception:
+            self.tally.failed(variant.policy_name, variant.version)
+            raise
+        return actions, densities
+
+    def _decision(
+        self,
+        live: LivePolicy,
+        variant: LoadedVariant,
+        uuid: str,
+        action: int | list[float],
+        propensity: float,
+        density: float | None,
+    ) -> Decision:
+        return Decision(
+            self._ids.sign(uuid, variant.id_tag),
+            action,
+            live.record.policy,
+            variant.version,
+            variant.name,
+            live.experiment,
+            propensity,
+            density,
+        )
+
+    def _payload(
+        self,
+        principal: Principal,
+        live: LivePolicy,
+        variant: LoadedVariant,
+        request: DecideRequest,
+        decision: Decision,
+        time_us: int,
+        observation: list[float],
+        unit: str | None,
+        session: str | None,
+        preference: dict[str, float] | None,
+    ) -> bytes:
+        action = decision.action
+        return encode(
+            DecisionRecord(
+                receipt_id=decision.decision_id,
+                decision_id=decision.decision_id,
+                tenant=principal.tenant,
+                time_us=time_us,
+                scenario=variant.policy.manifest.scenario,
+                policy=decision.policy,
+                version=decision.version,
+                variant=decision.variant,
+                experiment=decision.experiment,
+                variant_propensity=decision.variant_propensity,
+                action_propensity=decision.action_propensity,
+                session=session,
+                step=request.step,
+                unit=unit,
+                mode=request.mode,
+                preference=preference,
+                observation=observation,
+                action=action if isinstance(action, list) else [float(action)],
+                context=request.context,
+                generation=live.record.generation,
+                producer=self._producer,
+            ),
+            # Without a context every value was checked or made here.
+            trusted=request.context is None,
+        )
+
+    def _append(self, payloads: list[bytes]) -> None:
         try:
             self._decisions.append(payloads)
         except LakeError as problem:
             raise RetryableError("the decision cannot be logged now, so it was not taken; try again later") from problem
-        return [answer for answer in answers if answer is not None]
+
+    def _draws(self) -> np.random.Generator:
+        """The source of exploration of this thread: generators are not thread-safe."""
+        rng: np.random.Generator | None = getattr(self._local, "rng", None)
+        if rng is None:
+            rng = self._local.rng = np.random.default_rng(self._seeds.spawn(1)[0])
+        return rng
 
     @staticmethod
     def _allocate(
         live: LivePolicy, step: int | None, units: Sequence[str | None], ids: Sequence[str]
     ) -> Mapping[str, _Allocation]:
         """Which rows go to which variant, and with what probability."""
-        if len(live.variants) == 1:
+        if live.alone:
             return {live.primary.name: _Allocation(list(range(len(ids))), [1.0] * len(ids))}
         experiment = live.record.experiment
         if experiment is not None and experiment.design == "switchback" and experiment.block_steps is not None:
@@ -244,55 +363,5 @@ class DecisionEngine:
         return allocations
 
 
-def _rows(request: DecideRequest, variant: LoadedVariant, max_rows: int) -> tuple[Float32, bool]:
-    """Checked observations [n, n_features], and whether one was asked for."""
-    for field in ("constraints", "entities"):
-        if getattr(request, field) is not None:
-            raise InvalidInputError(f"{field} is not supported by this installation; leave it out", field=field)
-    if (request.observation is None) == (request.observations is None):
-        raise InvalidInputError("send exactly one of observation and observations", field="observation")
-    policy = variant.policy
-    if request.observation is not None:
-        if len(request.observation) != policy.n_features:
-            raise InvalidInputError(
-                f"observation has {len(request.observation)} numbers; expected {policy.n_features}",
-                field="observation",
-            )
-        return policy.check_observations(np.array([request.observation]), field="observation"), True
-    rows = request.observations or []
-    if len(rows) > max_rows:
-        raise InvalidInputError(
-            f"observations has {len(rows)} rows; at most {max_rows} are allowed", field="observations"
-        )
-    for index, row in enumerate(rows):
-        if len(row) != policy.n_features:
-            raise InvalidInputError(
-                f"observations[{index}] has {len(row)} numbers; expected {policy.n_features}",
-                field=f"observations[{index}]",
-            )
-    return policy.check_observations(np.array(rows, dtype=np.float64), field="observations"), False
-
-
-def _one_each(value: str | Sequence[str] | None, count: int, field: str) -> Sequence[str | None]:
-    if value is None or isinstance(value, str):
-        return [value] * count
-    if len(value) != count:
-        raise InvalidInputError(
-            f"{field} has {len(value)} entries; expected one, or one per row ({count})", field=field
-        )
-    return value
-
-
-def _storable(context: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The context, if it is nested moderately: what is accepted here has to be readable wherever the lake is read."""
-    level: list[Any] = [context]
-    for _ in range(_MAX_NESTING):
-        level = [
-            child
-            for value in level
-            if isinstance(value, dict | list)
-            for child in (value.values() if isinstance(value, dict) else value)
-        ]
-        if not level:
-            return context
-    raise InvalidInputError(f"context is nested deeper than {_MAX_NESTING} levels", field="context")
+def _sole(value: str | Sequence[str] | None, field: str) -> str | None:
+    return value if value is None or isinstance(value, str) else one_each(value, 1, field)[0]

@@ -19,8 +19,11 @@ from rlaas.serving.config import ServingConfig
 from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.events import configure_events
+from rlaas.serving.fast_lane import FastLane
+from rlaas.serving.hot_path import HotPath
 from rlaas.serving.live import LiveAnswer
 from rlaas.serving.loading import load_state
+from rlaas.serving.transport import Limits
 from rlaas.serving.web import ControlReply, ControlRequest, create_app
 from rlaas.settings import Settings
 
@@ -46,7 +49,8 @@ class Gateway:
     def __init__(self, control: Any, config: ServingConfig, settings: Settings) -> None:
         configure_events()
         self.tenant = settings.tenant
-        self.max_body_bytes = config.gateway.max_body_bytes
+        self.limits = Limits(config.gateway.max_body_bytes, config.gateway.body_timeout_s)
+        self._hot = HotPath(self.tenant, self.limits, config.gateway.max_open_requests)
         self._control = control
         self._config = config
         self._replica = serve.get_replica_context().replica_tag
@@ -65,6 +69,7 @@ class Gateway:
             asyncio.get_running_loop().create_task(self._follow_control(), name="follow-control"),
             asyncio.get_running_loop().create_task(self._hand_over(), name="hand-over"),
         ]
+        FastLane.gateway = self._hot
         self._events.info("gateway_started", tenant=self.tenant)
         return create_app(self)
 
@@ -106,6 +111,8 @@ class Gateway:
                 raise OperatorError(f"background task {task.get_name()} has ended")
 
     def __del__(self) -> None:
+        if FastLane.gateway is self._hot:
+            FastLane.gateway = None
         for task in self._tasks:
             task.cancel()
         self._decisions.close()
@@ -154,6 +161,7 @@ class Gateway:
         state, failures = await asyncio.to_thread(load_state, self._engine.state, answer.records, paths)
         before = self._engine.state.generations()
         self._engine.switch(state)
+        self._hot.refresh(self._engine)
         if failures != self._failures:
             for deployment, reason in failures.items():
                 self._events.error("deployment_not_loaded", deployment=deployment, error=reason)

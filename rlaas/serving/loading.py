@@ -13,7 +13,7 @@ from rlaas.bundles import BundlePolicy, Float32, load_bundle
 from rlaas.errors import BundleError, InvalidInputError, RlaasError, check_choice
 from rlaas.objectives import Preference
 from rlaas.serving.decision_ids import policy_tag
-from rlaas.serving.live import DeploymentRecord
+from rlaas.serving.live import DeploymentRecord, Variant
 
 __all__ = ["LivePolicy", "LiveState", "LoadedVariant", "check_compatible", "load_state"]
 
@@ -25,6 +25,8 @@ class LoadedVariant:
     Attributes:
         name, version, explore: as in the deployment record.
         share: probability that a decision goes here.
+        policy_name: name of its policy.
+        id_tag: of its decisions, see :func:`~rlaas.serving.decision_ids.policy_tag`.
         policy: the loaded bundle.
         preferences: weights float32 [n_objectives] and as a mapping, by mode; None stands for no mode: uniform.
     """
@@ -33,17 +35,28 @@ class LoadedVariant:
     version: int
     explore: bool
     share: float
+    policy_name: str
+    id_tag: str
     policy: BundlePolicy
     preferences: Mapping[str | None, tuple[Float32, dict[str, float]]]
 
     @classmethod
-    def of(cls, name: str, version: int, share: float, explore: bool, policy: BundlePolicy) -> LoadedVariant:
-        """Work out the preference of each mode once, not per request."""
+    def of(cls, variant: Variant, share: float, name: str, policy: BundlePolicy) -> LoadedVariant:
+        """Work out what every request needs once; ``name`` is that of the policy."""
         objectives = policy.objectives
         found: dict[str | None, Preference] = {None: Preference.uniform(objectives)} if objectives else {}
         found.update((mode, Preference.of(objectives, weights)) for mode, weights in policy.manifest.modes.items())
         preferences = {mode: (p.array().astype(np.float32), p.to_dict()) for mode, p in found.items()}
-        return cls(name, version, explore, share, policy, preferences)
+        return cls(
+            variant.name,
+            variant.version,
+            variant.explore,
+            share,
+            name,
+            policy_tag(name, variant.version),
+            policy,
+            preferences,
+        )
 
     def preference(
         self, mode: str | None, weights: Mapping[str, float] | None
@@ -68,17 +81,49 @@ class LoadedVariant:
             return None, None
         return chosen
 
+    def utility(self, outcome: Mapping[str, float]) -> float | None:
+        """How good an outcome is, in [0, 1]: normalised objectives under equal weights, each cut to its range.
+
+        The yardstick of canaries: the same for every version and caller, whatever preference they decided under. None
+        where the outcome lacks an objective, or the policy has none.
+        """
+        total = 0.0
+        for objective in self.policy.objectives:
+            value = outcome.get(objective.name)
+            if value is None:
+                return None
+            share = min(1.0, max(0.0, (value - objective.low) / (objective.high - objective.low)))
+            total += share if objective.direction == "maximize" else 1.0 - share
+        return total / len(self.policy.objectives) if self.policy.objectives else None
+
 
 @dataclass(frozen=True, slots=True)
 class LivePolicy:
-    """One deployment, ready to decide."""
+    """One deployment, ready to decide.
+
+    Attributes:
+        record: which.
+        variants: by name.
+        weights: share of the decisions by name of the variant.
+        primary: the variant with the largest share.
+        alone: every decision goes to ``primary``.
+        experiment: its name, if one runs.
+        tag: of the policy in decision ids.
+        outcome_fields: what outcomes may carry.
+    """
 
     record: DeploymentRecord
     variants: Mapping[str, LoadedVariant]
     weights: Mapping[str, float]
     primary: LoadedVariant
+    alone: bool
+    experiment: str | None
     tag: str
     outcome_fields: frozenset[str]
+
+    def of_version(self, version: int | None) -> LoadedVariant | None:
+        """The first variant that serves a version."""
+        return next((variant for variant in self.variants.values() if variant.version == version), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +198,16 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
             bundles[variant.version] = loaded.get(variant.version) or _read(record.policy, variant.version, paths)
     check_compatible(bundles)
     variants = {
-        v.name: LoadedVariant.of(v.name, v.version, weights[v.name], v.explore, bundles[v.version])
-        for v in record.variants
+        v.name: LoadedVariant.of(v, weights[v.name], record.policy, bundles[v.version]) for v in record.variants
     }
+    primary = max(variants.values(), key=lambda variant: variant.share)
     return LivePolicy(
         record=record,
         variants=MappingProxyType(variants),
         weights=MappingProxyType(weights),
-        primary=max(variants.values(), key=lambda variant: variant.share),
+        primary=primary,
+        alone=primary.share == 1.0,
+        experiment=record.experiment.name if record.experiment else None,
         tag=policy_tag(record.policy),
         outcome_fields=frozenset(name for policy in bundles.values() for name in policy.outcome_fields),
     )

@@ -15,9 +15,10 @@ from rlaas.errors import ConflictError, InvalidInputError, LakeError, RetryableE
 from rlaas.lake.records import OutcomeRecord, encode
 from rlaas.names import check_name
 from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
-from rlaas.serving.loading import LiveState
+from rlaas.serving.loading import LiveState, LoadedVariant
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import MAX_OUTCOME_FIELDS, OutcomeItem
+from rlaas.serving.tally import Tally
 
 if TYPE_CHECKING:
     from rlaas.serving.engine import Log
@@ -56,13 +57,17 @@ class OutcomeIntake:
         ids: verifies decision ids.
         producer: name of this process in the lake.
         log: where outcomes go before they are acknowledged.
+        tally: counts what the versions earn.
         remembered: outcomes kept in memory to recognise repeats.
     """
 
-    def __init__(self, ids: DecisionIds, producer: str, log: Log, *, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self, ids: DecisionIds, producer: str, log: Log, tally: Tally, *, remembered: int = REMEMBERED
+    ) -> None:
         self._ids = ids
         self._producer = producer
         self._log = log
+        self._tally = tally
         self._remembered = remembered
         self._seen: OrderedDict[tuple[str, str, int], tuple[bytes, str]] = OrderedDict()
         self._lock = threading.Lock()
@@ -74,13 +79,14 @@ class OutcomeIntake:
             RequestError: see :meth:`rlaas.serving.engine.DecisionEngine.record_outcomes`.
             RetryableError: the log cannot take the outcomes; none was taken.
         """
-        policies = self._check(items, state)
+        decided = self._check(items, state)
         received_us = time.time_ns() // 1000
         with self._lock:
             accepted: list[Accepted] = []
             fresh: list[tuple[tuple[str, str, int], tuple[bytes, str]]] = []
             payloads: list[bytes] = []
-            for item, policy in zip(items, policies, strict=True):
+            earned: list[tuple[str, int, float]] = []
+            for item, (policy, variant) in zip(items, decided, strict=True):
                 key = (principal.tenant, item.outcome_id, item.revision)
                 digest = _digest(item)
                 known = self._seen.get(key)
@@ -93,6 +99,12 @@ class OutcomeIntake:
                         )
                     accepted.append(Accepted(item.outcome_id, item.revision, known[1], True))
                     continue
+                if (
+                    variant is not None
+                    and item.revision == 0
+                    and (utility := variant.utility(item.outcome)) is not None
+                ):
+                    earned.append((variant.policy_name, variant.version, utility))
                 receipt = uuid7_hex()
                 accepted.append(Accepted(item.outcome_id, item.revision, receipt, False))
                 fresh.append((key, (digest, receipt)))
@@ -121,14 +133,16 @@ class OutcomeIntake:
                     raise RetryableError(
                         "the outcomes cannot be logged now, so none was taken; try again later"
                     ) from problem
+            for credit in earned:
+                self._tally.rewarded(*credit)
             self._seen.update(fresh)
             while len(self._seen) > self._remembered:
                 self._seen.popitem(last=False)
         return msgspec.json.encode(_Accepted(accepted))
 
-    def _check(self, items: Sequence[OutcomeItem], state: LiveState) -> list[str | None]:
-        """Check every item before anything is written; the policy of each where it is live here."""
-        policies: list[str | None] = []
+    def _check(self, items: Sequence[OutcomeItem], state: LiveState) -> list[tuple[str | None, LoadedVariant | None]]:
+        """Check every item before anything is written; the policy and the variant of each where they are live here."""
+        decided: list[tuple[str | None, LoadedVariant | None]] = []
         keys: set[tuple[str, int]] = set()
         for index, item in enumerate(items):
             prefix = f"outcomes[{index}]." if len(items) > 1 else ""
@@ -142,8 +156,8 @@ class OutcomeIntake:
                     field=f"{prefix}outcome_id",
                 )
             keys.add(key)
-            policies.append(live.record.policy if live else None)
-        return policies
+            decided.append((live.record.policy, live.of_version(verified.version)) if live else (None, None))
+        return decided
 
 
 def _check_values(item: OutcomeItem, field: str, allowed: frozenset[str] | None) -> None:

@@ -7,10 +7,11 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+import structlog
 
-from rlaas.errors import RlaasError
+from rlaas.errors import RetryableError, RlaasError
 
-__all__ = ["PROBLEM_TYPE", "problem_document", "problem_of"]
+__all__ = ["PROBLEM_TYPE", "answer_failure", "for_protocol", "problem_document", "problem_of"]
 
 PROBLEM_TYPE = "application/problem+json"
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -41,3 +42,31 @@ def problem_of(error: RlaasError) -> tuple[int, bytes]:
     kind = type(error)
     document = problem_document(kind.http_status, error.message, code=kind.__name__, field=error.field)
     return kind.http_status, msgspec.json.encode(document)
+
+
+def for_protocol(path: str, body: bytes) -> bytes:
+    """A problem document as the protocol behind ``path`` wants it: V2 clients look for ``error``."""
+    if not path.startswith("/v2"):
+        return body
+    document = msgspec.json.decode(body)
+    return msgspec.json.encode({**document, "error": document["detail"]})
+
+
+def answer_failure(route: str, method: str, path: str, failure: Exception) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and further headers for a request that failed; what only an operator can mend is logged.
+
+    Args:
+        route: as the log names it.
+        method, path: of the request.
+        failure: what was raised.
+    """
+    if not isinstance(failure, RlaasError):
+        # The client learns that it failed, the operator learns why.
+        structlog.get_logger().error("request_crashed", path=route, method=method, exc_info=failure)
+        document = problem_document(500, "an internal error occurred; the log of the Gateway says more")
+        return 500, for_protocol(path, msgspec.json.encode(document)), {}
+    if failure.http_status >= 500:
+        structlog.get_logger().warning("request_failed", path=route, error=failure.message)
+    status, body = problem_of(failure)
+    retry = {"Retry-After": "1"} if isinstance(failure, RetryableError) and status in (429, 503) else {}
+    return status, for_protocol(path, body), retry

@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
-import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rlaas.errors import InvalidInputError, NotFoundError, NotReadyError, RlaasError
+from rlaas.errors import NotFoundError, NotReadyError
 from rlaas.serving.engine import DecisionEngine, live_policy
 from rlaas.serving.inference import model_metadata, versioned
 from rlaas.serving.principal import Principal, resolve_principal
-from rlaas.serving.problems import PROBLEM_TYPE, problem_document, problem_of
+from rlaas.serving.problems import PROBLEM_TYPE, answer_failure, for_protocol, problem_document, problem_of
+from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, RequestHead, read_body, read_head
 
 __all__ = ["ControlReply", "ControlRequest", "Lane", "create_app"]
 
-# Beyond this a request is worth a thread: below, the hand-over costs more than the work and the loop hardly waits.
-_LARGE_BODY = 64 * 1024
 _FORWARDED = ("models", "deployments", "lake", "fronts", "resolve")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
 _PASSED_ON = ("if-match", "if-none-match", "idempotency-key")
@@ -60,19 +58,13 @@ class Lane(Protocol):
     """What the routes need from the process that they run in."""
 
     tenant: str
-    max_body_bytes: int
+    limits: Limits
 
     def engine(self) -> DecisionEngine:
         """The engine, or :class:`rlaas.errors.NotReadyError`."""
 
     async def forward(self, request: ControlRequest) -> ControlReply:
         """Ask Control."""
-
-
-class _TooLargeError(InvalidInputError):
-    """A body beyond the limit."""
-
-    http_status = 413
 
 
 def create_app(lane: Lane) -> Starlette:
@@ -119,9 +111,9 @@ def _v2_routes(lane: Lane) -> list[Route]:
         return _json({"name": live.record.policy, "ready": True})
 
     async def infer(request: Request) -> Response:
-        body = await _body(request, lane.max_body_bytes)
+        head, body = await _body(request, lane)
         engine, principal, path = lane.engine(), _principal(request, lane), request.path_params
-        return _raw(await _run(engine.infer, body, principal, path["model"], path.get("version")))
+        return _raw(await _run(head, engine.infer, body, principal, path["model"], path.get("version")))
 
     routes = [_route("/v2", server, ["GET"])]
     # The path convertor takes what is not a plain name too, so that the answer names the field instead of "not found".
@@ -139,13 +131,13 @@ def _v2_routes(lane: Lane) -> list[Route]:
 
 def _api_routes(lane: Lane) -> list[Route]:
     async def decide(request: Request) -> Response:
-        body = await _body(request, lane.max_body_bytes)
+        head, body = await _body(request, lane)
         engine, principal = lane.engine(), _principal(request, lane)
-        return _raw(await _run(engine.decide, body, principal, request.path_params["policy"]))
+        return _raw(await _run(head, engine.decide, body, principal, request.path_params["policy"]))
 
     async def outcomes(request: Request) -> Response:
-        body = await _body(request, lane.max_body_bytes)
-        return _raw(await _run(lane.engine().record_outcomes, body, _principal(request, lane)), status=202)
+        head, body = await _body(request, lane)
+        return _raw(await _run(head, lane.engine().record_outcomes, body, _principal(request, lane)), status=202)
 
     async def control(request: Request) -> Response:
         reply = await lane.forward(
@@ -155,7 +147,7 @@ def _api_routes(lane: Lane) -> list[Route]:
                 path=request.scope["path"],
                 query=dict(request.query_params),
                 headers={name: request.headers[name] for name in _PASSED_ON if name in request.headers},
-                body=await _body(request, lane.max_body_bytes),
+                body=(await _body(request, lane))[1],
             )
         )
         media_type = PROBLEM_TYPE if reply.status >= 400 else "application/json"
@@ -173,8 +165,9 @@ def _api_routes(lane: Lane) -> list[Route]:
     return routes
 
 
-async def _run(work: Callable[..., bytes], body: bytes, *arguments: Any) -> bytes:
-    if len(body) > _LARGE_BODY:
+async def _run(head: RequestHead, work: Callable[..., bytes], body: bytes, *arguments: Any) -> bytes:
+    head.check_deadline()
+    if len(body) > LARGE_BODY:
         return await asyncio.to_thread(work, *arguments, body)
     return work(*arguments, body)
 
@@ -191,37 +184,20 @@ def _principal(request: Request, lane: Lane) -> Principal:
     return resolve_principal(request.headers, tenant=lane.tenant)
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The raw body, read no further than the limit."""
-    declared = request.headers.get("content-length", "0")
-    too_large = _TooLargeError(f"body is longer than {limit} bytes", field="body")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
+async def _body(request: Request, lane: Lane) -> tuple[RequestHead, bytes]:
+    head = read_head(request.scope["headers"])
+    return head, await read_body(request.receive, head, lane.limits)
 
 
 def _route(path: str, handler: Handler, methods: list[str]) -> Route:
     async def guarded(request: Request) -> Response:
         try:
             return await handler(request)
-        except RlaasError as problem:
-            if problem.http_status >= 500:
-                structlog.get_logger().warning("request_failed", path=path, error=problem.message)
-            return _problem(request, *problem_of(problem))
-        except ClientDisconnect:
+        except ClientGoneError:
             return Response(status_code=400)  # nobody is left to read it
-        except Exception:
-            # The client learns that it failed, the operator learns why.
-            structlog.get_logger().exception("request_crashed", path=path, method=request.method)
-            document = problem_document(500, "an internal error occurred; the log of the Gateway says more")
-            return _problem(request, 500, msgspec.json.encode(document))
+        except Exception as failure:
+            status, body, headers = answer_failure(path, request.method, request.scope["path"], failure)
+            return Response(body, status, headers=headers, media_type=PROBLEM_TYPE)
 
     return Route(path, guarded, methods=methods)
 
@@ -244,11 +220,7 @@ async def _framework_problem(request: Request, problem: Exception) -> Response:
 
 
 def _problem(request: Request, status: int, body: bytes) -> Response:
-    if request.scope["path"].startswith("/v2"):
-        # Clients of the V2 protocol look for "error".
-        document = msgspec.json.decode(body)
-        body = msgspec.json.encode({**document, "error": document["detail"]})
-    return Response(body, status, media_type=PROBLEM_TYPE)
+    return Response(for_protocol(request.scope["path"], body), status, media_type=PROBLEM_TYPE)
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -22,6 +22,7 @@ from rlaas.fronts import Front
 from rlaas.registry import Registry
 from rlaas.registry.fronts import FrontStore
 from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.transport import Limits
 from rlaas.serving.web import ControlReply, ControlRequest, create_app
 from rlaas.settings import load_settings
 
@@ -32,7 +33,7 @@ class Lane:
     """A Gateway that serves no policy and asks a Control in its own process."""
 
     tenant = "default"
-    max_body_bytes = 1 << 20
+    limits = Limits(1 << 20, 5.0)
 
     def __init__(self, routes: ControlRoutes) -> None:
         self._routes = routes

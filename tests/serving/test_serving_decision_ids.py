@@ -12,6 +12,7 @@ from rlaas.serving.decision_ids import DecisionIds, policy_tag, uuid7_hex
 
 SECRET = b"0123456789abcdef"
 IDS = DecisionIds(SECRET, "p1", tenant="default")
+UUID = uuid7_hex(7)
 
 
 def test_uuid7_is_one_and_sorts_by_time() -> None:
@@ -29,6 +30,13 @@ def test_an_issued_id_verifies_in_every_process_that_holds_the_secret() -> None:
     verified = DecisionIds(SECRET, "another", tenant="default").verify(minted)
     assert (verified.producer, verified.tag) == ("p1", policy_tag("toy"))
     assert uuid.UUID(verified.uuid).version == 7
+    assert verified.version is None
+
+
+@given(st.integers(1, 2**48))
+def test_an_id_says_which_version_decided(version: int) -> None:
+    verified = IDS.verify(IDS.sign(UUID, policy_tag("toy", version)))
+    assert (verified.uuid, verified.tag, verified.version) == (UUID, policy_tag("toy"), version)
 
 
 @pytest.mark.parametrize(

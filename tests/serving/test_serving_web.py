@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from support.serving_kit import Bench, deployment, make_bench
 from rlaas.bundles import load_bundle
 from rlaas.errors import NotReadyError
 from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.fast_lane import FastLane
+from rlaas.serving.hot_path import HotPath
+from rlaas.serving.transport import Limits
 from rlaas.serving.web import ControlReply, ControlRequest, create_app
 
 ROW = [0.1, -0.5, 2.0]
@@ -26,7 +31,7 @@ class StandIn:
     """The process around the routes."""
 
     tenant = "default"
-    max_body_bytes = 4096
+    limits = Limits(4096, 5.0)
 
     def __init__(self, engine: DecisionEngine | None) -> None:
         self._engine = engine
@@ -45,11 +50,28 @@ class StandIn:
 
 
 class Site:
-    def __init__(self, lane: StandIn) -> None:
+    """The routes, behind the fast lane or not: whatever is asserted of one has to hold of the other."""
+
+    def __init__(self, lane: StandIn, *, fast: bool = False) -> None:
         self.lane = lane
-        self._app = create_app(lane)
+        self._fast = fast
+        self._app = FastLane(create_app(lane))
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with self._gateway():
+            return self._send(method, path, **options)
+
+    @contextmanager
+    def _gateway(self) -> Iterator[None]:
+        if self._fast:
+            FastLane.gateway = HotPath(self.lane.tenant, self.lane.limits, most_open=8)
+            FastLane.gateway.refresh(self.lane.engine())
+        try:
+            yield
+        finally:
+            FastLane.gateway = None
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(app=self._app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -75,9 +97,9 @@ def bench(tmp_path: Path, paths: dict[tuple[str, int], Path]) -> Bench:
     return make_bench(tmp_path, paths, deployment("toy", two), deployment("box", one))
 
 
-@pytest.fixture
-def site(bench: Bench) -> Site:
-    return Site(StandIn(bench.engine))
+@pytest.fixture(params=["routes", "fast lane"])
+def site(request: pytest.FixtureRequest, bench: Bench) -> Site:
+    return Site(StandIn(bench.engine), fast=request.param == "fast lane")
 
 
 def _tensor(**change: Any) -> dict[str, Any]:
@@ -109,7 +131,7 @@ def test_decisions_and_outcomes_travel(site: Site, bench: Bench) -> None:
 def test_a_large_batch_gives_the_same_answer_from_its_thread(site: Site) -> None:
     rows = [ROW] * 90
     small = site("POST", "/api/v1/policies/box/decide", json={"observations": rows}).json()["decisions"]
-    site.lane.max_body_bytes = 10**6
+    site.lane.limits = Limits(10**6, 5.0)
     padded = json.dumps({"observations": rows}).encode() + b" " * 70_000
     large = site("POST", "/api/v1/policies/box/decide", content=padded).json()["decisions"]
     assert [d["action"] for d in large] == [d["action"] for d in small]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlaas.lake.records import DecisionRecord, OutcomeRecord, decode_decision, decode_outcome
 from rlaas.lake.segments import read_segment
 from rlaas.lake.wal import WriteAheadLog
@@ -74,7 +72,7 @@ def make_bench(root: Path, paths: dict[tuple[str, int], Path], *records: Deploym
         decisions=decisions,
         outcomes=outcomes,
         max_rows=100,
-        rng=np.random.default_rng(seed),
+        seed=seed,
     )
     bench = Bench(engine, ids, decisions, outcomes, paths)
     assert engine.state == LiveState()

@@ -1,0 +1,90 @@
+"""The variables that make Serve load the fast lane; they are read when Ray starts, so they have to be set before.
+
+On a cluster they stand in the environment of every Ray container (``clusters/base``). For a Ray of its own,
+``rlaas serve`` sets them here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlaas.errors import ConfigurationError
+from rlaas.serving.fast_lane import CALLBACK
+
+__all__ = ["FAST_LANE", "enter_fast_lane"]
+
+FAST_LANE: Mapping[str, str] = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",  # a C proxy, and replicas that listen themselves
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # it parses one datagram for each request, in Python
+}
+"""What every Ray process of a platform with the fast lane needs."""
+
+_PORTS = {
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+}
+_FIRST_PORT, _LAST_PORT = 30_000, 32_000
+"""Below what Linux hands out for outgoing connections, from where Ray's own ports come."""
+
+_REPLICA_PORTS = 100
+
+
+def enter_fast_lane(folder: Path) -> None:
+    """Set the variables for a Ray that this process is about to start, beside whatever else runs on the machine.
+
+    What is set already stays as it is.
+
+    Args:
+        folder: for the proxy's own files; its path has to be short enough for a socket.
+
+    Raises:
+        ConfigurationError: Serve was imported already, and would not notice.
+    """
+    if "ray.serve" in sys.modules:
+        raise ConfigurationError("enter the fast lane before ray.serve is imported", field="ray")
+    first = _free_block(_REPLICA_PORTS)
+    wanted = {
+        **FAST_LANE,
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _REPLICA_PORTS),
+        **{name: str(_free_port()) for name in sorted(_PORTS)},
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def _free_block(size: int) -> int:
+    """First port of a block whose ends nobody listens on; replicas step over what is taken in between."""
+    for first in range(_FIRST_PORT, _LAST_PORT, size):
+        if _is_free(first) and _is_free(first + size - 1):
+            return first
+    raise ConfigurationError(f"no ports are free between {_FIRST_PORT} and {_LAST_PORT}", field="port")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        found: int = probe.getsockname()[1]
+        return found

@@ -1,0 +1,127 @@
+"""What a Gateway answers in the fast lane: ``decide``, ``outcomes`` and V2 ``infer``, each in one hop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from rlaas.errors import OverloadedError
+from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.principal import Principal, resolve_principal
+from rlaas.serving.problems import PROBLEM_TYPE, answer_failure
+from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, read_body, read_head
+
+__all__ = ["HotPath"]
+
+_JSON = b"application/json"
+_PROBLEM = PROBLEM_TYPE.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """One path of the lane.
+
+    Attributes:
+        route: as the log names it.
+        work: principal and body in, body of the answer out.
+        status: of an answer that succeeds.
+    """
+
+    route: str
+    work: Callable[[Principal, bytes], bytes]
+    status: int
+
+
+class HotPath:
+    """The endpoints of one Gateway by path; see :class:`rlaas.serving.fast_lane.FastPath`.
+
+    Args:
+        tenant: of the installation.
+        limits: of a request.
+        most_open: requests whose body is being read or that are worked on in a thread, at most; beyond it 429.
+    """
+
+    def __init__(self, tenant: str, limits: Limits, most_open: int) -> None:
+        self._tenant = tenant
+        self._limits = limits
+        self._most_open = most_open
+        self._open = 0
+        self._endpoints: dict[str, _Endpoint] = {}
+
+    def refresh(self, engine: DecisionEngine) -> None:
+        """Take up what the engine serves now."""
+        endpoints = {"/api/v1/outcomes": _Endpoint("/api/v1/outcomes", engine.record_outcomes, 202)}
+        for name, live in engine.state.policies.items():
+            endpoints[f"/api/v1/policies/{name}/decide"] = _deciding(engine, name)
+            endpoints[f"/v2/models/{name}/infer"] = _inferring(engine, name, None)
+            for variant in live.variants.values():
+                version = str(variant.version)
+                endpoints[f"/v2/models/{name}/versions/{version}/infer"] = _inferring(engine, name, version)
+        self._endpoints = endpoints
+
+    def find(self, path: str) -> _Endpoint | None:
+        """The endpoint behind a path; every other path is for the ordinary routes."""
+        return self._endpoints.get(path)
+
+    async def answer(
+        self,
+        endpoint: _Endpoint,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Any],
+        send: Callable[[Any], Any],
+    ) -> None:
+        """Answer a request; what goes wrong becomes a problem document."""
+        request_id = b""
+        further: list[tuple[bytes, bytes]] = []
+        try:
+            head = read_head(scope["headers"])
+            request_id = head.request_id
+            if self._open >= self._most_open:
+                raise OverloadedError(f"{self._open} requests are open already; try again later")
+            self._open += 1
+            try:
+                body = await read_body(receive, head, self._limits)
+                head.check_deadline()
+                principal = resolve_principal(Headers(scope=scope), tenant=self._tenant)
+                if len(body) > LARGE_BODY:
+                    payload = await asyncio.to_thread(endpoint.work, principal, body)
+                else:
+                    payload = endpoint.work(principal, body)
+            finally:
+                self._open -= 1
+            status, kind = endpoint.status, _JSON
+        except ClientGoneError:
+            return
+        except Exception as failure:
+            status, payload, headers = answer_failure(endpoint.route, scope["method"], scope["path"], failure)
+            kind = _PROBLEM
+            further = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", kind),
+                    (b"content-length", str(len(payload)).encode()),
+                    (b"x-request-id", request_id),
+                    *further,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": payload})
+
+
+def _deciding(engine: DecisionEngine, policy: str) -> _Endpoint:
+    return _Endpoint(
+        "/api/v1/policies/{policy}/decide", lambda principal, body: engine.decide(principal, policy, body), 200
+    )
+
+
+def _inferring(engine: DecisionEngine, model: str, version: str | None) -> _Endpoint:
+    return _Endpoint(
+        "/v2/models/{model}/infer", lambda principal, body: engine.infer(principal, model, version, body), 200
+    )

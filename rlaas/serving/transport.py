@@ -1,0 +1,181 @@
+"""What both lanes make of an HTTP request before the engine sees it: headers that matter, and a bounded body.
+
+Free of any web framework: ASGI scopes and ``receive`` callables in, bytes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rlaas.errors import InvalidInputError, RetryableError
+
+__all__ = [
+    "LARGE_BODY",
+    "ClientGoneError",
+    "DeadlineError",
+    "Limits",
+    "RequestHead",
+    "SlowBodyError",
+    "TooLargeError",
+    "UnsupportedEncodingError",
+    "read_body",
+    "read_head",
+]
+
+Receive = Callable[[], Awaitable[Any]]
+
+LARGE_BODY = 64 * 1024
+"""Beyond it a request is worth a thread: below, the hand-over costs more than the work, and the loop hardly waits."""
+
+_LONGEST_TIMEOUT_S = 3600.0
+_LONGEST_ID = 128
+
+
+class TooLargeError(InvalidInputError):
+    """A body beyond the limit."""
+
+    http_status = 413
+
+
+class UnsupportedEncodingError(InvalidInputError):
+    """A compressed body: a few bytes may unpack to gigabytes."""
+
+    http_status = 415
+
+
+class SlowBodyError(InvalidInputError):
+    """The body did not arrive in time."""
+
+    http_status = 408
+
+
+class DeadlineError(RetryableError):
+    """The caller's own deadline passed before there was an answer; nothing was done."""
+
+    http_status = 504
+
+
+class ClientGoneError(Exception):
+    """The client hung up before its body was complete: nobody is left to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request.
+
+    Attributes:
+        body_bytes: longest body.
+        body_s: seconds within which it has to arrive.
+    """
+
+    body_bytes: int
+    body_s: float
+
+
+class RequestHead:
+    """The headers that the lanes act on.
+
+    Attributes:
+        request_id: the caller's, or a fresh one; goes back as ``x-request-id``.
+        deadline: monotonic seconds after which the caller no longer waits; None without ``x-request-timeout``.
+        declared: length of the body as declared; 0 where it is not.
+        encoding: ``content-encoding``, empty for none.
+    """
+
+    __slots__ = ("deadline", "declared", "encoding", "request_id")
+
+    def __init__(self) -> None:
+        self.request_id = b""
+        self.deadline: float | None = None
+        self.declared = 0
+        self.encoding = b""
+
+    def check_deadline(self) -> None:
+        """Raise :class:`DeadlineError` if the caller no longer waits."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise DeadlineError("x-request-timeout passed before the request was answered; nothing was done")
+
+
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
+    """Pick out of ASGI headers (names in lower case) what the lanes need.
+
+    Raises:
+        InvalidInputError: a ``content-length`` or ``x-request-timeout`` that is not a number in its range.
+    """
+    head = RequestHead()
+    for name, value in headers:
+        if name == b"content-length":
+            if not value.isdigit():
+                raise InvalidInputError("content-length must be a whole number", field="content-length")
+            head.declared = int(value[:20])
+        elif name == b"x-request-id":
+            head.request_id = value[:_LONGEST_ID]
+        elif name == b"x-request-timeout":
+            head.deadline = time.monotonic() + _timeout_s(value)
+        elif name == b"content-encoding" and value != b"identity":
+            head.encoding = value
+    if not head.request_id:
+        head.request_id = os.urandom(8).hex().encode()
+    return head
+
+
+def _timeout_s(value: bytes) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_TIMEOUT_S:
+        raise InvalidInputError(
+            f"x-request-timeout must be seconds > 0 and <= {_LONGEST_TIMEOUT_S:g}", field="x-request-timeout"
+        )
+    return seconds
+
+
+async def read_body(receive: Receive, head: RequestHead, limits: Limits) -> bytes:
+    """The raw body, read no further and waited for no longer than ``limits`` and the caller's deadline allow.
+
+    Raises:
+        UnsupportedEncodingError: it is compressed.
+        TooLargeError: it is longer than allowed.
+        SlowBodyError: it took too long.
+        DeadlineError: the caller no longer waits.
+        ClientGoneError: the client hung up.
+    """
+    if head.encoding:
+        raise UnsupportedEncodingError(
+            f"content-encoding {head.encoding[:40].decode('latin-1')!r} is not supported; send the body as it is",
+            field="content-encoding",
+        )
+    if head.declared > limits.body_bytes:
+        raise TooLargeError(f"body is longer than {limits.body_bytes} bytes", field="body")
+    seconds = limits.body_s
+    if head.deadline is not None:
+        seconds = min(seconds, head.deadline - time.monotonic())
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(receive, limits)
+    except TimeoutError:
+        head.check_deadline()
+        raise SlowBodyError(f"the body did not arrive within {limits.body_s:g} s", field="body") from None
+
+
+async def _read(receive: Receive, limits: Limits) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limits.body_bytes:
+            raise TooLargeError(f"body is longer than {limits.body_bytes} bytes", field="body")
+        if not message.get("more_body", False):
+            return b"".join([*chunks, chunk]) if chunks else chunk
+        chunks.append(chunk)
