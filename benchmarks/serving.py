@@ -1,223 +1,282 @@
 """Decisions per second over HTTP: the platform, with every decision logged, against servers that log nothing.
 
-Three servers answer the same request (32 features, a 64x64 tanh policy in onnxruntime) on the same machine in the
-same run, in turns: ours through Ray Serve; a stock Ray Serve deployment; a plain FastAPI application on uvicorn, which
-is what a team would write without a platform. The load comes from a process of its own over keep-alive connections.
+    python -m benchmarks.serving [--quick] [--json] [--only single batches switching]
 
-    python benchmarks/serving.py [--quick] [--json]
+Each request carries 32 features to a 64x64 tanh policy; the platform checks them, splits, decides, signs an id and
+writes the decision to its write-ahead log before it answers. Rivals (:mod:`benchmarks.serving_rivals`): a constant
+answer from uvicorn as the ceiling, FastAPI on uvicorn, Ray Serve as it comes. All run on the same machine in the same
+run and take turns; the load comes from a process of its own over 64 kept-alive connections
+(:mod:`benchmarks.serving_load`), or from ``wrk`` where it is installed and only the rate counts.
+
+* ``single``: one observation a request, straight to the replica's port and through HAProxy; then the latencies at 70 %
+  of each server's peak, requests leaving by the clock.
+* ``batches``: 256 observations a request.
+* ``switching``: promotions back and forth under full load: errors, and the latency meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import itertools
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import onnx
-import onnxruntime
-from onnx import TensorProto, helper
 
 from benchmarks.harness import Row, parse_arguments, report
-
-FEATURES, HIDDEN, CHOICES = 32, 64, 10
-BODY = json.dumps({"observation": [round(0.01 * i, 4) for i in range(FEATURES)]}).encode()
-
+from benchmarks.serving_load import run_load
+from benchmarks.serving_rivals import FEATURES, make_bundle
+from rlaas.serving.environment import enter_fast_lane
 
 ROOT = Path(__file__).parent.parent
+OBSERVATION = [round(0.01 * i, 4) for i in range(FEATURES)]
+ONE = json.dumps({"observation": OBSERVATION}).encode()
+BATCH = 256
+MANY = json.dumps({"observations": [OBSERVATION] * BATCH}).encode()
+SECTIONS = ("single", "batches", "switching")
+CONNECTIONS = 64
+PEAK_SHARE = 0.7
 
 
 def main() -> None:
     arguments = parse_arguments("serving", _own_arguments)
-    if arguments.load:
-        url, seconds, connections = arguments.load
-        print(asyncio.run(_load(httpx.URL(url), float(seconds), int(connections))))
-        return
-    if arguments.plain:
-        _serve_plain(*arguments.plain)
-        return
     root = Path(tempfile.mkdtemp(prefix="rb", dir=tempfile.gettempdir()))
+    seconds, rounds = (1.0, 1) if arguments.quick else (6.0, 5)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # Ray prints there, and the result must stand alone
-            rows = _measure(root, seconds=1.0 if arguments.quick else 8.0, rounds=1 if arguments.quick else 5)
+        with contextlib.redirect_stdout(sys.stderr), _servers(root) as urls:  # Ray prints, and the result stands alone
+            parts: Mapping[str, Callable[[], list[Row]]] = {
+                "single": lambda: _single(urls, seconds, rounds),
+                "batches": lambda: _batches(urls, seconds, rounds),
+                "switching": lambda: _switching(urls, 2 * seconds),
+            }
+            rows = [row for name in SECTIONS if name in arguments.only for row in parts[name]()]
     finally:
         shutil.rmtree(root, ignore_errors=True)
     report("serving", rows, arguments.json)
 
 
 def _own_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--plain", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="parts to run")
 
 
-def _measure(root: Path, *, seconds: float, rounds: int) -> list[Row]:
+@contextlib.contextmanager
+def _servers(root: Path) -> Iterator[dict[str, str]]:
+    """Base URL of every server: ``direct`` and ``proxied`` are ours, then ``constant``, ``plain`` and ``stock``."""
+    model = str(make_bundle(root / "bundle") / "policy.onnx")
+    ports = {kind: _free_port() for kind in ("constant", "plain", "stock")}
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    rivals = [
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.serving_rivals", kind, str(port), model],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for kind, port in ports.items()
+    ]
+    try:
+        with _platform(root) as ours:
+            urls = {**ours, **{kind: f"http://127.0.0.1:{port}" for kind, port in ports.items()}}
+            for name in urls:
+                _await(_decide_url(urls, name))
+            yield urls
+    finally:
+        for rival in rivals:
+            rival.send_signal(signal.SIGTERM)
+        for rival in rivals:
+            rival.wait()
+
+
+@contextlib.contextmanager
+def _platform(root: Path) -> Iterator[dict[str, str]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    enter_fast_lane(root)
     import ray
-    from ray import serve
 
     from rlaas.control import start_platform, stop_platform
     from rlaas.registry import Registry
     from rlaas.serving import ServingConfig
     from rlaas.settings import load_settings
 
-    bundle = _make_bundle(root / "bundle")
     settings = load_settings(home=root / "home")
-    Registry(settings).register("bench", bundle, alias="champion")
-    port, plain_port = _free_port(), _free_port()
-    command = [sys.executable, "-m", "benchmarks.serving", "--plain", str(bundle / "policy.onnx"), str(plain_port)]
-    plain = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    registry = Registry(settings)
+    registry.register("bench", root / "bundle", alias="champion")
+    registry.register("bench", root / "bundle")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=str(root / "ray"))
     try:
-        config = ServingConfig.model_validate({"gateway": {"num_cpus": 0.5}})
-        base = start_platform(config, settings, port=port)
-        serve.run(_stock_application(str(bundle / "policy.onnx")), name="stock", route_prefix="/stock")
-        urls = {
-            "ours": f"{base}/api/v1/policies/bench/decide",
-            "stock": f"{base}/stock/decide",
-            "plain": f"http://127.0.0.1:{plain_port}/decide",
-        }
-        for url in urls.values():
-            _await(url)
-        measured: dict[tuple[str, int], list[float]] = {}
-        for _ in range(rounds):
-            for connections in (1, 32):
-                for name, url in urls.items():
-                    measured.setdefault((name, connections), []).append(_rate(url, seconds, connections))
+        base = start_platform(ServingConfig(), settings, port=_free_port())
+        yield {"direct": _replica_url(root), "proxied": base}
         stop_platform()
     finally:
-        plain.terminate()
-        plain.wait()
         ray.shutdown()
-    middle = {key: statistics.median(values) for key, values in measured.items()}
-    rivals = {
-        "stock": f"stock Ray Serve {version('ray')}, nothing logged",
-        "plain": f"FastAPI {version('fastapi')} on uvicorn {version('uvicorn')}, nothing logged",
-    }
-    return [
-        Row(
-            f"decisions, logged, {connections} connection{'s' if connections > 1 else ''}",
-            "1/s",
-            ours=middle["ours", connections],
-            rival=rival,
-            rival_value=middle[name, connections],
+
+
+def _replica_url(root: Path) -> str:
+    """Where the one Gateway replica listens itself, by HAProxy's own configuration."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for path in root.rglob("haproxy.cfg"):
+            found = re.search(r"server SERVE_REPLICA_\S*Gateway\S* (\S+:\d+)", path.read_text())
+            if found:
+                return f"http://{found.group(1)}"
+        time.sleep(0.2)
+    raise RuntimeError("HAProxy was not told of a replica")
+
+
+def _decide_url(urls: Mapping[str, str], name: str, *, many: bool = False) -> str:
+    if name in ("direct", "proxied"):
+        return f"{urls[name]}/api/v1/policies/bench/decide"
+    return f"{urls[name]}/decide-many" if many and name == "plain" else f"{urls[name]}/decide"
+
+
+_NAMES = {
+    "constant": f"uvicorn {version('uvicorn')}, a constant answer",
+    "plain": f"FastAPI {version('fastapi')} on uvicorn {version('uvicorn')}, nothing logged",
+    "stock": f"stock Ray Serve {version('ray')}, nothing logged",
+}
+_WAYS = {"direct": "to the replica's port", "proxied": "through HAProxy"}
+
+
+def _single(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
+    peaks = _peaks({name: _decide_url(urls, name) for name in urls}, ONE, seconds, rounds)
+    rows = [
+        Row(f"decisions, logged, {way}", "1/s", peaks[ours], _NAMES[rival], peaks[rival])
+        for ours, way in _WAYS.items()
+        for rival in _NAMES
+    ]
+    waits = {
+        name: _median(
+            [
+                run_load(_decide_url(urls, name), ONE, seconds=seconds, rate=PEAK_SHARE * peaks[name])
+                for _ in range(rounds)
+            ]
         )
-        for connections in (1, 32)
-        for name, rival in rivals.items()
+        for name in ("direct", "proxied", "plain")
+    }
+    return rows + [
+        Row(
+            f"latency at 70 % of the own peak ({PEAK_SHARE * peaks[ours]:,.0f}/s), {way}, p{name}",
+            "ms",
+            waits[ours][f"p{quantile}"] / 1000,
+            f"{_NAMES['plain']} ({PEAK_SHARE * peaks['plain']:,.0f}/s)",
+            waits["plain"][f"p{quantile}"] / 1000,
+            better="lower",
+        )
+        for ours, way in _WAYS.items()
+        for quantile, name in (("50", "50"), ("99", "99"), ("999", "99.9"))
     ]
 
 
-def _policy(path: str) -> Callable[[list[float]], int]:
-    """The same policy, run in the same way, for the rivals."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def act(observation: list[float]) -> int:
-        (logits,) = session.run(None, {"observation": np.array([observation], dtype=np.float32)})
-        return int(logits[0].argmax())
-
-    return act
-
-
-def _rival_app(act: Callable[[list[float]], int]) -> Any:
-    from fastapi import FastAPI
-    from pydantic import BaseModel, create_model
-
-    request: type[BaseModel] = create_model("Request", observation=(list[float], ...))
-    app = FastAPI()
-
-    async def decide(body: Any) -> dict[str, int]:
-        return {"action": act(body.observation)}
-
-    decide.__annotations__["body"] = request
-    app.post("/decide")(decide)
-    return app
+def _batches(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
+    chosen = {name: _decide_url(urls, name, many=True) for name in ("direct", "proxied", "plain")}
+    peaks = _peaks(chosen, MANY, seconds, rounds, connections=8)
+    return [
+        Row(
+            f"decisions in batches of {BATCH}, JSON, logged, {way}",
+            "1/s",
+            BATCH * peaks[ours],
+            _NAMES["plain"],
+            BATCH * peaks["plain"],
+        )
+        for ours, way in _WAYS.items()
+    ]
 
 
-def _serve_plain(path: str, port: str) -> None:
-    import uvicorn
+def _switching(urls: Mapping[str, str], seconds: float) -> list[Row]:
+    """Versions 1 and 2 promoted in turn, once a second, under full load."""
+    url = _decide_url(urls, "proxied")
+    calm = run_load(url, ONE, seconds=seconds)
+    stop = threading.Event()
+    promotions = [0]
 
-    uvicorn.run(_rival_app(_policy(path)), host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+    def promote() -> None:
+        with httpx.Client(base_url=urls["proxied"], timeout=30) as client:
+            while not stop.wait(1.0):
+                wanted = 2 - promotions[0] % 2
+                answer = client.post("/api/v1/models/bench/promote", json={"version": wanted})
+                answer.raise_for_status()
+                promotions[0] += 1
 
-
-def _stock_application(path: str) -> Any:
-    from ray import serve
-
-    @serve.deployment(
-        ray_actor_options={"num_cpus": 0.5},
-        max_ongoing_requests=64,
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )
-    class Stock:
-        def __init__(self) -> None:
-            self._act = _policy(path)
-
-        async def __call__(self, request: Any) -> dict[str, int]:
-            body = await request.json()
-            return {"action": self._act(body["observation"])}
-
-    return Stock.bind()
-
-
-async def _load(url: httpx.URL, seconds: float, connections: int) -> float:
-    """Requests per second over keep-alive connections, each sending the next when it has the answer."""
-    head = (
-        f"POST {url.path} HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(BODY)}\r\n\r\n"
-    )
-    message = head.encode() + BODY
-    done = 0
-    started = time.perf_counter()
-
-    async def one() -> None:
-        nonlocal done
-        reader, writer = await asyncio.open_connection(url.host, url.port)
-        while time.perf_counter() - started < seconds:
-            writer.write(message)
-            header = await reader.readuntil(b"\r\n\r\n")
-            lower = header.lower()
-            if not lower.startswith(b"http/1.1 200"):
-                raise RuntimeError(f"{url}: {header.splitlines()[0].decode()}")
-            if b"content-length:" in lower:
-                length = int(lower.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-                await reader.readexactly(length)
-            else:
-                while (size := int(await reader.readline(), 16)) > 0:
-                    await reader.readexactly(size + 2)
-                await reader.readline()
-            done += 1
-        writer.close()
-
-    await asyncio.gather(*(one() for _ in range(connections)))
-    return done / (time.perf_counter() - started)
+    promoter = threading.Thread(target=promote)
+    promoter.start()
+    try:
+        moved = run_load(url, ONE, seconds=seconds)
+    finally:
+        stop.set()
+        promoter.join()
+    if not promotions[0]:
+        raise RuntimeError("nothing was promoted meanwhile")
+    return [
+        Row(
+            f"p99 under full load with {promotions[0]} promotions, {moved['failed']} of {moved['answered']:,} failed",
+            "ms",
+            moved["p99"] / 1000,
+            "ours without promotions",
+            calm["p99"] / 1000,
+            better="lower",
+        )
+    ]
 
 
-def _rate(url: str, seconds: float, connections: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.serving", "--load", url, str(seconds), str(connections)]
-    return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+def _peaks(
+    urls: Mapping[str, str], body: bytes, seconds: float, rounds: int, connections: int = CONNECTIONS
+) -> dict[str, float]:
+    """Median answers per second of each server, in turns."""
+    found: dict[str, list[float]] = {name: [] for name in urls}
+    for _ in range(rounds):
+        for name, url in urls.items():
+            found[name].append(_peak(url, body, seconds, connections))
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def _peak(url: str, body: bytes, seconds: float, connections: int) -> float:
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        result = run_load(url, body, seconds=seconds, connections=connections)
+        if result["failed"]:
+            raise RuntimeError(f"{url}: {result['failed']} requests failed: {result['first_failure']}")
+        return float(result["rate"])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "body").write_bytes(body)
+        script = Path(folder) / "post.lua"
+        script.write_text(
+            'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
+            f'local file = io.open("{folder}/body", "rb")\nwrk.body = file:read("*a")\nfile:close()\n'
+        )
+        command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in text:
+        raise RuntimeError(f"{url}: {text}")
+    return float(re.search(r"Requests/sec:\s*([\d.]+)", text).group(1))  # type: ignore[union-attr]
+
+
+def _median(results: list[dict[str, Any]]) -> dict[str, float]:
+    for result in results:
+        if result["failed"]:
+            raise RuntimeError(f"{result['failed']} requests failed: {result['first_failure']}")
+    return {key: statistics.median(result[key] for result in results) for key in ("p50", "p99", "p999")}
 
 
 def _await(url: str) -> None:
-    deadline = time.monotonic() + 60
-    headers = {"Content-Type": "application/json"}
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
-            if httpx.post(url, content=BODY, headers=headers, timeout=5).status_code == 200:
+            if httpx.post(url, content=ONE, headers={"Content-Type": "application/json"}, timeout=5).is_success:
                 return
         except httpx.TransportError:
             pass  # not listening yet
@@ -229,61 +288,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _make_bundle(folder: Path) -> Path:
-    """A 64x64 tanh policy over 32 features with 10 choices."""
-    from safetensors.numpy import save_file
-
-    from rlaas.bundles import BundleManifest, DiscreteAction, GoldenBatch, ObservationSpec, sha256_of, write_manifest
-
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    sizes = [FEATURES, HIDDEN, HIDDEN, CHOICES]
-    weights = {
-        f"w{i}": (rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
-        for i, shape in enumerate(itertools.pairwise(sizes))
-    }
-    nodes = [
-        helper.make_node("MatMul", ["observation", "w0"], ["a0"]),
-        helper.make_node("Tanh", ["a0"], ["h0"]),
-        helper.make_node("MatMul", ["h0", "w1"], ["a1"]),
-        helper.make_node("Tanh", ["a1"], ["h1"]),
-        helper.make_node("MatMul", ["h1", "w2"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "policy",
-        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["n", FEATURES])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CHOICES])],
-        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.save(model, str(folder / "policy.onnx"))
-    save_file(weights, folder / "policy.safetensors")
-    rows = rng.normal(size=(4, FEATURES)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(folder / "policy.onnx"), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"observation": rows})
-    names = tuple(f"x{i}" for i in range(FEATURES))
-    write_manifest(
-        folder,
-        BundleManifest(
-            scenario="bench",
-            algorithm="ppo",
-            created="2026-01-01T00:00:00Z",
-            observation=ObservationSpec(names=names, low=(None,) * FEATURES, high=(None,) * FEATURES),
-            action=DiscreteAction(n=CHOICES),
-            objectives=({"name": "reward", "unit": "", "direction": "maximize", "low": 0.0, "high": 1.0},),
-            preference_conditioned=False,
-            golden=GoldenBatch(
-                observations=tuple(map(tuple, rows.tolist())),
-                preferences=None,
-                outputs={"logits": tuple(map(tuple, logits.tolist()))},
-            ),
-            files={name: sha256_of(folder / name) for name in ("policy.onnx", "policy.safetensors")},
-        ),
-    )
-    return folder
 
 
 if __name__ == "__main__":

@@ -25,17 +25,23 @@ def serve(
     replicas: Annotated[int | None, typer.Option(help="Gateway replicas; default: the config's.", min=1)] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/serving/.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray to run on; default: a local one of its own.")] = None,
+    fast_lane: Annotated[
+        bool, typer.Option(help="Answer the hot path in front of Serve's own; only for a Ray that this starts.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Serve the registry's champions over HTTP until Ctrl-C or SIGTERM."""
-    from rlaas.control import check_port, start_platform, stop_platform
+    from rlaas.control import check_port
     from rlaas.pipeline import local_ray
     from rlaas.serving import load_serving_config
 
     loaded = load_serving_config(config)
     settings = loaded.resolve_settings()
     check_port(host, port)
-    with local_ray(address) as urls:
+    with local_ray(address, fast_lane=fast_lane) as urls:
+        # Only now: Serve reads its variables when it is imported.
+        from rlaas.control import start_platform, stop_platform
+
         try:
             base_url = start_platform(loaded, settings, port=port, host=host, replicas=replicas)
             names = _served(base_url)

@@ -13,7 +13,7 @@ _HOMES = {
     "StateDatabase": "state",
     "build_application": "application",
     "check_home": "application",
-    "check_port": "application",
+    "check_port": "ports",
     "start_platform": "application",
     "stop_platform": "application",
 }

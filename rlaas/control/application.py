@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Any
 
@@ -20,7 +19,7 @@ from rlaas.serving.config import ServingConfig
 from rlaas.serving.gateway import Gateway
 from rlaas.settings import Settings
 
-__all__ = ["APPLICATION", "build_application", "check_home", "check_port", "start_platform", "stop_platform"]
+__all__ = ["APPLICATION", "build_application", "check_home", "start_platform", "stop_platform"]
 
 APPLICATION = "rlaas"
 # Nearly idle: they must start beside Gateways and trainers on a machine with two cores.
@@ -112,24 +111,6 @@ def stop_platform() -> None:
     Serve itself goes on: on a shared cluster it may serve other applications, and a local Ray takes it along.
     """
     serve.delete(APPLICATION)
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise if something listens on ``port`` already: Serve would share it, and requests would go to either.
-
-    Raises:
-        ConfigurationError: the port is taken, or ``host`` is no address of this machine.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except socket.gaierror as problem:
-            raise ConfigurationError(f"--host {host!r} is not an address of this machine", field="host") from problem
-        except OSError as problem:
-            raise ConfigurationError(
-                f"--port {port} is in use on {host}; choose another one", field="port"
-            ) from problem
 
 
 def check_home(settings: Settings) -> None:

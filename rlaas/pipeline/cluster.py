@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rlaas.errors import ConfigurationError
 
@@ -18,13 +19,18 @@ LOGICAL_CPUS = 8
 
 
 @contextmanager
-def local_ray(address: str | None = None) -> Iterator[dict[str, str]]:
+def local_ray(address: str | None = None, *, fast_lane: bool = False) -> Iterator[dict[str, str]]:
     """A local Ray for the length of the block (or the cluster at ``address``); yields the URLs that are up.
+
+    With ``fast_lane`` a local Ray gets the variables of :mod:`rlaas.serving.environment`; a cluster has to have them
+    already.
 
     On the way out every local Ray process is stopped and their folder is removed, whatever happened inside. A cluster
     that was given is left running.
     """
     import ray
+
+    from rlaas.serving.environment import enter_fast_lane
 
     # Serve announces each of its steps; what a user needs to know, the command says itself.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -43,6 +49,8 @@ def local_ray(address: str | None = None) -> Iterator[dict[str, str]]:
     folder = tempfile.mkdtemp(prefix="rlaas-ray-", dir="/tmp")
     terminate = signal.getsignal(signal.SIGTERM)
     try:
+        if fast_lane:
+            enter_fast_lane(Path(folder))
         context = ray.init(
             address="local",  # not that of RAY_ADDRESS
             num_cpus=LOGICAL_CPUS,

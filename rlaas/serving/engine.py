@@ -7,6 +7,7 @@ request sees one generation from beginning to end.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from rlaas.errors import BundleError, InvalidInputError, LakeError, NotFoundErro
 from rlaas.experiments.assignment import assign_switchback, assign_unit
 from rlaas.lake.records import DecisionRecord, encode
 from rlaas.names import check_name
+from rlaas.serving.circuit import Circuits
 from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
 from rlaas.serving.inference import infer
 from rlaas.serving.loading import LivePolicy, LiveState, LoadedVariant
@@ -97,6 +99,7 @@ class DecisionEngine:
 
     Attributes:
         tally: counts of every version.
+        circuits: which versions keep failing.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class DecisionEngine:
         self._producer = producer
         self._decisions = decisions
         self.tally = Tally()
+        self.circuits = Circuits()
         self._intake = OutcomeIntake(ids, producer, outcomes, self.tally)
         self._max_rows = max_rows
         self._seeds = np.random.SeedSequence(seed)
@@ -184,8 +188,7 @@ class DecisionEngine:
         if not live.alone:
             ((name, allocation),) = self._allocate(live, request.step, [unit], [uuid]).items()
             variant, propensity = live.variants[name], allocation.propensity[0]
-        weights, preference = variant.preference(request.mode, request.preference)
-        actions, densities = self._act(variant, row, weights)
+        variant, preference, actions, densities = self._act(live, variant, row, request)
         density = None if densities is None else float(densities[0])
         decision = self._decision(live, variant, uuid, actions[0].tolist(), propensity, density)
         session = _sole(request.session, "session")
@@ -218,13 +221,13 @@ class DecisionEngine:
         logged = rows.tolist()
         answers: list[Decision | None] = [None] * count
         payloads: list[bytes] = [b""] * count
+        answered: list[tuple[int, int]] = []
         allocated = self._allocate(live, request.step, units, uuids)
         for name, allocation in allocated.items():
-            variant = live.variants[name]
-            weights, preference = variant.preference(request.mode, request.preference)
             chosen = rows if len(allocation.rows) == count else rows[allocation.rows]
-            actions, densities = self._act(variant, chosen, weights)
+            variant, preference, actions, densities = self._act(live, live.variants[name], chosen, request)
             propensities = [None] * len(chosen) if densities is None else densities.tolist()
+            answered.append((variant.version, len(chosen)))
             for row, action, propensity, density in zip(
                 allocation.rows, actions.tolist(), allocation.propensity, propensities, strict=True
             ):
@@ -244,22 +247,44 @@ class DecisionEngine:
                 )
         self._append(payloads)
         taken = time.perf_counter_ns() - started
-        for name, allocation in allocated.items():
-            self.tally.decided(live.record.policy, live.variants[name].version, len(allocation.rows), taken)
+        for version, rows_of in answered:
+            self.tally.decided(live.record.policy, version, rows_of, taken)
         return [answer for answer in answers if answer is not None]
 
-    def _act(self, variant: LoadedVariant, rows: Float32, weights: Float32 | None) -> tuple[Any, Any]:
-        """Actions [n, ...] and propensities [n] of a variant; what goes wrong in here is the version's fault."""
-        try:
-            actions, densities = variant.policy.act(rows, weights, rng=self._draws() if variant.explore else None)
-            if not np.isfinite(actions).all():
-                raise BundleError(f"version {variant.version} answered with an action that is not finite")
-        except InvalidInputError:  # the caller's, such as a missing preference
-            raise
-        except Exception:
-            self.tally.failed(variant.policy_name, variant.version)
-            raise
-        return actions, densities
+    def _act(
+        self, live: LivePolicy, variant: LoadedVariant, rows: Float32, request: DecideRequest
+    ) -> tuple[LoadedVariant, dict[str, float] | None, Any, Any]:
+        """Who answered, under which preference, with which actions [n, ...] and propensities [n].
+
+        That is the variant, or a reserve while its circuit is open.
+
+        Raises:
+            RetryableError: nobody can answer.
+        """
+        failure: Exception | None = None
+        for candidate in (variant, *live.reserves):
+            circuit = self.circuits.of(candidate.policy_name, candidate.version)
+            if not circuit.admits():
+                continue
+            weights, preference = candidate.preference(request.mode, request.preference)
+            try:
+                actions, densities = candidate.policy.act(
+                    rows, weights, rng=self._draws() if candidate.explore else None
+                )
+                if not math.isfinite(actions.sum()):
+                    raise BundleError(f"version {candidate.version} gave an action that is not finite")
+            except InvalidInputError:  # the caller's fault, such as a missing preference
+                raise
+            except Exception as problem:  # whatever a version raises is its own fault, and has to be survived
+                failure = problem
+                self.tally.failed(candidate.policy_name, candidate.version)
+                circuit.failed()
+            else:
+                circuit.succeeded()
+                return candidate, preference, actions, densities
+        raise RetryableError(
+            f"no version of {live.record.policy!r} can answer now: version {variant.version} keeps failing"
+        ) from failure
 
     def _decision(
         self,
@@ -270,14 +295,16 @@ class DecisionEngine:
         propensity: float,
         density: float | None,
     ) -> Decision:
+        # What a reserve decides is no part of the experiment that drew another variant.
+        drawn = live.variants.get(variant.name) is variant
         return Decision(
             self._ids.sign(uuid, variant.id_tag),
             action,
             live.record.policy,
             variant.version,
             variant.name,
-            live.experiment,
-            propensity,
+            live.experiment if drawn else None,
+            propensity if drawn else 1.0,
             density,
         )
 

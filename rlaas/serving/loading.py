@@ -15,7 +15,10 @@ from rlaas.objectives import Preference
 from rlaas.serving.decision_ids import policy_tag
 from rlaas.serving.live import DeploymentRecord, Variant
 
-__all__ = ["LivePolicy", "LiveState", "LoadedVariant", "check_compatible", "load_state"]
+__all__ = ["FALLBACK", "LivePolicy", "LiveState", "LoadedVariant", "check_compatible", "load_state"]
+
+FALLBACK = "fallback"
+"""Variant under which a deployment's fallback version answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class LivePolicy:
         primary: the variant with the largest share.
         alone: every decision goes to ``primary``.
         experiment: its name, if one runs.
+        reserves: who answers instead of a version that keeps failing, first the deployment's ``fallback``.
         tag: of the policy in decision ids.
         outcome_fields: what outcomes may carry.
     """
@@ -118,6 +122,7 @@ class LivePolicy:
     primary: LoadedVariant
     alone: bool
     experiment: str | None
+    reserves: tuple[LoadedVariant, ...]
     tag: str
     outcome_fields: frozenset[str]
 
@@ -190,10 +195,11 @@ def load_state(
 def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tuple[str, int], Path]) -> LivePolicy:
     loaded: dict[int, BundlePolicy] = {}
     if before is not None and before.record.id == record.id:
-        loaded = {variant.version: variant.policy for variant in before.variants.values()}
+        loaded = {variant.version: variant.policy for variant in (*before.variants.values(), *before.reserves)}
     weights = record.weights()
     bundles: dict[int, BundlePolicy] = {}
-    for variant in record.variants:
+    fallback = [] if record.fallback is None else [Variant(name=FALLBACK, version=record.fallback, weight=0.0)]
+    for variant in (*record.variants, *fallback):
         if variant.version not in bundles:
             bundles[variant.version] = loaded.get(variant.version) or _read(record.policy, variant.version, paths)
     check_compatible(bundles)
@@ -208,6 +214,7 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
         primary=primary,
         alone=primary.share == 1.0,
         experiment=record.experiment.name if record.experiment else None,
+        reserves=tuple(LoadedVariant.of(v, 0.0, record.policy, bundles[v.version]) for v in fallback),
         tag=policy_tag(record.policy),
         outcome_fields=frozenset(name for policy in bundles.values() for name in policy.outcome_fields),
     )

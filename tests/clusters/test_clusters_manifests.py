@@ -11,6 +11,7 @@ import pytest
 import yaml
 from support.manifests import OVERLAYS, Document, kuberay_schema, of_kind, pod_templates, render, unknown_fields
 
+from rlaas.serving.environment import FAST_LANE
 from rlaas.settings import Settings
 
 KUBERNETES = "1.31"
@@ -106,6 +107,8 @@ def test_ray_nodes_have_probes_the_volume_and_the_configuration(documents: list[
         assert environment["RLAAS_HOME_IS_SHARED"] == "true"
         assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
         assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        # Read when Ray starts: a variable in the Serve configuration would come too late.
+        assert {name: environment.get(name) for name in FAST_LANE} == dict(FAST_LANE)
         assert mounts["config"] == "/etc/rlaas"
         assert set(maps[volumes["config"]["configMap"]["name"]]) == {"serving.yaml", "training.yaml"}
 

@@ -12,7 +12,7 @@ from rlaas.serving import ServingConfig, Variant, load_serving_config
 @pytest.mark.parametrize(
     ("text", "field", "message"),
     [
-        ("gateway: {num_replica: 2}", "gateway.num_replica", "allowed: body_timeout_s, max_body_bytes, max_ongoing_requests"),
+        ("gateway: {num_replica: 2}", "gateway.num_replica", "allowed: body_timeout_s, max_body_bytes"),
         ("gatewy: {}", "gatewy", "allowed: committer, control, gateway, settings"),
         ("gateway: {num_replicas: 0}", "gateway.num_replicas", "greater than or equal to 1"),
         ("settings: {hme: x}", "settings.hme", "allowed: artifact_url"),

@@ -1,0 +1,27 @@
+"""Whether a port can be listened on, asked before anything is started."""
+
+from __future__ import annotations
+
+import socket
+
+from rlaas.errors import ConfigurationError
+
+__all__ = ["check_port"]
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise if something listens on ``port`` already: Serve would share it, and requests would go to either.
+
+    Raises:
+        ConfigurationError: the port is taken, or ``host`` is no address of this machine.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror as problem:
+            raise ConfigurationError(f"--host {host!r} is not an address of this machine", field="host") from problem
+        except OSError as problem:
+            raise ConfigurationError(
+                f"--port {port} is in use on {host}; choose another one", field="port"
+            ) from problem
