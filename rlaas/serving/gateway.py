@@ -19,6 +19,7 @@ from rlaas.serving.config import ServingConfig
 from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.events import configure_events
+from rlaas.serving.exposition import RayExporter
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.live import LiveAnswer
@@ -57,6 +58,7 @@ class Gateway:
         self._producer = uuid.uuid4().hex[:16]
         self._decisions = WriteAheadLog(settings.wal_root, "decisions", self._producer, tenant=self.tenant)
         self._outcomes = WriteAheadLog(settings.wal_root, "outcomes", self._producer, tenant=self.tenant)
+        self._exporter = RayExporter()
         self._engine: DecisionEngine | None = None
         self._failures: dict[str, str] = {}
         self._control_lost = ""
@@ -125,6 +127,8 @@ class Gateway:
     async def _hand_over(self) -> None:
         while True:
             await asyncio.sleep(self._config.gateway.seal_s)
+            if self._engine is not None:
+                self._exporter.export(self._engine.tally.snapshot())
             try:
                 await self.seal()
             except Exception as problem:  # a full disk now may have room later, and the records are safe where they are

@@ -28,6 +28,7 @@ class VersionTally:
         latency_us: decisions by time taken, [len(LATENCY_EDGES_US) + 1]; the last bucket has no upper end.
         rewards: outcomes that carried every objective.
         reward_sum, reward_squares: of their utilities, each in [0, 1].
+        latency_sum_us: time taken by all decisions together; those of one request each count its whole time.
     """
 
     policy: str
@@ -38,15 +39,17 @@ class VersionTally:
     rewards: int
     reward_sum: float
     reward_squares: float
+    latency_sum_us: float = 0.0
 
 
 class _Counts:
-    __slots__ = ("decisions", "errors", "latency", "reward_squares", "reward_sum", "rewards")
+    __slots__ = ("decisions", "errors", "latency", "latency_sum_ns", "reward_squares", "reward_sum", "rewards")
 
     def __init__(self) -> None:
         self.decisions = 0
         self.errors = 0
         self.latency = [0] * (len(LATENCY_EDGES_US) + 1)
+        self.latency_sum_ns = 0
         self.rewards = 0
         self.reward_sum = 0.0
         self.reward_squares = 0.0
@@ -75,6 +78,7 @@ class Tally:
         counts = self._of(policy, version)
         counts.decisions += count
         counts.latency[_bucket(nanoseconds // 1000)] += count
+        counts.latency_sum_ns += nanoseconds * count
 
     def failed(self, policy: str, version: int) -> None:
         """A request failed because of this version."""
@@ -99,6 +103,7 @@ class Tally:
                 counts.rewards,
                 counts.reward_sum,
                 counts.reward_squares,
+                counts.latency_sum_ns / 1000,
             )
             for (policy, version), counts in sorted(self._counts.items())
         ]

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from rlaas.errors import NotFoundError, NotReadyError
 from rlaas.serving.engine import DecisionEngine, live_policy
+from rlaas.serving.exposition import CONTENT_TYPE, render
 from rlaas.serving.inference import model_metadata, versioned
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure, for_protocol, problem_document, problem_of
@@ -89,7 +90,12 @@ def _health_routes(lane: Lane) -> list[Route]:
         _loaded(lane)
         return _json({"ready": True})
 
+    async def metrics(_: Request) -> Response:
+        engine = lane.engine()
+        return Response(render(engine.tally.snapshot(), engine.circuits.open()), media_type=CONTENT_TYPE)
+
     return [
+        _route("/metrics", metrics, ["GET"]),
         _route("/health", health, ["GET"]),
         _route("/ready", ready, ["GET"]),
         _route("/v2/health/live", v2_live, ["GET"]),

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from support.bundles import policy_bundle
 from support.serving_kit import Bench, deployment, make_bench
 
@@ -126,6 +127,24 @@ def test_decisions_and_outcomes_travel(site: Site, bench: Bench) -> None:
     accepted = site("POST", "/api/v1/outcomes", json=outcome)
     assert accepted.status_code == 202
     assert accepted.json()["accepted"][0]["receipt_id"] == bench.logged_outcomes()[0].receipt_id
+
+
+def test_metrics_are_what_prometheus_reads(site: Site) -> None:
+    assert site("POST", "/api/v1/policies/box/decide", json={"observations": [ROW] * 3}).status_code == 200
+    answer = site("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.labels.get("policy") == "box"
+    }
+    assert samples["rlaas_decisions_total", None] == 3
+    assert samples["rlaas_decision_latency_microseconds_count", None] == 3
+    assert samples["rlaas_decision_latency_microseconds_bucket", "+Inf"] == 3
+    assert samples["rlaas_decision_latency_microseconds_sum", None] > 0
+    rising = [value for (name, _), value in samples.items() if name.endswith("_bucket")]
+    assert rising == sorted(rising)
 
 
 def test_a_large_batch_gives_the_same_answer_from_its_thread(site: Site) -> None:
