@@ -19,19 +19,20 @@ import numpy as np
 from rlaas.bundles import Float32
 from rlaas.errors import BundleError, InvalidInputError, LakeError, NotFoundError, RetryableError
 from rlaas.experiments.assignment import assign_switchback, assign_unit
-from rlaas.lake.records import DecisionRecord, encode
 from rlaas.names import check_name
+from rlaas.serving.answers import Decision, encode_many, encode_one, record_of
 from rlaas.serving.circuit import Circuits
 from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
-from rlaas.serving.inference import infer
+from rlaas.serving.inference import infer, logging_of, read_input
 from rlaas.serving.loading import LivePolicy, LiveState, LoadedVariant
 from rlaas.serving.outcomes import OutcomeIntake
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, decode_outcomes
 from rlaas.serving.rows import check_supported, many_rows, one_each, one_row, storable
 from rlaas.serving.tally import Tally
+from rlaas.serving.tensors import Inference, encode_answer
 
-__all__ = ["Decision", "DecisionEngine", "Log", "live_policy"]
+__all__ = ["DecisionEngine", "Log", "live_policy"]
 
 
 class Log(Protocol):
@@ -39,27 +40,6 @@ class Log(Protocol):
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Make ``payloads`` durable, all or none."""
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """The answer for one observation."""
-
-    decision_id: str
-    action: int | list[float]
-    policy: str
-    version: int
-    variant: str
-    experiment: str | None
-    variant_propensity: float
-    action_propensity: float | None
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-class _Decisions(msgspec.Struct, frozen=True):
-    decisions: list[Decision]
-    policy: str
 
 
 class _Allocation(msgspec.Struct, frozen=True):
@@ -146,10 +126,10 @@ class DecisionEngine:
         check_supported(request)
         storable(request.context)
         if request.observation is not None:
-            return _encode(self._decide_one(principal, live, request, request.observation))
+            return encode_one(self._decide_one(principal, live, request, request.observation))
         assert request.observations is not None
         rows = many_rows(request.observations, live.primary.policy, self._max_rows)
-        return _encode(_Decisions(self._decide(principal, live, request, rows), policy))
+        return encode_many(policy, self._decide(principal, live, request, rows))
 
     def record_outcomes(self, principal: Principal, body: bytes) -> bytes:
         """Answer ``POST /api/v1/outcomes``; all or none are logged before this returns.
@@ -163,17 +143,42 @@ class DecisionEngine:
         """
         return self._intake.record(principal, decode_outcomes(body), self._state)
 
-    def infer(self, principal: Principal, model: str, version: str | None, body: bytes) -> bytes:
-        """Answer V2 ``infer``: nothing is logged, so nothing can be learnt from it.
+    def infer(
+        self, principal: Principal, model: str, version: str | None, body: bytes, header_length: int | None = None
+    ) -> Inference:
+        """Answer V2 ``infer``.
+
+        Nothing is logged, so nothing can be learnt from it, unless ``parameters.log`` is true: then every row is a
+        decision like any of :meth:`decide`, and the outputs are ``action``, ``decision_id`` and ``version``.
+
+        Args:
+            principal: who asks.
+            model, version: what to run.
+            body: of the request.
+            header_length: of the JSON in it, where binary tensors follow.
 
         Raises:
             MalformedBodyError: not JSON.
             InvalidInputError: a tensor of the wrong name, shape, datatype or value.
             NotFoundError: no such model or version is live.
+            RetryableError: the log cannot take the decisions.
         """
-        del principal  # every tenant of the installation may run what is live
         live = live_policy(self._state, model, field="model")
-        return msgspec.json.encode(infer(live, version, decode_infer(body), self._max_rows))
+        request, raw = decode_infer(body, header_length)
+        given = read_input(live, version, request, raw, self._max_rows)
+        to_log = logging_of(request, version)
+        if to_log is None:
+            return infer(live, request, given)
+        decisions = self._decide(principal, live, to_log, given.observations)
+        return encode_answer(
+            request,
+            {"model_name": live.record.policy},
+            {
+                "action": np.array([decision.action for decision in decisions]),
+                "decision_id": [decision.decision_id for decision in decisions],
+                "version": np.array([decision.version for decision in decisions]),
+            },
+        )
 
     def _decide_one(
         self, principal: Principal, live: LivePolicy, request: DecideRequest, observation: Sequence[float]
@@ -191,23 +196,20 @@ class DecisionEngine:
         variant, preference, actions, densities = self._act(live, variant, row, request)
         density = None if densities is None else float(densities[0])
         decision = self._decision(live, variant, uuid, actions[0].tolist(), propensity, density)
-        session = _sole(request.session, "session")
-        self._append(
-            [
-                self._payload(
-                    principal,
-                    live,
-                    variant,
-                    request,
-                    decision,
-                    time_ns // 1000,
-                    row[0].tolist(),
-                    unit,
-                    session,
-                    preference,
-                )
-            ]
+        payload = record_of(
+            decision,
+            live,
+            variant,
+            request,
+            principal=principal,
+            producer=self._producer,
+            time_us=time_ns // 1000,
+            observation=row[0].tolist(),
+            unit=unit,
+            session=_sole(request.session, "session"),
+            preference=preference,
         )
+        self._append([payload])
         self.tally.decided(decision.policy, decision.version, 1, time.perf_counter_ns() - started)
         return decision
 
@@ -233,17 +235,18 @@ class DecisionEngine:
             ):
                 decision = self._decision(live, variant, uuids[row], action, propensity, density)
                 answers[row] = decision
-                payloads[row] = self._payload(
-                    principal,
+                payloads[row] = record_of(
+                    decision,
                     live,
                     variant,
                     request,
-                    decision,
-                    time_us,
-                    logged[row],
-                    units[row],
-                    sessions[row],
-                    preference,
+                    principal=principal,
+                    producer=self._producer,
+                    time_us=time_us,
+                    observation=logged[row],
+                    unit=units[row],
+                    session=sessions[row],
+                    preference=preference,
                 )
         self._append(payloads)
         taken = time.perf_counter_ns() - started
@@ -306,48 +309,6 @@ class DecisionEngine:
             live.experiment if drawn else None,
             propensity if drawn else 1.0,
             density,
-        )
-
-    def _payload(
-        self,
-        principal: Principal,
-        live: LivePolicy,
-        variant: LoadedVariant,
-        request: DecideRequest,
-        decision: Decision,
-        time_us: int,
-        observation: list[float],
-        unit: str | None,
-        session: str | None,
-        preference: dict[str, float] | None,
-    ) -> bytes:
-        action = decision.action
-        return encode(
-            DecisionRecord(
-                receipt_id=decision.decision_id,
-                decision_id=decision.decision_id,
-                tenant=principal.tenant,
-                time_us=time_us,
-                scenario=variant.policy.manifest.scenario,
-                policy=decision.policy,
-                version=decision.version,
-                variant=decision.variant,
-                experiment=decision.experiment,
-                variant_propensity=decision.variant_propensity,
-                action_propensity=decision.action_propensity,
-                session=session,
-                step=request.step,
-                unit=unit,
-                mode=request.mode,
-                preference=preference,
-                observation=observation,
-                action=action if isinstance(action, list) else [float(action)],
-                context=request.context,
-                generation=live.record.generation,
-                producer=self._producer,
-            ),
-            # Without a context every value was checked or made here.
-            trusted=request.context is None,
         )
 
     def _append(self, payloads: list[bytes]) -> None:

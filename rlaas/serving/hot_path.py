@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from rlaas.errors import OverloadedError
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure
-from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, read_body, read_head
+from rlaas.serving.tensors import Inference, inference_headers
+from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, RequestHead, read_body, read_head
 
 __all__ = ["HotPath"]
 
-_JSON = b"application/json"
-_PROBLEM = PROBLEM_TYPE.encode()
+_Headers = list[tuple[bytes, bytes]]
+_JSON: _Headers = [(b"content-type", b"application/json")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,12 @@ class _Endpoint:
 
     Attributes:
         route: as the log names it.
-        work: principal and body in, body of the answer out.
+        work: principal, body and headers in, answer out.
         status: of an answer that succeeds.
     """
 
     route: str
-    work: Callable[[Principal, bytes], bytes]
+    work: Callable[[Principal, bytes, RequestHead], bytes | Inference]
     status: int
 
 
@@ -54,7 +55,7 @@ class HotPath:
 
     def refresh(self, engine: DecisionEngine) -> None:
         """Take up what the engine serves now."""
-        endpoints = {"/api/v1/outcomes": _Endpoint("/api/v1/outcomes", engine.record_outcomes, 202)}
+        endpoints = {"/api/v1/outcomes": _recording(engine)}
         for name, live in engine.state.policies.items():
             endpoints[f"/api/v1/policies/{name}/decide"] = _deciding(engine, name)
             endpoints[f"/v2/models/{name}/infer"] = _inferring(engine, name, None)
@@ -76,7 +77,6 @@ class HotPath:
     ) -> None:
         """Answer a request; what goes wrong becomes a problem document."""
         request_id = b""
-        further: list[tuple[bytes, bytes]] = []
         try:
             head = read_head(scope["headers"])
             request_id = head.request_id
@@ -88,40 +88,52 @@ class HotPath:
                 head.check_deadline()
                 principal = resolve_principal(Headers(scope=scope), tenant=self._tenant)
                 if len(body) > LARGE_BODY:
-                    payload = await asyncio.to_thread(endpoint.work, principal, body)
+                    answer = await asyncio.to_thread(endpoint.work, principal, body, head)
                 else:
-                    payload = endpoint.work(principal, body)
+                    answer = endpoint.work(principal, body, head)
             finally:
                 self._open -= 1
-            status, kind = endpoint.status, _JSON
+            status = endpoint.status
+            if isinstance(answer, bytes):
+                payload, headers = answer, _JSON
+            else:
+                payload, headers = answer.body, _raw(inference_headers(answer))
         except ClientGoneError:
             return
         except Exception as failure:
-            status, payload, headers = answer_failure(endpoint.route, scope["method"], scope["path"], failure)
-            kind = _PROBLEM
-            further = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            status, payload, more = answer_failure(endpoint.route, scope["method"], scope["path"], failure)
+            headers = _raw({"Content-Type": PROBLEM_TYPE, **more})
         await send(
             {
                 "type": "http.response.start",
                 "status": status,
                 "headers": [
-                    (b"content-type", kind),
+                    *headers,
                     (b"content-length", str(len(payload)).encode()),
                     (b"x-request-id", request_id),
-                    *further,
                 ],
             }
         )
         await send({"type": "http.response.body", "body": payload})
 
 
+def _raw(headers: Mapping[str, str]) -> _Headers:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+def _recording(engine: DecisionEngine) -> _Endpoint:
+    return _Endpoint("/api/v1/outcomes", lambda principal, body, _: engine.record_outcomes(principal, body), 202)
+
+
 def _deciding(engine: DecisionEngine, policy: str) -> _Endpoint:
     return _Endpoint(
-        "/api/v1/policies/{policy}/decide", lambda principal, body: engine.decide(principal, policy, body), 200
+        "/api/v1/policies/{policy}/decide", lambda principal, body, _: engine.decide(principal, policy, body), 200
     )
 
 
 def _inferring(engine: DecisionEngine, model: str, version: str | None) -> _Endpoint:
     return _Endpoint(
-        "/v2/models/{model}/infer", lambda principal, body: engine.infer(principal, model, version, body), 200
+        "/v2/models/{model}/infer",
+        lambda principal, body, head: engine.infer(principal, model, version, body, head.inference_header),
+        200,
     )

@@ -1,11 +1,11 @@
-"""Open Inference Protocol V2: metadata and inference with JSON tensors.
+"""Open Inference Protocol V2: metadata and inference.
 
 The protocol is KServe's "Open Inference Protocol, version 2" (predict, REST).
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,13 @@ import numpy as np
 from rlaas.bundles import BoxAction, ChoicesAction, Float32
 from rlaas.errors import InvalidInputError, NotFoundError, check_choice
 from rlaas.serving.loading import LivePolicy, LoadedVariant
-from rlaas.serving.requests import InferRequest, InferTensor, numbers
+from rlaas.serving.requests import DecideRequest, InferRequest, convert_decide
+from rlaas.serving.tensors import Inference, RawTensors, encode_answer, float_rows
 
-__all__ = ["infer", "model_metadata", "versioned"]
+__all__ = ["InferInput", "infer", "logging_of", "model_metadata", "read_input", "versioned"]
 
-_FLOATS = ("FP32", "FP64")
+_LOGGED = ("unit", "session", "step", "mode", "preference")
+"""Parameters that say what a decision is logged under, as the fields of decide do."""
 
 
 def versioned(live: LivePolicy, version: str | None) -> LoadedVariant:
@@ -62,11 +64,34 @@ def model_metadata(live: LivePolicy, version: str | None) -> dict[str, Any]:
     }
 
 
-def infer(live: LivePolicy, version: str | None, request: InferRequest, max_rows: int) -> dict[str, Any]:
-    """Run the network: its raw outputs, and ``action``, the mode of the distribution.
+@dataclass(frozen=True, slots=True)
+class InferInput:
+    """What a request puts into the network.
+
+    Attributes:
+        variant: that runs it.
+        observations: float32 [n, n_features].
+        preferences: float32 [n, n_objectives] or [n_objectives]; None for an unconditioned policy.
+    """
+
+    variant: LoadedVariant
+    observations: Float32
+    preferences: Float32 | None
+
+
+def read_input(
+    live: LivePolicy, version: str | None, request: InferRequest, raw: memoryview, max_rows: int
+) -> InferInput:
+    """The checked tensors of a request.
+
+    Args:
+        live, version: what to run; see :func:`versioned`.
+        request: the JSON.
+        raw: bytes behind it.
+        max_rows: observations allowed.
 
     Raises:
-        InvalidInputError: a tensor of the wrong name, shape, datatype or value, or an unknown output.
+        InvalidInputError: a tensor of the wrong name, shape, datatype or value.
         NotFoundError: the version is not live.
     """
     variant = versioned(live, version)
@@ -75,26 +100,52 @@ def infer(live: LivePolicy, version: str | None, request: InferRequest, max_rows
     if policy.manifest.preference_conditioned:
         expected["preference"] = len(policy.objectives)
     tensors: dict[str, Float32] = {}
+    source = RawTensors(raw)
     for index, tensor in enumerate(request.inputs):
         check_choice(tensor.name, expected, field=f"inputs[{index}].name", error=InvalidInputError)
         if tensor.name in tensors:
             raise InvalidInputError(f"inputs[{index}].name {tensor.name!r} is repeated", field=f"inputs[{index}].name")
-        tensors[tensor.name] = _tensor(tensor, f"inputs[{index}]", expected[tensor.name], max_rows)
+        tensors[tensor.name] = float_rows(tensor, source, f"inputs[{index}]", expected[tensor.name], max_rows)
+    source.check_empty()
     if "observation" not in tensors:
         raise InvalidInputError("inputs needs a tensor named 'observation'", field="inputs")
-    observations = policy.check_observations(tensors["observation"], field="observation")
-    preferences = _preferences(variant, tensors.get("preference"), len(observations))
-    outputs: dict[str, Any] = dict(policy.forward(observations, preferences))
-    outputs["action"], _ = policy.act(observations, preferences)
-    wanted = list(outputs) if not request.outputs else [output.name for output in request.outputs]
-    for index, name in enumerate(wanted):
-        check_choice(name, outputs, field=f"outputs[{index}].name", error=InvalidInputError)
-    answer = {
-        "model_name": live.record.policy,
-        "model_version": str(variant.version),
-        "outputs": [_output(name, outputs[name]) for name in wanted],
-    }
-    return answer if request.id is None else {**answer, "id": request.id}
+    observations = tensors["observation"]
+    return InferInput(variant, observations, _preferences(variant, tensors.get("preference"), len(observations)))
+
+
+def infer(live: LivePolicy, request: InferRequest, given: InferInput) -> Inference:
+    """Run the network: its raw outputs, and ``action``, the mode of the distribution.
+
+    Raises:
+        InvalidInputError: an unknown output.
+    """
+    policy = given.variant.policy
+    outputs: dict[str, Any] = dict(policy.forward(given.observations, given.preferences))
+    outputs["action"], _ = policy.act(given.observations, given.preferences)
+    return encode_answer(
+        request, {"model_name": live.record.policy, "model_version": str(given.variant.version)}, outputs
+    )
+
+
+def logging_of(request: InferRequest, version: str | None) -> DecideRequest | None:
+    """What to log the rows of a request under, from its parameters; None where nothing is to be logged.
+
+    Raises:
+        InvalidInputError: a parameter of the wrong type, or a version or preference tensor beside ``log``.
+    """
+    parameters = request.parameters or {}
+    wanted = parameters.get("log", False)
+    if not isinstance(wanted, bool):
+        raise InvalidInputError("parameters.log must be true or false", field="parameters.log")
+    if not wanted:
+        return None
+    if version is not None:
+        raise InvalidInputError("the deployment chooses the version of a decision: leave it out", field="version")
+    if any(tensor.name == "preference" for tensor in request.inputs):
+        raise InvalidInputError(
+            "a decision that is logged takes parameters.preference or parameters.mode, not a tensor", field="inputs"
+        )
+    return convert_decide({name: value for name, value in parameters.items() if name in _LOGGED})
 
 
 def _preferences(variant: LoadedVariant, given: Float32 | None, rows: int) -> Float32 | None:
@@ -110,32 +161,3 @@ def _preferences(variant: LoadedVariant, given: Float32 | None, rows: int) -> Fl
         for index, row in enumerate(given.astype(np.float64).tolist())
     ]
     return np.array(checked, dtype=np.float32)
-
-
-def _tensor(tensor: InferTensor, field: str, columns: int, max_rows: int) -> Float32:
-    """The tensor as float32 [n, columns]."""
-    check_choice(tensor.datatype, _FLOATS, field=f"{field}.datatype", error=InvalidInputError)
-    if len(tensor.shape) != 2 or tensor.shape[1] != columns or not 1 <= tensor.shape[0] <= max_rows:
-        raise InvalidInputError(
-            f"{field}.shape is {tensor.shape}; expected [n, {columns}] with 1 <= n <= {max_rows}",
-            field=f"{field}.shape",
-        )
-    data = numbers(tensor.data, field=f"{field}.data")
-    if data and isinstance(data[0], list):
-        if len(data) != tensor.shape[0] or any(len(row) != columns for row in data):
-            raise InvalidInputError(f"{field}.data does not have the shape {tensor.shape}", field=f"{field}.data")
-    elif len(data) != math.prod(tensor.shape):
-        raise InvalidInputError(
-            f"{field}.data has {len(data)} numbers; the shape {tensor.shape} needs {math.prod(tensor.shape)}",
-            field=f"{field}.data",
-        )
-    with np.errstate(over="ignore"):  # what overflows float32 is refused by name afterwards
-        rows = np.array(data, dtype=np.float64).reshape(tensor.shape).astype(np.float32)
-    if not np.isfinite(rows).all():
-        raise InvalidInputError(f"{field}.data must hold finite float32 numbers only", field=f"{field}.data")
-    return rows
-
-
-def _output(name: str, values: Any) -> dict[str, Any]:
-    datatype = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}[values.dtype.name]
-    return {"name": name, "datatype": datatype, "shape": list(values.shape), "data": values.ravel().tolist()}

@@ -17,6 +17,7 @@ __all__ = [
     "InferRequest",
     "InferTensor",
     "OutcomeItem",
+    "convert_decide",
     "decode_decide",
     "decode_infer",
     "decode_outcomes",
@@ -88,12 +89,15 @@ class _OutcomeBatch(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class InferTensor(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A V2 input tensor; ``data`` is flat in row-major order, or nested to the depth of ``shape``."""
+    """A V2 input tensor; ``data`` is flat in row-major order, or nested to the depth of ``shape``.
+
+    In a binary request it is left out, and ``parameters.binary_data_size`` says how many bytes follow the JSON.
+    """
 
     name: str
     shape: list[Count]
     datatype: str
-    data: Any
+    data: Any = None
     parameters: dict[str, Any] | None = None
 
 
@@ -127,9 +131,32 @@ def decode_decide(body: bytes) -> DecideRequest:
     return _decode(_DECIDE, body, DecideRequest)
 
 
-def decode_infer(body: bytes) -> InferRequest:
-    """Decode the body of V2 infer; raises like :func:`decode_decide`."""
-    return _decode(_INFER, body, InferRequest)
+def convert_decide(parameters: dict[str, Any]) -> DecideRequest:
+    """A decide request without observations from the parameters of another; raises like :func:`decode_decide`."""
+    try:
+        return msgspec.convert(parameters, DecideRequest)
+    except msgspec.ValidationError as problem:
+        _refuse(problem, DecideRequest, parameters, prefix="parameters")
+
+
+def decode_infer(body: bytes, header_length: int | None = None) -> tuple[InferRequest, memoryview]:
+    """Decode the body of V2 infer: the JSON, and the bytes of binary tensors behind it.
+
+    Args:
+        body: of the request.
+        header_length: of the JSON, in a binary request.
+
+    Raises:
+        InvalidInputError: a header longer than the body; otherwise as :func:`decode_decide`.
+    """
+    if header_length is None:
+        return _decode(_INFER, body, InferRequest), memoryview(b"")
+    if header_length > len(body):
+        raise InvalidInputError(
+            f"inference-header-content-length is {header_length}, but the body has {len(body)} bytes",
+            field="inference-header-content-length",
+        )
+    return _decode(_INFER, body[:header_length], InferRequest), memoryview(body)[header_length:]
 
 
 def decode_outcomes(body: bytes) -> list[OutcomeItem]:

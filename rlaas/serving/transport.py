@@ -86,15 +86,17 @@ class RequestHead:
         deadline: monotonic seconds after which the caller no longer waits; None without ``x-request-timeout``.
         declared: length of the body as declared; 0 where it is not.
         encoding: ``content-encoding``, empty for none.
+        inference_header: length of the JSON of a binary V2 request; None for any other.
     """
 
-    __slots__ = ("deadline", "declared", "encoding", "request_id")
+    __slots__ = ("deadline", "declared", "encoding", "inference_header", "request_id")
 
     def __init__(self) -> None:
         self.request_id = b""
         self.deadline: float | None = None
         self.declared = 0
         self.encoding = b""
+        self.inference_header: int | None = None
 
     def check_deadline(self) -> None:
         """Raise :class:`DeadlineError` if the caller no longer waits."""
@@ -111,18 +113,24 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
     head = RequestHead()
     for name, value in headers:
         if name == b"content-length":
-            if not value.isdigit():
-                raise InvalidInputError("content-length must be a whole number", field="content-length")
-            head.declared = int(value[:20])
+            head.declared = _whole(value, "content-length")
         elif name == b"x-request-id":
             head.request_id = value[:_LONGEST_ID]
         elif name == b"x-request-timeout":
             head.deadline = time.monotonic() + _timeout_s(value)
+        elif name == b"inference-header-content-length":
+            head.inference_header = _whole(value, "inference-header-content-length")
         elif name == b"content-encoding" and value != b"identity":
             head.encoding = value
     if not head.request_id:
         head.request_id = os.urandom(8).hex().encode()
     return head
+
+
+def _whole(value: bytes, field: str) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise InvalidInputError(f"{field} must be a whole number", field=field)
+    return int(value)
 
 
 def _timeout_s(value: bytes) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from rlaas.serving.exposition import CONTENT_TYPE, render
 from rlaas.serving.inference import model_metadata, versioned
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure, for_protocol, problem_document, problem_of
+from rlaas.serving.tensors import Inference, inference_headers
 from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, RequestHead, read_body, read_head
 
 __all__ = ["ControlReply", "ControlRequest", "Lane", "create_app"]
@@ -31,6 +33,7 @@ _FORWARDED = ("models", "deployments", "lake", "fronts", "resolve")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
 _PASSED_ON = ("if-match", "if-none-match", "idempotency-key")
 
+Answer = TypeVar("Answer")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -105,7 +108,7 @@ def _health_routes(lane: Lane) -> list[Route]:
 
 def _v2_routes(lane: Lane) -> list[Route]:
     async def server(_: Request) -> Response:
-        return _json({"name": "rlaas", "version": "2", "extensions": []})
+        return _json({"name": "rlaas", "version": "2", "extensions": ["binary_tensor_data"]})
 
     async def metadata(request: Request) -> Response:
         live = live_policy(lane.engine().state, request.path_params["model"], field="model")
@@ -119,7 +122,8 @@ def _v2_routes(lane: Lane) -> list[Route]:
     async def infer(request: Request) -> Response:
         head, body = await _body(request, lane)
         engine, principal, path = lane.engine(), _principal(request, lane), request.path_params
-        return _raw(await _run(head, engine.infer, body, principal, path["model"], path.get("version")))
+        work = partial(engine.infer, principal, path["model"], path.get("version"), header_length=head.inference_header)
+        return _inference(await _run(head, work, body))
 
     routes = [_route("/v2", server, ["GET"])]
     # The path convertor takes what is not a plain name too, so that the answer names the field instead of "not found".
@@ -171,7 +175,7 @@ def _api_routes(lane: Lane) -> list[Route]:
     return routes
 
 
-async def _run(head: RequestHead, work: Callable[..., bytes], body: bytes, *arguments: Any) -> bytes:
+async def _run(head: RequestHead, work: Callable[..., Answer], body: bytes, *arguments: Any) -> Answer:
     head.check_deadline()
     if len(body) > LARGE_BODY:
         return await asyncio.to_thread(work, *arguments, body)
@@ -227,6 +231,10 @@ async def _framework_problem(request: Request, problem: Exception) -> Response:
 
 def _problem(request: Request, status: int, body: bytes) -> Response:
     return Response(for_protocol(request.scope["path"], body), status, media_type=PROBLEM_TYPE)
+
+
+def _inference(answer: Inference) -> Response:
+    return Response(answer.body, headers=inference_headers(answer))
 
 
 def _json(document: dict[str, Any]) -> Response:
