@@ -36,6 +36,9 @@ class GatewayConfig(_Document):
     max_open_requests: int = Field(
         default=512, ge=1, description="requests of the fast lane under way in one replica; beyond it: 429"
     )
+    max_loaded_policies: int = Field(
+        default=256, ge=1, description="policies in memory of one replica; beyond it the least recently used one goes"
+    )
     max_rows: int = Field(default=10_000, ge=1, description="observations in one request")
     seal_s: float = Field(
         default=0.5, gt=0, le=60, description="seconds between hand-overs of the log to the committer"

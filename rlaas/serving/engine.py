@@ -24,7 +24,7 @@ from rlaas.serving.answers import Decision, encode_many, encode_one, record_of
 from rlaas.serving.circuit import Circuits
 from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
 from rlaas.serving.inference import infer, logging_of, read_input
-from rlaas.serving.loading import LivePolicy, LiveState, LoadedVariant
+from rlaas.serving.loading import ColdPolicyError, LivePolicy, LiveState, LoadedVariant
 from rlaas.serving.outcomes import OutcomeIntake
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, decode_outcomes
@@ -33,6 +33,9 @@ from rlaas.serving.tally import Tally
 from rlaas.serving.tensors import Inference, encode_answer
 
 __all__ = ["DecisionEngine", "Log", "live_policy"]
+
+
+_MOST_NAMED = 50
 
 
 class Log(Protocol):
@@ -54,12 +57,16 @@ def live_policy(state: LiveState, name: str, *, field: str = "policy") -> LivePo
 
     Raises:
         InvalidInputError: not a plain name.
+        ColdPolicyError: it is live, but not in memory.
         NotFoundError: nothing of that name is live; says what is.
     """
     live = state.policies.get(name)
     if live is None:
         check_name(name, field=field)
-        allowed = ", ".join(sorted(state.policies)) or "(none)"
+        if name in state.cold:
+            raise ColdPolicyError(name)
+        names = sorted({*state.policies, *state.cold})
+        allowed = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "") or "(none)"
         raise NotFoundError(f"no live {field} {name!r}; allowed: {allowed}", field=field)
     return live
 
@@ -80,6 +87,7 @@ class DecisionEngine:
     Attributes:
         tally: counts of every version.
         circuits: which versions keep failing.
+        used: when each policy was last asked, monotonic nanoseconds.
     """
 
     def __init__(
@@ -97,6 +105,7 @@ class DecisionEngine:
         self._decisions = decisions
         self.tally = Tally()
         self.circuits = Circuits()
+        self.used: dict[str, int] = {}
         self._intake = OutcomeIntake(ids, producer, outcomes, self.tally)
         self._max_rows = max_rows
         self._seeds = np.random.SeedSequence(seed)
@@ -164,6 +173,7 @@ class DecisionEngine:
             RetryableError: the log cannot take the decisions.
         """
         live = live_policy(self._state, model, field="model")
+        self.used[model] = time.perf_counter_ns()
         request, raw = decode_infer(body, header_length)
         given = read_input(live, version, request, raw, self._max_rows)
         to_log = logging_of(request, version)
@@ -184,7 +194,7 @@ class DecisionEngine:
         self, principal: Principal, live: LivePolicy, request: DecideRequest, observation: Sequence[float]
     ) -> Decision:
         """The hot path: what :meth:`_decide` does, without what only several rows need."""
-        started = time.perf_counter_ns()
+        started = self.used[live.record.policy] = time.perf_counter_ns()
         row = one_row(observation, live.primary.policy)
         time_ns = time.time_ns()
         uuid = uuid7_hex(time_ns // 1_000_000)
@@ -214,7 +224,7 @@ class DecisionEngine:
         return decision
 
     def _decide(self, principal: Principal, live: LivePolicy, request: DecideRequest, rows: Float32) -> list[Decision]:
-        started = time.perf_counter_ns()
+        started = self.used[live.record.policy] = time.perf_counter_ns()
         count = len(rows)
         time_us = time.time_ns() // 1000
         uuids = [uuid7_hex(time_us // 1000) for _ in range(count)]

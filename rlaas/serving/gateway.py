@@ -23,7 +23,8 @@ from rlaas.serving.exposition import RayExporter
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.live import LiveAnswer
-from rlaas.serving.loading import load_state
+from rlaas.serving.loading import LiveState
+from rlaas.serving.residents import Residents
 from rlaas.serving.transport import Limits
 from rlaas.serving.web import ControlReply, ControlRequest, create_app
 from rlaas.settings import Settings
@@ -60,6 +61,8 @@ class Gateway:
         self._outcomes = WriteAheadLog(settings.wal_root, "outcomes", self._producer, tenant=self.tenant)
         self._exporter = RayExporter()
         self._engine: DecisionEngine | None = None
+        self._residents = Residents(config.gateway.max_loaded_policies)
+        self._loading = asyncio.Lock()
         self._failures: dict[str, str] = {}
         self._control_lost = ""
         self._events = structlog.get_logger().bind(replica=self._replica, producer=self._producer)
@@ -84,6 +87,12 @@ class Gateway:
         if self._engine is None:
             raise NotReadyError("the Gateway is waiting for Control to say what is live; try again")
         return self._engine
+
+    async def warm(self, policy: str) -> None:
+        """Have a live policy in memory."""
+        engine = self.engine()
+        async with self._loading:
+            self._switch(engine, await asyncio.to_thread(self._residents.admit, policy, dict(engine.used)))
 
     async def forward(self, request: ControlRequest) -> ControlReply:
         """Pass a control-plane request on.
@@ -119,6 +128,10 @@ class Gateway:
             task.cancel()
         self._decisions.close()
         self._outcomes.close()
+
+    def _switch(self, engine: DecisionEngine, state: LiveState) -> None:
+        engine.switch(state)
+        self._hot.refresh(engine)
 
     def _seal(self) -> None:
         self._decisions.seal()
@@ -158,14 +171,15 @@ class Gateway:
                 outcomes=self._outcomes,
                 max_rows=self._config.gateway.max_rows,
             )
-        served = {live.record for live in self._engine.state.policies.values()}
-        if served == set(answer.records) and not self._failures:
+        if self._residents.is_current(answer.records):
             return
+        engine = self._engine
         paths = {key: Path(path) for key, path in answer.paths.items()}
-        state, failures = await asyncio.to_thread(load_state, self._engine.state, answer.records, paths)
-        before = self._engine.state.generations()
-        self._engine.switch(state)
-        self._hot.refresh(self._engine)
+        before = engine.state.generations()
+        async with self._loading:
+            state = await asyncio.to_thread(self._residents.follow, answer.records, paths, dict(engine.used))
+            self._switch(engine, state)
+        failures = self._residents.failures
         if failures != self._failures:
             for deployment, reason in failures.items():
                 self._events.error("deployment_not_loaded", deployment=deployment, error=reason)

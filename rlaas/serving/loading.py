@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -10,12 +10,25 @@ from types import MappingProxyType
 import numpy as np
 
 from rlaas.bundles import BundlePolicy, Float32, load_bundle
-from rlaas.errors import BundleError, InvalidInputError, RlaasError, check_choice
+from rlaas.errors import BundleError, InvalidInputError, NotReadyError, RlaasError, check_choice
 from rlaas.objectives import Preference
 from rlaas.serving.decision_ids import policy_tag
 from rlaas.serving.live import DeploymentRecord, Variant
 
-__all__ = ["FALLBACK", "LivePolicy", "LiveState", "LoadedVariant", "check_compatible", "load_state"]
+__all__ = ["FALLBACK", "ColdPolicyError", "LivePolicy", "LiveState", "LoadedVariant", "check_compatible", "load_state"]
+
+
+class ColdPolicyError(NotReadyError):
+    """A policy that is live, but not in memory now.
+
+    Attributes:
+        policy: its name.
+    """
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(f"policy {policy!r} is being loaded; try again", field="policy")
+        self.policy = policy
+
 
 FALLBACK = "fallback"
 """Variant under which a deployment's fallback version answers."""
@@ -133,9 +146,16 @@ class LivePolicy:
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """Everything that a Gateway serves at one moment; replaced as a whole, never changed."""
+    """Everything that a Gateway serves at one moment; replaced as a whole, never changed.
+
+    Attributes:
+        policies: in memory, by name.
+        cold: names that are live, but not in memory.
+        by_tag: the same policies by their tag in decision ids.
+    """
 
     policies: Mapping[str, LivePolicy] = field(default_factory=lambda: MappingProxyType({}))
+    cold: frozenset[str] = frozenset()
     by_tag: Mapping[str, LivePolicy] = field(default_factory=lambda: MappingProxyType({}))
 
     def generations(self) -> dict[str, int]:
@@ -161,7 +181,11 @@ def check_compatible(policies: Mapping[int, BundlePolicy]) -> None:
 
 
 def load_state(
-    previous: LiveState, records: Sequence[DeploymentRecord], paths: Mapping[tuple[str, int], Path]
+    previous: LiveState,
+    records: Sequence[DeploymentRecord],
+    paths: Mapping[tuple[str, int], Path],
+    *,
+    keep: Container[str] | None = None,
 ) -> tuple[LiveState, dict[str, str]]:
     """Load what is new, keep what is loaded already.
 
@@ -171,13 +195,17 @@ def load_state(
         previous: what is served now; a policy whose new record cannot be loaded keeps its entry from here.
         records: what should be served.
         paths: folder of the bundle of each (policy, version).
+        keep: names to have in memory; the others stay cold. None keeps all.
 
     Returns:
         The next state, and the reason by deployment id where a record could not be loaded.
     """
     failures: dict[str, str] = {}
     policies: dict[str, LivePolicy] = {}
+    cold = frozenset(record.policy for record in records if keep is not None and record.policy not in keep)
     for record in records:
+        if record.policy in cold:
+            continue
         before = previous.policies.get(record.policy)
         if before is not None and before.record == record:
             policies[record.policy] = before
@@ -189,7 +217,7 @@ def load_state(
             if before is not None:
                 policies[record.policy] = before
     by_tag = {live.tag: live for live in policies.values()}
-    return LiveState(MappingProxyType(policies), MappingProxyType(by_tag)), failures
+    return LiveState(MappingProxyType(policies), cold, MappingProxyType(by_tag)), failures
 
 
 def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tuple[str, int], Path]) -> LivePolicy:

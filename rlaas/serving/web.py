@@ -22,6 +22,7 @@ from rlaas.errors import NotFoundError, NotReadyError
 from rlaas.serving.engine import DecisionEngine, live_policy
 from rlaas.serving.exposition import CONTENT_TYPE, render
 from rlaas.serving.inference import model_metadata, versioned
+from rlaas.serving.loading import ColdPolicyError, LivePolicy
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure, for_protocol, problem_document, problem_of
 from rlaas.serving.tensors import Inference, inference_headers
@@ -67,6 +68,9 @@ class Lane(Protocol):
     def engine(self) -> DecisionEngine:
         """The engine, or :class:`rlaas.errors.NotReadyError`."""
 
+    async def warm(self, policy: str) -> None:
+        """Load a policy that is live, but not in memory."""
+
     async def forward(self, request: ControlRequest) -> ControlReply:
         """Ask Control."""
 
@@ -111,7 +115,7 @@ def _v2_routes(lane: Lane) -> list[Route]:
         return _json({"name": "rlaas", "version": "2", "extensions": ["binary_tensor_data"]})
 
     async def metadata(request: Request) -> Response:
-        live = live_policy(lane.engine().state, request.path_params["model"], field="model")
+        live = await _warmed(lane, request.path_params["model"])
         return _json(model_metadata(live, request.path_params.get("version")))
 
     async def ready(request: Request) -> Response:
@@ -123,7 +127,7 @@ def _v2_routes(lane: Lane) -> list[Route]:
         head, body = await _body(request, lane)
         engine, principal, path = lane.engine(), _principal(request, lane), request.path_params
         work = partial(engine.infer, principal, path["model"], path.get("version"), header_length=head.inference_header)
-        return _inference(await _run(head, work, body))
+        return _inference(await _run(lane, head, work, body))
 
     routes = [_route("/v2", server, ["GET"])]
     # The path convertor takes what is not a plain name too, so that the answer names the field instead of "not found".
@@ -143,11 +147,11 @@ def _api_routes(lane: Lane) -> list[Route]:
     async def decide(request: Request) -> Response:
         head, body = await _body(request, lane)
         engine, principal = lane.engine(), _principal(request, lane)
-        return _raw(await _run(head, engine.decide, body, principal, request.path_params["policy"]))
+        return _raw(await _run(lane, head, engine.decide, body, principal, request.path_params["policy"]))
 
     async def outcomes(request: Request) -> Response:
         head, body = await _body(request, lane)
-        return _raw(await _run(head, lane.engine().record_outcomes, body, _principal(request, lane)), status=202)
+        return _raw(await _run(lane, head, lane.engine().record_outcomes, body, _principal(request, lane)), status=202)
 
     async def control(request: Request) -> Response:
         reply = await lane.forward(
@@ -175,7 +179,23 @@ def _api_routes(lane: Lane) -> list[Route]:
     return routes
 
 
-async def _run(head: RequestHead, work: Callable[..., Answer], body: bytes, *arguments: Any) -> Answer:
+async def _warmed(lane: Lane, model: str) -> LivePolicy:
+    try:
+        return live_policy(lane.engine().state, model, field="model")
+    except ColdPolicyError:
+        await lane.warm(model)
+        return live_policy(lane.engine().state, model, field="model")
+
+
+async def _run(lane: Lane, head: RequestHead, work: Callable[..., Answer], body: bytes, *arguments: Any) -> Answer:
+    try:
+        return await _work(head, work, body, *arguments)
+    except ColdPolicyError as cold:
+        await lane.warm(cold.policy)
+        return await _work(head, work, body, *arguments)
+
+
+async def _work(head: RequestHead, work: Callable[..., Answer], body: bytes, *arguments: Any) -> Answer:
     head.check_deadline()
     if len(body) > LARGE_BODY:
         return await asyncio.to_thread(work, *arguments, body)

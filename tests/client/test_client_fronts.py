@@ -41,6 +41,9 @@ class Lane:
     def engine(self) -> DecisionEngine:
         raise NotReadyError("no policy is loaded yet")
 
+    async def warm(self, policy: str) -> None:
+        raise AssertionError(f"{policy} is not cold")
+
     async def forward(self, request: ControlRequest) -> ControlReply:
         return await asyncio.to_thread(self._routes.dispatch, request)
 

@@ -43,6 +43,9 @@ class StandIn:
             raise NotReadyError("not yet")
         return self._engine
 
+    async def warm(self, policy: str) -> None:
+        raise AssertionError(f"{policy} is not cold")
+
     async def forward(self, request: ControlRequest) -> ControlReply:
         self.forwarded.append(request)
         if request.path.endswith("crash"):
