@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from rlaas.errors import NotFoundError, NotReadyError
 from rlaas.serving.engine import DecisionEngine, live_policy
@@ -25,6 +25,7 @@ from rlaas.serving.inference import model_metadata, versioned
 from rlaas.serving.loading import ColdPolicyError, LivePolicy
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure, for_protocol, problem_document, problem_of
+from rlaas.serving.sessions import session_route
 from rlaas.serving.tensors import Inference, inference_headers
 from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, RequestHead, read_body, read_head
 
@@ -78,7 +79,7 @@ class Lane(Protocol):
 def create_app(lane: Lane) -> Starlette:
     """The ASGI application of a Gateway."""
     return Starlette(
-        routes=[*_health_routes(lane), *_v2_routes(lane), *_api_routes(lane)],
+        routes=[*_health_routes(lane), *_v2_routes(lane), *_api_routes(lane), _session_route(lane)],
         exception_handlers={HTTPException: _framework_problem},
     )
 
@@ -177,6 +178,10 @@ def _api_routes(lane: Lane) -> list[Route]:
             _route(f"/api/v1/{room}/{{rest:path}}", control, _METHODS),
         ]
     return routes
+
+
+def _session_route(lane: Lane) -> WebSocketRoute:
+    return session_route(tenant=lane.tenant, longest=lambda: lane.limits.body_bytes, engine=lane.engine, warm=lane.warm)
 
 
 async def _warmed(lane: Lane, model: str) -> LivePolicy:
