@@ -29,6 +29,7 @@ from rlaas.serving.outcomes import OutcomeIntake
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, decode_outcomes
 from rlaas.serving.rows import check_supported, many_rows, one_each, one_row, storable
+from rlaas.serving.shadows import Shadows
 from rlaas.serving.tally import Tally
 from rlaas.serving.tensors import Inference, encode_answer
 
@@ -88,6 +89,7 @@ class DecisionEngine:
         tally: counts of every version.
         circuits: which versions keep failing.
         used: when each policy was last asked, monotonic nanoseconds.
+        shadows: copies for the versions that never answer.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class DecisionEngine:
         self.tally = Tally()
         self.circuits = Circuits()
         self.used: dict[str, int] = {}
+        self.shadows = Shadows(self.tally)
         self._intake = OutcomeIntake(ids, producer, outcomes, self.tally)
         self._max_rows = max_rows
         self._seeds = np.random.SeedSequence(seed)
@@ -220,6 +223,7 @@ class DecisionEngine:
             preference=preference,
         )
         self._append([payload])
+        self.shadows.offer(live, row, request.mode, request.preference, actions)
         self.tally.decided(decision.policy, decision.version, 1, time.perf_counter_ns() - started)
         return decision
 
@@ -234,12 +238,14 @@ class DecisionEngine:
         answers: list[Decision | None] = [None] * count
         payloads: list[bytes] = [b""] * count
         answered: list[tuple[int, int]] = []
+        served: list[tuple[Float32, Any]] = []
         allocated = self._allocate(live, request.step, units, uuids)
         for name, allocation in allocated.items():
             chosen = rows if len(allocation.rows) == count else rows[allocation.rows]
             variant, preference, actions, densities = self._act(live, live.variants[name], chosen, request)
             propensities = [None] * len(chosen) if densities is None else densities.tolist()
             answered.append((variant.version, len(chosen)))
+            served.append((chosen, actions))
             for row, action, propensity, density in zip(
                 allocation.rows, actions.tolist(), allocation.propensity, propensities, strict=True
             ):
@@ -259,6 +265,8 @@ class DecisionEngine:
                     preference=preference,
                 )
         self._append(payloads)
+        for chosen, actions in served:
+            self.shadows.offer(live, chosen, request.mode, request.preference, actions)
         taken = time.perf_counter_ns() - started
         for version, rows_of in answered:
             self.tally.decided(live.record.policy, version, rows_of, taken)

@@ -21,6 +21,8 @@ _EVERY = 4
 _HELP = {
     "rlaas_decisions_total": "decisions answered",
     "rlaas_decision_errors_total": "requests that a version could not answer: its network raised, or gave no number",
+    "rlaas_shadow_compared_total": "decisions of a shadow that were held against what was served",
+    "rlaas_shadow_difference_total": "sum of the distances of the two actions, each in [0, 1]",
     "rlaas_outcomes_total": "outcomes that carried every objective",
     "rlaas_outcome_utility_total": "sum of their utilities: normalised objectives under equal weights",
     "rlaas_decision_latency_microseconds_bucket": "decisions by time from the decoded request to the logged answer",
@@ -40,6 +42,9 @@ def series_of(tallies: Iterable[VersionTally]) -> Iterator[Series]:
         yield "rlaas_decision_errors_total", labels, tally.errors
         yield "rlaas_outcomes_total", labels, tally.rewards
         yield "rlaas_outcome_utility_total", labels, tally.reward_sum
+        if tally.compared:
+            yield "rlaas_shadow_compared_total", labels, tally.compared
+            yield "rlaas_shadow_difference_total", labels, tally.difference
         for edge, count in _folded(tally.latency_us):
             yield "rlaas_decision_latency_microseconds_bucket", (*labels, ("le", edge)), count
         yield "rlaas_decision_latency_microseconds_sum", labels, tally.latency_sum_us

@@ -32,6 +32,7 @@ from rlaas.settings import Settings
 __all__ = ["GATEWAY", "Gateway"]
 
 GATEWAY = "Gateway"
+_SHADOW_PAUSE_S = 0.05
 
 
 @serve.deployment(name=GATEWAY)
@@ -73,6 +74,7 @@ class Gateway:
         self._tasks = [
             asyncio.get_running_loop().create_task(self._follow_control(), name="follow-control"),
             asyncio.get_running_loop().create_task(self._hand_over(), name="hand-over"),
+            asyncio.get_running_loop().create_task(self._work_shadows(), name="work-shadows"),
         ]
         FastLane.gateway = self._hot
         self._events.info("gateway_started", tenant=self.tenant)
@@ -146,6 +148,12 @@ class Gateway:
                 await self.seal()
             except Exception as problem:  # a full disk now may have room later, and the records are safe where they are
                 self._events.error("seal_failed", error=str(problem))
+
+    async def _work_shadows(self) -> None:
+        while True:
+            await asyncio.sleep(_SHADOW_PAUSE_S)
+            if self._engine is not None:
+                await asyncio.to_thread(self._engine.shadows.work)
 
     async def _follow_control(self) -> None:
         while True:

@@ -124,6 +124,7 @@ class LivePolicy:
         primary: the variant with the largest share.
         alone: every decision goes to ``primary``.
         experiment: its name, if one runs.
+        shadows: variants that get copies of the decisions and never answer.
         reserves: who answers instead of a version that keeps failing, first the deployment's ``fallback``.
         tag: of the policy in decision ids.
         outcome_fields: what outcomes may carry.
@@ -136,6 +137,7 @@ class LivePolicy:
     alone: bool
     experiment: str | None
     reserves: tuple[LoadedVariant, ...]
+    shadows: tuple[LoadedVariant, ...]
     tag: str
     outcome_fields: frozenset[str]
 
@@ -242,6 +244,7 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
         primary=primary,
         alone=primary.share == 1.0,
         experiment=record.experiment.name if record.experiment else None,
+        shadows=tuple(variants[v.name] for v in record.variants if v.shadow),
         reserves=tuple(LoadedVariant.of(v, 0.0, record.policy, bundles[v.version]) for v in fallback),
         tag=policy_tag(record.policy),
         outcome_fields=frozenset(name for policy in bundles.values() for name in policy.outcome_fields),

@@ -29,6 +29,9 @@ class VersionTally:
         rewards: outcomes that carried every objective.
         reward_sum, reward_squares: of their utilities, each in [0, 1].
         latency_sum_us: time taken by all decisions together; those of one request each count its whole time.
+        compared: of a shadow's decisions, those that were held against what was served.
+        difference: sum over these of the distance of the two actions, in [0, 1]: whether choices differ, or the mean
+            difference over the components of a box as a share of their range.
     """
 
     policy: str
@@ -40,16 +43,30 @@ class VersionTally:
     reward_sum: float
     reward_squares: float
     latency_sum_us: float = 0.0
+    compared: int = 0
+    difference: float = 0.0
 
 
 class _Counts:
-    __slots__ = ("decisions", "errors", "latency", "latency_sum_ns", "reward_squares", "reward_sum", "rewards")
+    __slots__ = (
+        "compared",
+        "decisions",
+        "difference",
+        "errors",
+        "latency",
+        "latency_sum_ns",
+        "reward_squares",
+        "reward_sum",
+        "rewards",
+    )
 
     def __init__(self) -> None:
         self.decisions = 0
         self.errors = 0
         self.latency = [0] * (len(LATENCY_EDGES_US) + 1)
         self.latency_sum_ns = 0
+        self.compared = 0
+        self.difference = 0.0
         self.rewards = 0
         self.reward_sum = 0.0
         self.reward_squares = 0.0
@@ -84,6 +101,12 @@ class Tally:
         """A request failed because of this version."""
         self._of(policy, version).errors += 1
 
+    def compared(self, policy: str, version: int, count: int, difference: float) -> None:
+        """A shadow's decisions were held against the served ones; ``difference`` is the sum of their distances."""
+        counts = self._of(policy, version)
+        counts.compared += count
+        counts.difference += difference
+
     def rewarded(self, policy: str, version: int, utility: float) -> None:
         """An outcome came back; ``utility`` in [0, 1]."""
         counts = self._of(policy, version)
@@ -104,6 +127,8 @@ class Tally:
                 counts.reward_sum,
                 counts.reward_squares,
                 counts.latency_sum_ns / 1000,
+                counts.compared,
+                counts.difference,
             )
             for (policy, version), counts in sorted(self._counts.items())
         ]
