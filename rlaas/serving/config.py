@@ -36,6 +36,12 @@ class GatewayConfig(_Document):
     max_open_requests: int = Field(
         default=512, ge=1, description="requests of the fast lane under way in one replica; beyond it: 429"
     )
+    pressed_ms: float = Field(
+        default=50.0, gt=0, le=60_000, description="delay of the event loop from which shadows and exploration are shed"
+    )
+    overloaded_ms: float = Field(
+        default=500.0, gt=0, le=60_000, description="delay of the event loop from which requests are refused with 429"
+    )
     max_loaded_policies: int = Field(
         default=256, ge=1, description="policies in memory of one replica; beyond it the least recently used one goes"
     )

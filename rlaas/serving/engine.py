@@ -26,6 +26,7 @@ from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
 from rlaas.serving.inference import infer, logging_of, read_input
 from rlaas.serving.loading import ColdPolicyError, LivePolicy, LiveState, LoadedVariant
 from rlaas.serving.outcomes import OutcomeIntake
+from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, decode_outcomes
 from rlaas.serving.rows import check_supported, many_rows, one_each, one_row, storable
@@ -83,6 +84,7 @@ class DecisionEngine:
         decisions: log of decisions.
         outcomes: log of outcomes.
         max_rows: observations allowed in one request.
+        pressure: of the process; what nobody waits for is given up while it is pressed.
         seed: of exploration; default the operating system's entropy.
 
     Attributes:
@@ -100,6 +102,7 @@ class DecisionEngine:
         decisions: Log,
         outcomes: Log,
         max_rows: int = 10_000,
+        pressure: Pressure | None = None,
         seed: int | None = None,
     ) -> None:
         self._ids = ids
@@ -111,6 +114,7 @@ class DecisionEngine:
         self.shadows = Shadows(self.tally)
         self._intake = OutcomeIntake(ids, producer, outcomes, self.tally)
         self._max_rows = max_rows
+        self._pressure = pressure or Pressure()
         self._seeds = np.random.SeedSequence(seed)
         self._local = threading.local()
         self._state = LiveState()
@@ -223,7 +227,8 @@ class DecisionEngine:
             preference=preference,
         )
         self._append([payload])
-        self.shadows.offer(live, row, request.mode, request.preference, actions)
+        if live.shadows and not self._pressure.pressed:
+            self.shadows.offer(live, row, request.mode, request.preference, actions)
         self.tally.decided(decision.policy, decision.version, 1, time.perf_counter_ns() - started)
         return decision
 
@@ -265,7 +270,7 @@ class DecisionEngine:
                     preference=preference,
                 )
         self._append(payloads)
-        for chosen, actions in served:
+        for chosen, actions in served if live.shadows and not self._pressure.pressed else ():
             self.shadows.offer(live, chosen, request.mode, request.preference, actions)
         taken = time.perf_counter_ns() - started
         for version, rows_of in answered:
@@ -290,7 +295,7 @@ class DecisionEngine:
             weights, preference = candidate.preference(request.mode, request.preference)
             try:
                 actions, densities = candidate.policy.act(
-                    rows, weights, rng=self._draws() if candidate.explore else None
+                    rows, weights, rng=self._draws() if candidate.explore and not self._pressure.pressed else None
                 )
                 if not math.isfinite(actions.sum()):
                     raise BundleError(f"version {candidate.version} gave an action that is not finite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.live import LiveAnswer
 from rlaas.serving.loading import LiveState
+from rlaas.serving.pressure import Pressure
 from rlaas.serving.residents import Residents
 from rlaas.serving.transport import Limits
 from rlaas.serving.web import ControlReply, ControlRequest, create_app
@@ -53,7 +55,8 @@ class Gateway:
         configure_events()
         self.tenant = settings.tenant
         self.limits = Limits(config.gateway.max_body_bytes, config.gateway.body_timeout_s)
-        self._hot = HotPath(self.tenant, self.limits, config.gateway.max_open_requests)
+        self._pressure = Pressure(config.gateway.pressed_ms / 1000, config.gateway.overloaded_ms / 1000)
+        self._hot = HotPath(self.tenant, self.limits, config.gateway.max_open_requests, self._pressure)
         self._control = control
         self._config = config
         self._replica = serve.get_replica_context().replica_tag
@@ -75,6 +78,7 @@ class Gateway:
             asyncio.get_running_loop().create_task(self._follow_control(), name="follow-control"),
             asyncio.get_running_loop().create_task(self._hand_over(), name="hand-over"),
             asyncio.get_running_loop().create_task(self._work_shadows(), name="work-shadows"),
+            asyncio.get_running_loop().create_task(self._pressure.watch(), name="watch-pressure"),
         ]
         FastLane.gateway = self._hot
         self._events.info("gateway_started", tenant=self.tenant)
@@ -170,7 +174,7 @@ class Gateway:
     async def _follow_once(self) -> None:
         """Ask what is live; load it and switch if it differs from what is served."""
         generations = self._engine.state.generations() if self._engine else {}
-        answer: LiveAnswer = await self._control.live.remote(self._replica, generations, dict(self._failures))
+        answer = await self._report(generations)
         if self._engine is None:
             self._engine = DecisionEngine(
                 ids=DecisionIds(answer.secret, self._producer, tenant=self.tenant),
@@ -178,6 +182,7 @@ class Gateway:
                 decisions=self._decisions,
                 outcomes=self._outcomes,
                 max_rows=self._config.gateway.max_rows,
+                pressure=self._pressure,
             )
         if self._residents.is_current(answer.records):
             return
@@ -195,4 +200,12 @@ class Gateway:
         if state.generations() != before:
             self._events.info("live_switched", generations=state.generations())
             # Said at once rather than with the next poll: whoever promoted is waiting for it.
-            await self._control.live.remote(self._replica, state.generations(), dict(failures))
+            await self._report(state.generations())
+
+    async def _report(self, generations: Mapping[str, int]) -> LiveAnswer:
+        """Tell Control what is loaded and what was counted, and hear what is live."""
+        tallies = tuple(self._engine.tally.snapshot()) if self._engine else ()
+        answer: LiveAnswer = await self._control.live.remote(
+            self._replica, dict(generations), dict(self._failures), tallies, self._producer
+        )
+        return answer

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 
 from rlaas.errors import OverloadedError
 from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure
 from rlaas.serving.tensors import Inference, inference_headers
@@ -44,12 +45,14 @@ class HotPath:
         tenant: of the installation.
         limits: of a request.
         most_open: requests whose body is being read or that are worked on in a thread, at most; beyond it 429.
+        pressure: of the event loop; while it is overloaded the answer is 429 too.
     """
 
-    def __init__(self, tenant: str, limits: Limits, most_open: int) -> None:
+    def __init__(self, tenant: str, limits: Limits, most_open: int, pressure: Pressure) -> None:
         self._tenant = tenant
         self._limits = limits
         self._most_open = most_open
+        self._pressure = pressure
         self._open = 0
         self._endpoints: dict[str, _Endpoint] = {}
 
@@ -82,6 +85,9 @@ class HotPath:
             request_id = head.request_id
             if self._open >= self._most_open:
                 raise OverloadedError(f"{self._open} requests are open already; try again later")
+            if self._pressure.overloaded:
+                self._pressure.refused += 1
+                raise OverloadedError(f"requests wait for {self._pressure.delay_s:.1f} s already; try again later")
             self._open += 1
             try:
                 body = await read_body(receive, head, self._limits)

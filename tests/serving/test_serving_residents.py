@@ -15,6 +15,7 @@ from support.serving_kit import Bench, deployment, make_bench
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.loading import ColdPolicyError
+from rlaas.serving.pressure import Pressure
 from rlaas.serving.residents import Residents
 from rlaas.serving.transport import Limits
 from rlaas.serving.web import ControlReply, ControlRequest, create_app
@@ -65,7 +66,7 @@ class Lane:
         self._bench = bench
         self._residents = residents
         self._loading = asyncio.Lock()
-        self.hot = HotPath("default", self.limits, most_open=64)
+        self.hot = HotPath("default", self.limits, 64, Pressure())
         self.hot.refresh(bench.engine)
         self.warmed: list[str] = []
 

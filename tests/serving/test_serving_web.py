@@ -22,6 +22,7 @@ from rlaas.errors import NotReadyError
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
+from rlaas.serving.pressure import Pressure
 from rlaas.serving.transport import Limits
 from rlaas.serving.web import ControlReply, ControlRequest, create_app
 
@@ -68,7 +69,7 @@ class Site:
     @contextmanager
     def _gateway(self) -> Iterator[None]:
         if self._fast:
-            FastLane.gateway = HotPath(self.lane.tenant, self.lane.limits, most_open=8)
+            FastLane.gateway = HotPath(self.lane.tenant, self.lane.limits, 8, Pressure())
             FastLane.gateway.refresh(self.lane.engine())
         try:
             yield

@@ -15,6 +15,7 @@ from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.live import DeploymentRecord
 from rlaas.serving.loading import LiveState, load_state
+from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal
 
 SECRET = b"a secret of the tests only"
@@ -62,7 +63,13 @@ class Bench:
         return [decode_outcome(payload) for payload in _payloads(self.outcomes)]
 
 
-def make_bench(root: Path, paths: dict[tuple[str, int], Path], *records: DeploymentRecord, seed: int = 0) -> Bench:
+def make_bench(
+    root: Path,
+    paths: dict[tuple[str, int], Path],
+    *records: DeploymentRecord,
+    seed: int = 0,
+    pressure: Pressure | None = None,
+) -> Bench:
     ids = DecisionIds(SECRET, "test", tenant="default")
     decisions = WriteAheadLog(root / "wal", "decisions", "test")
     outcomes = WriteAheadLog(root / "wal", "outcomes", "test")
@@ -73,6 +80,7 @@ def make_bench(root: Path, paths: dict[tuple[str, int], Path], *records: Deploym
         outcomes=outcomes,
         max_rows=100,
         seed=seed,
+        pressure=pressure,
     )
     bench = Bench(engine, ids, decisions, outcomes, paths)
     assert engine.state == LiveState()
