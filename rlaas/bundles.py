@@ -14,7 +14,6 @@ gives ``next_state``.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlaas.errors import BundleError, InvalidInputError
+from rlaas.exploration import BoxHead, ChoiceHead
 from rlaas.files import sha256_of, write_text
 from rlaas.objectives import Objective, Preference
 
@@ -162,9 +162,7 @@ class BundlePolicy:
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._low = np.array([-np.inf if v is None else v for v in manifest.observation.low], dtype=np.float64)
         self._high = np.array([np.inf if v is None else v for v in manifest.observation.high], dtype=np.float64)
-        if isinstance(manifest.action, BoxAction):
-            self._action_low = np.array(manifest.action.low, dtype=np.float64)
-            self._action_span = np.array(manifest.action.high, dtype=np.float64) - self._action_low
+        self._head = _head_of(manifest)
 
     @property
     def n_features(self) -> int:
@@ -244,6 +242,7 @@ class BundlePolicy:
         preferences: Float32 | None = None,
         *,
         rng: np.random.Generator | None = None,
+        epsilon: float = 0.0,
     ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
         """Actions and their propensities, of a policy without a memory.
 
@@ -251,13 +250,19 @@ class BundlePolicy:
             observations: float32 [n, n_features].
             preferences: float32 [n, n_objectives] or [n_objectives].
             rng: samples from the policy's distribution; without it the mode of the distribution is taken.
+            epsilon: share of rows whose whole action is uniform instead: over the action's box, or over what each
+                component allows (a choice that a mask forbids is never explored).
 
         Returns:
             Actions ([n, n_actions] float64 within the bounds, [n] int64, or [n, n_components] int64) and propensities
             [n]: the probability of a discrete action, the log-density of a box action in the normalised box [-1, 1]
-            with the tanh Jacobian, or None where the choice was deterministic.
+            with the tanh Jacobian, or None where the choice was deterministic. With ``epsilon`` they are those of the
+            mixture (1 - epsilon) pi + epsilon uniform.
+
+        Raises:
+            InvalidInputError: see :meth:`check_epsilon`, or ``epsilon`` without ``rng``.
         """
-        actions, propensities, _ = self.step(observations, preferences, None, rng=rng)
+        actions, propensities, _ = self.step(observations, preferences, None, rng=rng, epsilon=epsilon)
         return actions, propensities
 
     def step(
@@ -267,41 +272,75 @@ class BundlePolicy:
         states: Float32 | None,
         *,
         rng: np.random.Generator | None = None,
+        epsilon: float = 0.0,
     ) -> tuple[NDArray[Any], NDArray[np.float64] | None, Float32 | None]:
         """What :meth:`act` gives, and the states [n, n_state] for the next step (None without a memory)."""
+        epsilon = self.check_epsilon(epsilon)
+        if epsilon > 0 and rng is None:
+            raise InvalidInputError("epsilon needs an rng to explore with", field="epsilon")
         out = self.forward(observations, preferences, states)
-        following = out.get("next_state")
-        sample = rng is not None and not self.manifest.deterministic
-        if not isinstance(self.manifest.action, BoxAction):
-            return *self._choose(out["logits"].astype(np.float64), rng if sample else None), following
-        mean, log_std = out["mean"].astype(np.float64), out["log_std"].astype(np.float64)
-        if not sample:
-            return self._scale(np.tanh(mean)), None, following
-        assert rng is not None
-        noise = rng.standard_normal(mean.shape)
-        before = mean + np.exp(log_std) * noise
-        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), stable for large |u| (Haarnoja et al. 2018, appendix C).
-        jacobian = 2.0 * (math.log(2.0) - before - np.logaddexp(0.0, -2.0 * before))
-        log_density = (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jacobian).sum(axis=1)
-        return self._scale(np.tanh(before)), log_density, following
+        return *self._head.act(out, rng, epsilon), out.get("next_state")
 
-    def _choose(
-        self, logits: NDArray[np.float64], rng: np.random.Generator | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-        """Choices and their joint probability [n]; the most likely ones and None without ``rng``."""
-        action = self.manifest.action
-        if isinstance(action, DiscreteAction):
-            return _choose_one(logits, rng)
-        assert isinstance(action, ChoicesAction)
-        ends = np.cumsum(action.sizes)[:-1]
-        drawn = [_choose_one(part, rng) for part in np.split(logits, ends, axis=1)]
-        choices = np.stack([choice for choice, _ in drawn], axis=1)
-        if rng is None:
-            return choices, None
-        return choices, np.prod([probability for _, probability in drawn if probability is not None], axis=0)
+    def check_epsilon(self, epsilon: object) -> float:
+        """The share of exploration, where this policy can have it.
 
-    def _scale(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(self._action_low + (unit + 1.0) * 0.5 * self._action_span)
+        Raises:
+            InvalidInputError: not in [0, 1], or above 0 for a deterministic policy over a box, whose actions have no
+                density.
+        """
+        return self._head.check_epsilon(epsilon)
+
+    def propensities(
+        self,
+        observations: Float32,
+        actions: object,
+        preferences: Float32 | None = None,
+        epsilon: float = 0.0,
+        *,
+        greedy: bool = False,
+        states: Float32 | None = None,
+    ) -> NDArray[np.float64]:
+        """What :meth:`act` would have returned as propensities [n], had it taken these actions.
+
+        Args:
+            observations: float32 [n, n_features].
+            actions: as :meth:`act` gives them, in their unit, before any shield; one choice may be a column [n, 1].
+            preferences: float32 [n, n_objectives] or [n_objectives].
+            epsilon: share of exploration.
+            greedy: of the policy as it acts without an ``rng``; a deterministic policy always does.
+            states: float32 [n, n_state] before each row, of a policy with a memory.
+
+        Raises:
+            InvalidInputError: actions of another shape or outside the action's range, a memory without states, or a
+                box policy that takes one action: it has no density.
+        """
+        epsilon = self._head.check_epsilon(epsilon)
+        return self._head.propensities(self._recall(observations, preferences, states), actions, epsilon, greedy=greedy)
+
+    def probabilities(
+        self,
+        observations: Float32,
+        preferences: Float32 | None = None,
+        epsilon: float = 0.0,
+        *,
+        greedy: bool = False,
+        states: Float32 | None = None,
+    ) -> NDArray[np.float64]:
+        """Probability of every choice [n, n_choices] of a discrete policy; arguments as of :meth:`propensities`.
+
+        Raises:
+            InvalidInputError: the action is no single choice, or a memory without states.
+        """
+        if not isinstance(self._head, ChoiceHead):
+            raise InvalidInputError("an action in a box has no table of probabilities", field="action")
+        epsilon = self._head.check_epsilon(epsilon)
+        return self._head.probabilities(self._recall(observations, preferences, states), epsilon, greedy=greedy)
+
+    def _recall(self, observations: Float32, preferences: Float32 | None, states: Float32 | None) -> dict[str, Float32]:
+        """Outputs of the network for rows of a log, whose states nobody but the caller knows."""
+        if self.manifest.n_state and states is None:
+            raise InvalidInputError("this policy has a memory: its propensities need the states before", field="states")
+        return self.forward(observations, preferences, states)
 
     def check_golden(self) -> None:
         """Replay the golden batch.
@@ -333,17 +372,12 @@ class BundlePolicy:
                 )
 
 
-def _choose_one(
-    logits: NDArray[np.float64], rng: np.random.Generator | None
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-    if rng is None:
-        return logits.argmax(axis=1), None
-    logits = logits - logits.max(axis=1, keepdims=True)
-    probability = np.exp(logits)
-    probability /= probability.sum(axis=1, keepdims=True)
-    draw = rng.random(len(logits))[:, None]
-    choice = np.minimum((probability.cumsum(axis=1) < draw).sum(axis=1), probability.shape[1] - 1)
-    return choice, probability[np.arange(len(choice)), choice]
+def _head_of(manifest: BundleManifest) -> BoxHead | ChoiceHead:
+    action = manifest.action
+    if isinstance(action, BoxAction):
+        return BoxHead(action.low, action.high, deterministic=manifest.deterministic)
+    sizes, single = ((action.n,), True) if isinstance(action, DiscreteAction) else (action.sizes, False)
+    return ChoiceHead(sizes, single=single, deterministic=manifest.deterministic)
 
 
 def _numeric(value: object) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlaas.errors import ConfigurationError
+from rlaas.errors import ConfigurationError, shown
 
-__all__ = ["read_config"]
+__all__ = ["complaint", "read_config"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -48,8 +49,54 @@ def read_config(path: str | Path, model: type[Model]) -> Model:
         inner = cause.field if isinstance(cause, ConfigurationError) else None
         field = ".".join([*location, *([inner] if inner else [])]) or "config"
         where = f"{key}: " if key else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{file}: {where}{message}", field=field) from problem
+        raise ConfigurationError(f"{file}: {where}{complaint(first)}", field=field) from problem
+
+
+_EXPECTED = {
+    "greater_than": "be > {gt}",
+    "greater_than_equal": "be >= {ge}",
+    "less_than": "be < {lt}",
+    "less_than_equal": "be <= {le}",
+    "multiple_of": "be a multiple of {multiple_of}",
+    "finite_number": "be a finite number",
+    "string_type": "be a text",
+    "string_too_short": "be a text of at least {min_length} characters",
+    "string_too_long": "be a text of at most {max_length} characters",
+    "string_pattern_mismatch": "be a text of the form {pattern}",
+    "too_short": "have at least {min_length} items",
+    "too_long": "have at most {max_length} items",
+    "union_tag_not_found": "be a mapping with the key {discriminator}",
+}
+_EXPECTED |= dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "be a whole number")
+_EXPECTED |= dict.fromkeys(("float_type", "float_parsing"), "be a number")
+_EXPECTED |= dict.fromkeys(("bool_type", "bool_parsing"), "be true or false")
+_EXPECTED |= dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "be a list")
+_EXPECTED |= dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "be a mapping of keys")
+
+
+def complaint(error: Mapping[str, Any]) -> str:
+    """What is wrong with one value and what is allowed there, for a person who writes YAML.
+
+    Args:
+        error: an entry of ``ValidationError.errors()``.
+    """
+    kind = error["type"]
+    # Bounds of a number come as 0.0 where the model says 0.
+    details: dict[str, Any] = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in error.get("ctx", {}).items()
+    }
+    if kind == "missing":
+        return "is missing; it has to be given"
+    given = shown(error["input"])
+    if kind == "literal_error":
+        return f"must be {details['expected']}, got {given}"
+    if kind == "union_tag_invalid":
+        key, allowed = (details[part].replace("'", "") for part in ("discriminator", "expected_tags"))
+        return f"unknown {key} {details['tag']!r}; allowed: {allowed}"
+    if kind in _EXPECTED:
+        return f"must {_EXPECTED[kind].format(**details)}, got {given}"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _keys(model: type[BaseModel]) -> str:

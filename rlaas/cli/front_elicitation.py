@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from rlaas.cli.front_source import FrontOption, LabelOption, PolicyOption, ScenarioArgument, find_front
-from rlaas.cli.output import JsonOption, print_json, stderr
+from rlaas.cli.output import JsonOption, print_json, print_lines, stderr
 from rlaas.errors import ConflictError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def _dialogue(state: Elicitation) -> Elicitation:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    stderr().print(text, end=end, markup=False, highlight=False, soft_wrap=True)
+    console = stderr()
+    console.print(text, end=end, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _print(state: Elicitation, source: str) -> None:
@@ -109,8 +110,8 @@ def _print(state: Elicitation, source: str) -> None:
     typer.echo(f"recommended: {state.recommended.name}, which lacks at most {state.max_regret:.3g} goodness")
     typer.echo(f"weights: {weights} (the middle of {100 * state.remaining:.3g} % of all weights)")
     if len(possible) > 1:
-        typer.echo(f"still possible: {', '.join(possible)}")
+        print_lines([f"still possible: {', '.join(possible)}"])
     question = state.question()
     if question is not None:
-        typer.echo(f"next question: {question.text}")
+        print_lines([f"next question: {question.text}"])
     typer.echo(f"resolve with: rlaas resolve {state.front.scenario}{source} --method weighted_sum --weights {weights}")

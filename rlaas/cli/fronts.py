@@ -83,11 +83,18 @@ def show(
     chosen: dict[str, list[str]] = {}
     for mode, choice in choices.items():
         chosen.setdefault(choice.candidate.name, []).append(mode)
-    columns = [f"{o.name} [{o.unit}]" if o.unit else o.name for o in found.objectives]
+    figures = [f"{o.name} [{o.unit}]" if o.unit else o.name for o in found.objectives]
+    kinds = {c.kind for c in found.candidates}
+    # A column that says the same of every candidate is a line of the title.
+    kind = f" of kind {next(iter(kinds))}" if len(kinds) == 1 else ""
     print_table(
-        f"{found.scenario}: front {found.version} from {subject.origin}, hypervolume {volume:.4g}",
-        ("candidate", "kind", *columns, "chosen by"),
-        [(c.name, c.kind, *_figures(c), ", ".join(chosen.get(c.name, [])) or "-") for c in found.candidates],
+        f"{found.scenario}: front {found.version} from {subject.origin}: {len(found.candidates)} candidates{kind}, "
+        f"hypervolume {volume:.4g}",
+        ("candidate", *([] if kind else ["kind"]), *figures, "chosen by"),
+        [
+            (c.name, *([] if kind else [c.kind]), *_figures(c), ", ".join(chosen.get(c.name, [])) or "-")
+            for c in found.candidates
+        ],
     )
 
 

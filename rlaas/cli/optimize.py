@@ -59,7 +59,8 @@ def optimize(
     if as_json:
         print_json(done.to_dict())
         return
-    Console().print(optimization_summary(done))
+    console = Console()
+    console.print(optimization_summary(done, console.width))
 
 
 def configured(config: Path, way: str | None, output: Path | None, resume: bool) -> OptimizationConfig:

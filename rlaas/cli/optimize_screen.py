@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from rlaas.cli.output import progress_bars
+from rlaas.cli.tables import fitting_table
 from rlaas.interrupts import check_interrupt
 
 if TYPE_CHECKING:
@@ -111,22 +111,17 @@ def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def optimization_summary(done: Optimization) -> Group:
-    """What was found and how, for a person."""
+def optimization_summary(done: Optimization, width: int) -> Group:
+    """What was found and how, for a person with a terminal of so many characters."""
     from rlaas.optimization import front_hypervolume
 
     found, plan, race = done.search.found, done.search.plan, done.race
-    table = Table(title=f"{done.front.scenario}: {len(done.front.candidates)} configurations", title_justify="left")
-    table.add_column("objective")
-    table.add_column("best", justify="right")
-    table.add_column("worst on the front", justify="right")
+    rows = []
     values = done.front.values()
     for j, objective in enumerate(done.front.objectives):
         ends = sorted((float(values[:, j].min()), float(values[:, j].max())), reverse=objective.direction == "maximize")
-        table.add_row(
-            escape(f"{objective.name} [{objective.unit}]" if objective.unit else objective.name),
-            *(f"{end:.4g}" for end in ends),
-        )
+        name = f"{objective.name} [{objective.unit}]" if objective.unit else objective.name
+        rows.append((name, *(f"{end:.4g}" for end in ends)))
     undecided = sum(one.status == "undecided" for one in race.standings)
     volume = front_hypervolume(done.front)
     spent = f"{found.generations:,} generations, {found.evaluations:,} evaluations in {found.seconds:.1f} s"
@@ -139,4 +134,16 @@ def optimization_summary(done: Optimization) -> Group:
         "race": f"{raced}; {told}; who is beaten by its means is not on the front",
         "front": f"hypervolume {volume:.4f}; {done.path} (version {done.front.version})",
     }
-    return Group(table, *(Text(f"{name:9}{text}") for name, text in said.items()))
+    table = fitting_table(
+        f"{done.front.scenario}: {len(done.front.candidates)} configurations",
+        ("objective", "best", "worst on the front"),
+        rows,
+        width,
+        right=(1, 2),
+    )
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
+    for name, text in said.items():
+        lines.add_row(name, Text(text))
+    return Group(table, lines)

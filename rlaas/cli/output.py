@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,10 @@ from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
 
+from rlaas.cli.tables import fitting_table
 from rlaas.errors import InvalidInputError
 from rlaas.interrupts import check_interrupt
 
@@ -28,6 +28,7 @@ __all__ = [
     "console_for",
     "only_documents_on_stdout",
     "print_json",
+    "print_lines",
     "print_table",
     "progress_bars",
     "stderr",
@@ -117,17 +118,19 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; an empty one says so."""
+    """A table on stdout that fits the terminal, see :func:`~rlaas.cli.tables.fitting_table`; an empty one says so."""
     console = Console()
-    if not rows:
-        console.print(f"{title}: none")
-        return
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    console.print(table)
+    if rows:
+        console.print(fitting_table(title, columns, rows, console.width))
+    else:
+        console.print(Text(f"{title}: none"))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Sentences on stdout: a terminal gets them broken between words, a file or a pipe each on one line."""
+    console = Console()
+    for line in lines:
+        console.print(Text(line), soft_wrap=not console.is_terminal)
 
 
 def progress_bars(*, bar_width: int | None = 40) -> Progress:

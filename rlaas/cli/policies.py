@@ -1,13 +1,15 @@
-"""``rlaas policies``: what is registered, and which version is the champion."""
+"""``rlaas policies``: what is registered, which version is the champion, and how one leaves for a device."""
 
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rlaas.cli.output import JsonOption, print_json, print_table
+from rlaas.cli.output import JsonOption, check_folder, print_json, print_table
+from rlaas.errors import InvalidInputError, check_choice
 
 __all__ = ["app"]
 
@@ -73,3 +75,53 @@ def promote(
         print_json({"version": document, "generation": generation})
         return
     typer.echo(f"{name} version {document['version']} is the champion (generation {generation})")
+
+
+@app.command("export")
+def export(
+    name: Annotated[str, typer.Argument(help="Name of the policy.")],
+    output: Annotated[Path, typer.Option(help="A new folder.")],
+    version: Annotated[str, typer.Option(help="Version number, or an alias.")] = "champion",
+    target: Annotated[str, typer.Option(help="What it is for: edge, a device that decides on its own.")] = "edge",
+    int8: Annotated[bool, typer.Option("--int8", help="Matrices in 8 bits: smaller, and not quite the same.")] = False,
+    device: Annotated[str | None, typer.Option(help="Name of the device, which lets it sync; needs --url.")] = None,
+    url: Annotated[str | None, typer.Option(help="Base URL of the platform as the device reaches it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a policy as a folder that decides without rlaas, and measure it."""
+    check_choice(target, ("edge",), field="target")
+    if (device is None) != (url is None):
+        missing = "url" if url is None else "device"
+        raise InvalidInputError(f"--{missing} is missing: a device that syncs needs --device and --url", field=missing)
+    check_folder(output)
+    from rlaas.registry import Registry
+    from rlaas.serving.edge import device_key, export_edge
+    from rlaas.settings import load_settings
+
+    settings = load_settings()
+    link = None
+    if device is not None and url is not None:
+        from rlaas.control import StateDatabase
+
+        given = settings.secret.get_secret_value().encode() if settings.secret else None
+        secret = StateDatabase(settings.state_database).secret(given)
+        link = {"device": device, "url": url, "key": device_key(secret, device, tenant=settings.tenant)}
+    registry = Registry(settings)
+    found = registry.get(name, version)
+    report = export_edge(
+        registry.path(name, found.version), output, policy=name, version=found.version, int8=int8, device=link
+    )
+    if as_json:
+        print_json(report.to_dict())
+        return
+    latency = report.latency
+    rows = [
+        ("folder", str(report.folder)),
+        ("size", f"{sum(report.files.values()):,} bytes, of which the model {report.files['policy.onnx']:,}"),
+        ("a decision", f"{latency['median_us']:.0f} us (median), {latency['p99_us']:.0f} us (99 %), here, stored"),
+        ("start", f"{latency['start_ms']:.0f} ms"),
+        ("store", f"{latency['bytes_per_decision']:.0f} bytes a decision"),
+    ]
+    if report.agreement is not None:
+        rows.append(("int8 and float", ", ".join(f"{key} {value:g}" for key, value in report.agreement.items())))
+    print_table(f"{name} version {found.version}", ("what", "figure"), rows)

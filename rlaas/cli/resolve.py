@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlaas.cli.front_source import FrontOption, LabelOption, PolicyOption, Subject, find_front, installed
-from rlaas.cli.output import JsonOption, print_json, print_table
+from rlaas.cli.output import JsonOption, print_json, print_lines, print_table
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
 from rlaas.scenarios import Scenario
 
@@ -60,7 +60,12 @@ def resolve(
         bool, typer.Option("--explain", help="The whole certificate, and the borders to modes.")
     ] = False,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="Choose nothing: show what each rule does to the front.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Choose nothing: show what each rule does to the front, the own rules of the mode included. excludes: "
+            "candidates that break it; alone: those of them that every other rule would keep.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -203,16 +208,14 @@ def _print(subject: Subject, resolved: list[_Resolved], rule_lines: list[str]) -
     front = subject.front
     print_table(
         f"{front.scenario}: {len(front.candidates)} candidates",
-        ("mode", "candidate", *front.names),
+        ("mode", "candidate", *(f"{o.name} [{o.unit}]" if o.unit else o.name for o in front.objectives)),
         [
             (one.mode.name, one.choice.candidate.name, *(f"{value:.4g}" for value in one.choice.candidate.mean))
             for one in resolved
         ],
     )
-    for one in resolved:
-        typer.echo(f"{one.mode.name}: {one.choice.certificate.why}")
-    for line in rule_lines:
-        typer.echo(line)
+    print_lines(f"{one.mode.name}: {one.choice.certificate.why}" for one in resolved)
+    print_lines(rule_lines)
 
 
 def _screen(subject: Subject, resolved: list[_Resolved], rule_lines: list[str]) -> RenderableType:
@@ -278,7 +281,7 @@ def _dry_run(
     def choose(of: Front, applied: Applied) -> str:
         return resolve_front(of, mode=mode_under(applied), method=method, rules=applied).candidate.name
 
-    tried = dry_run(book, front, values, choose=choose)
+    tried = dry_run(book, front, values, choose=choose, mode=mode_under)
     if as_json:
         print_json(_finite({"dry_run": tried.to_dict()}))
         return
@@ -291,9 +294,6 @@ def _dry_run(
         [HEADINGS[i] for i in narrow],
         [[row[i] for i in narrow] for row in rows],
     )
-    for row in rows:
-        typer.echo(f"{row[rule]}: {row[does]}; {row[why]}")
-    for line in _mode_lines(book.apply(values), asked=asked, weighed=weighed):
-        typer.echo(line)
-    for warning in tried.warnings:
-        typer.echo(f"note: {warning}")
+    print_lines(f"{row[rule]}: {row[does]}; {row[why]}" for row in rows)
+    print_lines(_mode_lines(book.apply(values), asked=asked, weighed=weighed))
+    print_lines(f"note: {warning}" for warning in tried.warnings)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from rlaas.control.resolutions import ResolutionStore
 from rlaas.decisions.effectiveness import Effectiveness
@@ -63,7 +59,7 @@ _ALL = (
 RESOLUTION_GAUGES = {gauge.name: gauge for gauge in _ALL}
 
 
-class ResolutionGauges(Collector):
+class ResolutionGauges:
     """Gauges of every scenario of a tenant over the latest window, read from the state database.
 
     What several Controls export is therefore the same; take the maximum over them.
@@ -94,22 +90,6 @@ class ResolutionGauges(Collector):
         self._window_us = max(1, int(window_s * 1e6))
         self._on_ray: dict[str, Any] = {}
         self._set_on_ray: set[tuple[str, tuple[str, ...]]] = set()
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Every gauge, for a registry of ``prometheus_client``."""
-        families = {
-            name: GaugeMetricFamily(name, gauge.help, labels=_labels(gauge))
-            for name, gauge in RESOLUTION_GAUGES.items()
-        }
-        for (name, labels), value in self.values().items():
-            families[name].add_metric(labels, value)
-        yield from families.values()
-
-    def exposition(self) -> bytes:
-        """Every gauge in the text format of Prometheus."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
 
     def publish(self) -> None:
         r"""Set every gauge in ``ray.util.metrics``, from where the node of this process exports it as ``ray_<name>``.

@@ -14,7 +14,15 @@ from rlaas.errors import InvalidInputError
 from rlaas.fronts import Front
 from rlaas.objectives import Preference, Rule
 
-__all__ = ["Contest", "Requirements", "RuleColumns", "SignedRequirements", "preference_weights", "rule_columns"]
+__all__ = [
+    "Contest",
+    "Requirements",
+    "RuleColumns",
+    "SignedRequirements",
+    "preference_weights",
+    "rule_columns",
+    "rule_gaps",
+]
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
@@ -177,6 +185,18 @@ def preference_weights(front: Front, preference: Preference, owner: str) -> Floa
     return Preference.of(front.names, preference.to_dict()).array()
 
 
+def rule_gaps(front: Front, values: FloatArray, rules: Sequence[Rule]) -> FloatArray:
+    """By how much objective values [n, m] break the rules of a mode: [n, r] in ranges, kept where <= 0."""
+    position = {name: j for j, name in enumerate(front.names)}
+    gaps = np.empty((len(values), len(rules)))
+    for r, rule in enumerate(rules):
+        j = position[rule.objective]
+        column, objective = values[:, j], front.objectives[j]
+        gap = column - rule.at_most if rule.at_most is not None else float(rule.at_least or 0.0) - column
+        gaps[:, r] = gap / (objective.high - objective.low)
+    return gaps
+
+
 def rule_columns(
     front: Front, matrix: DecisionMatrix, rules: Iterable[Rule], requirements: Requirements | None
 ) -> RuleColumns:
@@ -185,15 +205,9 @@ def rule_columns(
     Raises:
         InvalidInputError: requirements that answer with another shape, a NaN, or another number of texts.
     """
-    columns: list[FloatArray] = []
-    texts: list[str] = []
-    position = {name: j for j, name in enumerate(front.names)}
-    for rule in rules:
-        objective = front.objectives[position[rule.objective]]
-        values = matrix.values[:, position[rule.objective]]
-        gap = values - rule.at_most if rule.at_most is not None else float(rule.at_least or 0.0) - values
-        columns.append(gap / (objective.high - objective.low))
-        texts.append(str(rule))
+    own = tuple(rules)
+    columns = list(rule_gaps(front, matrix.values, own).T)
+    texts = [str(rule) for rule in own]
     signed = [True] * len(texts)
     if requirements is not None:
         if isinstance(requirements, SignedRequirements):

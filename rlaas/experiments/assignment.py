@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
+from math import log
+from struct import Struct
 
 from rlaas.errors import InvalidInputError
 
-__all__ = ["Assignment", "assign_switchback", "assign_unit", "block_of"]
+__all__ = ["Assignment", "assign_switchback", "assign_unit", "block_of", "unit_assigner"]
 
 _BITS = 53
 """Bits of a hash that become a fraction: what a double holds exactly."""
+
+_DROPPED, _SCALE = 64 - _BITS, 2.0**-_BITS
+_WORD = Struct(">Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,20 @@ def assign_unit(unit: str, salt: str, variants: Mapping[str, float]) -> Assignme
     Raises:
         InvalidInputError: no variant, or a weight that is negative, not finite or all zero.
     """
-    shares = _shares(tuple(variants.items()))
-    prefix = _message(salt, unit)
-    best, variant, propensity = math.inf, "", 0.0
-    for name, share in shares:
-        arrival = -math.log(_fraction(prefix + name.encode())) / share
-        if arrival < best:
-            best, variant, propensity = arrival, name, share
-    return Assignment(variant, propensity)
+    try:
+        assigner = _assigner(salt, tuple(variants.items()))
+    except TypeError:  # something that cannot be a key of the cache; the checks say what
+        assigner = _assigner.__wrapped__(salt, tuple(variants.items()))
+    return assigner(unit)
+
+
+def unit_assigner(salt: str, variants: Mapping[str, float]) -> Callable[[str], Assignment]:
+    """:func:`assign_unit` with its salt and variants fixed: checked once, for one who has many units to assign.
+
+    Raises:
+        InvalidInputError: as :func:`assign_unit`.
+    """
+    return _compiled(salt, _shares(tuple(variants.items())))
 
 
 def assign_switchback(step: int, block_steps: int, salt: str, variants: Mapping[str, float]) -> Assignment:
@@ -73,7 +84,7 @@ def assign_switchback(step: int, block_steps: int, salt: str, variants: Mapping[
     block = block_of(step, block_steps)
     shares = _shares(tuple(variants.items()))
     if len(shares) == 2 and shares[0][1] == shares[1][1]:
-        flip = _fraction(_message(salt, f"pair {block // 2}")) < 0.5
+        flip = _fraction(salt, f"pair {block // 2}") < 0.5
         name, share = shares[(block + flip) % 2]
         return Assignment(name, share)
     return assign_unit(f"block {block}", salt, variants)
@@ -92,8 +103,32 @@ def block_of(step: int, block_steps: int) -> int:
 
 
 @lru_cache(maxsize=1024)
+def _assigner(salt: str, items: tuple[tuple[str, float], ...]) -> Callable[[str], Assignment]:
+    """Cached, since every decision asks."""
+    return _compiled(salt, _shares(items))
+
+
+def _compiled(salt: str, shares: tuple[tuple[str, float], ...]) -> Callable[[str], Assignment]:
+    # Negated, since the logarithm of a fraction is negative and arrivals are not.
+    arms = [(name.encode(), -share, Assignment(name, share)) for name, share in shares]
+    start = _start(salt)
+    word = _WORD.unpack
+
+    def assign(unit: str) -> Assignment:
+        prefix = f"{start}{len(unit)}:{unit}".encode()
+        first, chosen = math.inf, arms[0][2]
+        for name, rate, assignment in arms:
+            (draw,) = word(blake2b(prefix + name, digest_size=8).digest())
+            arrival = log(((draw >> _DROPPED) + 0.5) * _SCALE) / rate
+            if arrival < first:
+                first, chosen = arrival, assignment
+        return chosen
+
+    return assign
+
+
 def _shares(items: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
-    """Positive weights scaled to sum 1, sorted by name; cached, since every decision asks."""
+    """Positive weights scaled to sum 1, sorted by name."""
     for name, weight in items:
         if not isinstance(name, str) or not name:
             raise InvalidInputError(f"variant names must be non-empty text, got {name!r}", field="variants")
@@ -109,12 +144,12 @@ def _shares(items: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ..
     return tuple((name, weight / total) for name, weight in scaled if weight / total > 0)
 
 
-def _message(salt: str, unit: str) -> bytes:
+def _start(salt: str) -> str:
     # Lengths in front: ("ab", "c") and ("a", "bc") must not meet.
-    return f"{len(salt)}:{salt}{len(unit)}:{unit}".encode()
+    return f"{len(salt)}:{salt}"
 
 
-def _fraction(message: bytes) -> float:
+def _fraction(salt: str, unit: str) -> float:
     """A hash as a fraction in (0, 1), never an end."""
-    digest = hashlib.blake2b(message, digest_size=8).digest()
-    return ((int.from_bytes(digest, "big") >> (64 - _BITS)) + 0.5) / (1 << _BITS)
+    (draw,) = _WORD.unpack(blake2b(f"{_start(salt)}{len(unit)}:{unit}".encode(), digest_size=8).digest())
+    return float(((draw >> _DROPPED) + 0.5) * _SCALE)

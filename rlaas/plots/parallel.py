@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rlaas.objectives import Objective, normalise
-from rlaas.plots.style import BASELINE, KIND_STYLES, PALETTE, axis_label, plain
+from rlaas.plots.style import BASELINE, CHARACTERS, KIND_STYLES, PALETTE, TITLE_POINTS, axis_label, outside_note, plain
 from rlaas.plots.view import FrontView
 
 __all__ = ["parallel"]
@@ -71,9 +71,12 @@ def parallel(view: FrontView) -> Figure:
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     everything = np.concatenate([goodness, baselines])
-    outside = int(((everything < low) | (everything > high)).any(axis=1).sum())
-    note = f"; {outside} leave the frame" if outside else ""
-    figure.suptitle(f"{plain(view.front.scenario, 24)}: {len(view.front.candidates)} candidates, up is better{note}")
+    beyond = np.any((everything < low) | (everything > high), axis=1)
+    names = [*(c.name for c in view.front.candidates), *(f"baseline {b.name}" for b in view.baselines)]
+    outside = [names[i] for i in np.flatnonzero(beyond)]
+    title = f"{plain(view.front.scenario, 24)}: {len(view.front.candidates)} candidates, up is better"
+    note = outside_note(outside, int(CHARACTERS * figure.get_figwidth()))
+    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=TITLE_POINTS if note else None)
     return figure
 
 

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from rlaas.errors import InvalidInputError, check_choice
 from rlaas.fronts import Candidate
-from rlaas.plots.style import ACCENT, KIND_STYLES, axis_label, baseline_markers, plain
+from rlaas.plots.style import (
+    ACCENT,
+    CHARACTERS,
+    KIND_STYLES,
+    TITLE_POINTS,
+    axis_label,
+    baseline_markers,
+    outside_note,
+    plain,
+)
 from rlaas.plots.view import FrontView
 
 __all__ = ["scatter"]
@@ -26,7 +35,8 @@ def scatter(view: FrontView, *, pair: tuple[str, str] | None = None) -> Figure:
     """Every pair of objectives as a lower-triangular matrix of panels, or one pair alone.
 
     Kinds of candidates and baselines differ in marker and in colour. Bars are the 95 % confidence intervals of the
-    means; a candidate of one seed has none. The choices of the modes are ringed and numbered.
+    means; a candidate of one seed has none. The choices of the modes are ringed and numbered. What lies too far out for
+    the axes (see :meth:`FrontView.limits`) is named in the caption.
 
     Args:
         view: what to show.
@@ -41,13 +51,16 @@ def scatter(view: FrontView, *, pair: tuple[str, str] | None = None) -> Figure:
     legend_rows = 0.25 * (2 + (len(view.baselines) + len(view.chosen)) / 3)
     wide, high = (2.4 * PANEL_INCHES[0], 2.2 * PANEL_INCHES[1]) if pair else PANEL_INCHES
     figure = Figure(figsize=(max(7.5, wide * columns), high * rows + legend_rows + 0.6), layout="constrained")
+    outside: dict[str, None] = {}
     bottom = {place % columns: place for place, _ in panels}
     for place, (x, y) in panels:
         axis = figure.add_subplot(rows, columns, place)
         _panel(axis, view, x, y)
         axis.set_xlim(*limits[x])
         axis.set_ylim(*limits[y])
-        _note_outside(axis, view, limits, x, y)
+        if beyond := view.outside(x, y):
+            axis.set_title(f"{len(beyond)} outside", fontsize=8, loc="right")
+            outside.update(dict.fromkeys(beyond))
         if bottom[place % columns] == place:
             axis.set_xlabel(axis_label(view.front.objectives[x]))
         if place % columns == 1 or columns == 1:
@@ -58,9 +71,9 @@ def scatter(view: FrontView, *, pair: tuple[str, str] | None = None) -> Figure:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(
-        f"{plain(view.front.scenario, 24)}: {len(view.front.candidates)} candidates, means and 95 % intervals"
-    )
+    title = f"{plain(view.front.scenario, 24)}: {len(view.front.candidates)} candidates, means and 95 % intervals"
+    note = outside_note(list(outside), int(CHARACTERS * figure.get_figwidth()))
+    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=TITLE_POINTS if note else None)
     return figure
 
 
@@ -134,11 +147,3 @@ def _points(axis: Any, members: list[Candidate], x: int, y: int, **style: Any) -
 def _bars(half_widths: list[float]) -> FloatArray:
     """Lengths of the bars; an unknown interval has none."""
     return np.where(np.isfinite(half_widths), half_widths, 0.0)
-
-
-def _note_outside(axis: Any, view: FrontView, limits: FloatArray, x: int, y: int) -> None:
-    points = np.concatenate([view.front.values(), view.baseline_values()])[:, [x, y]]
-    low, high = limits[[x, y]].T
-    outside = int((~((points >= low) & (points <= high)).all(axis=1)).sum())
-    if outside:
-        axis.set_title(f"{outside} far outside, not shown", fontsize=8, loc="right")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,12 +16,15 @@ from rlaas.objectives import Objective
 __all__ = [
     "ACCENT",
     "BASELINE",
+    "CHARACTERS",
     "KIND_STYLES",
     "PALETTE",
+    "TITLE_POINTS",
     "axis_label",
     "baseline_markers",
     "better",
     "one_line",
+    "outside_note",
     "plain",
 ]
 
@@ -34,6 +38,10 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 BASELINE, ACCENT = "#555555", "#D55E00"
 
 LONGEST = 40
+TITLE_POINTS, CHARACTERS = 10, 11
+"""Size of a title with a note below it, and characters of it that go on an inch."""
+MOST_NAMES = 12
+"""Candidates outside of a picture that are named; of the rest their number is said."""
 MISSING = "\N{WHITE SQUARE}"
 
 
@@ -59,6 +67,20 @@ def plain(text: str, longest: int = LONGEST) -> str:
     """Text for a figure: on one line, short, not taken for a formula, every glyph in the font."""
     known = "".join(c if _drawable(c) else MISSING for c in one_line(text, longest))
     return known.replace("$", r"\$")
+
+
+def outside_note(names: Sequence[str], characters: int) -> str:
+    """A caption that says how many lie outside the picture, and which; empty where none does.
+
+    Args:
+        names: of those outside.
+        characters: of a line.
+    """
+    if not names:
+        return ""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    told = ", ".join(plain(name) for name in names[:MOST_NAMES])
+    return "\n".join(textwrap.wrap(f"{len(names)} outside the picture: {told}{more}", characters))
 
 
 @cache

@@ -90,6 +90,14 @@ class FrontView:
         """Means of the baselines [n_baselines, m] in the objectives' units."""
         return np.array([b.mean for b in self.baselines], dtype=np.float64).reshape(-1, len(self.front.objectives))
 
+    def outside(self, x: int, y: int) -> tuple[str, ...]:
+        """Names of the candidates and baselines that lie beyond :meth:`limits` in objective ``x`` or ``y``."""
+        points = np.concatenate([self.front.values(), self.baseline_values()])[:, [x, y]]
+        low, high = self.limits()[[x, y]].T
+        inside = ((points >= low) & (points <= high)).all(axis=1).tolist()
+        names = [c.name for c in self.front.candidates] + [f"baseline {b.name}" for b in self.baselines]
+        return tuple(name for name, is_inside in zip(names, inside, strict=True) if not is_inside)
+
     def limits(self) -> FloatArray:
         """Ends [m, 2] of an axis for each objective, in its unit.
 

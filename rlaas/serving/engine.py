@@ -18,7 +18,7 @@ import numpy as np
 
 from rlaas.bundles import Float32
 from rlaas.errors import BundleError, InvalidInputError, LakeError, NotFoundError, RetryableError
-from rlaas.experiments.assignment import assign_switchback, assign_unit
+from rlaas.experiments.assignment import assign_switchback
 from rlaas.names import check_name
 from rlaas.serving.answers import Decision, encode_many, encode_one, record_of
 from rlaas.serving.circuit import Circuits
@@ -294,8 +294,12 @@ class DecisionEngine:
                 continue
             weights, preference = candidate.preference(request.mode, request.preference)
             try:
+                explores = candidate.explore and not self._pressure.pressed
                 actions, densities = candidate.policy.act(
-                    rows, weights, rng=self._draws() if candidate.explore and not self._pressure.pressed else None
+                    rows,
+                    weights,
+                    rng=self._draws() if explores else None,
+                    epsilon=candidate.epsilon if explores else 0.0,
                 )
                 if not math.isfinite(actions.sum()):
                     raise BundleError(f"version {candidate.version} gave an action that is not finite")
@@ -349,11 +353,11 @@ class DecisionEngine:
 
     @staticmethod
     def _allocate(
-        live: LivePolicy, step: int | None, units: Sequence[str | None], ids: Sequence[str]
+        live: LivePolicy, step: int | None, units: Sequence[str | None], uuids: Sequence[str]
     ) -> Mapping[str, _Allocation]:
         """Which rows go to which variant, and with what probability."""
         if live.alone:
-            return {live.primary.name: _Allocation(list(range(len(ids))), [1.0] * len(ids))}
+            return {live.primary.name: _Allocation(list(range(len(uuids))), [1.0] * len(uuids))}
         experiment = live.record.experiment
         if experiment is not None and experiment.design == "switchback" and experiment.block_steps is not None:
             if step is None:
@@ -362,12 +366,11 @@ class DecisionEngine:
                     field="step",
                 )
             block = assign_switchback(step, experiment.block_steps, experiment.salt, live.weights)
-            return {block.variant: _Allocation(list(range(len(ids))), [block.propensity] * len(ids))}
-        salt = experiment.salt if experiment is not None else live.record.id
+            return {block.variant: _Allocation(list(range(len(uuids))), [block.propensity] * len(uuids))}
         allocations: dict[str, _Allocation] = {}
-        for row, (unit, decision_id) in enumerate(zip(units, ids, strict=True)):
+        for row, (unit, uuid) in enumerate(zip(units, uuids, strict=True)):
             # Without a sticky key each decision is a unit of its own.
-            drawn = assign_unit(unit if unit is not None else decision_id, salt, live.weights)
+            drawn = live.assign(unit if unit is not None else uuid)
             allocation = allocations.setdefault(drawn.variant, _Allocation([], []))
             allocation.rows.append(row)
             allocation.propensity.append(drawn.propensity)

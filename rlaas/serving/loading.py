@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ import numpy as np
 
 from rlaas.bundles import BundlePolicy, Float32, load_bundle
 from rlaas.errors import BundleError, InvalidInputError, NotReadyError, RlaasError, check_choice
+from rlaas.experiments.assignment import Assignment, unit_assigner
 from rlaas.objectives import Preference
 from rlaas.serving.decision_ids import policy_tag
 from rlaas.serving.live import DeploymentRecord, Variant
@@ -39,7 +40,7 @@ class LoadedVariant:
     """A variant with its bundle in memory.
 
     Attributes:
-        name, version, explore: as in the deployment record.
+        name, version, explore, epsilon: as in the deployment record.
         share: probability that a decision goes here.
         policy_name: name of its policy.
         id_tag: of its decisions, see :func:`~rlaas.serving.decision_ids.policy_tag`.
@@ -50,6 +51,7 @@ class LoadedVariant:
     name: str
     version: int
     explore: bool
+    epsilon: float
     share: float
     policy_name: str
     id_tag: str
@@ -58,7 +60,11 @@ class LoadedVariant:
 
     @classmethod
     def of(cls, variant: Variant, share: float, name: str, policy: BundlePolicy) -> LoadedVariant:
-        """Work out what every request needs once; ``name`` is that of the policy."""
+        """Work out what every request needs once; ``name`` is that of the policy.
+
+        Raises:
+            InvalidInputError: a share of exploration for a policy whose actions have no density.
+        """
         objectives = policy.objectives
         found: dict[str | None, Preference] = {None: Preference.uniform(objectives)} if objectives else {}
         found.update((mode, Preference.of(objectives, weights)) for mode, weights in policy.manifest.modes.items())
@@ -67,6 +73,7 @@ class LoadedVariant:
             variant.name,
             variant.version,
             variant.explore,
+            policy.check_epsilon(variant.epsilon),
             share,
             name,
             policy_tag(name, variant.version),
@@ -123,6 +130,7 @@ class LivePolicy:
         weights: share of the decisions by name of the variant.
         primary: the variant with the largest share.
         alone: every decision goes to ``primary``.
+        assign: variant of a unit, where they are drawn by unit.
         experiment: its name, if one runs.
         shadows: variants that get copies of the decisions and never answer.
         reserves: who answers instead of a version that keeps failing, first the deployment's ``fallback``.
@@ -135,6 +143,7 @@ class LivePolicy:
     weights: Mapping[str, float]
     primary: LoadedVariant
     alone: bool
+    assign: Callable[[str], Assignment]
     experiment: str | None
     reserves: tuple[LoadedVariant, ...]
     shadows: tuple[LoadedVariant, ...]
@@ -243,6 +252,7 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
         weights=MappingProxyType(weights),
         primary=primary,
         alone=primary.share == 1.0,
+        assign=unit_assigner(record.experiment.salt if record.experiment else record.id, weights),
         experiment=record.experiment.name if record.experiment else None,
         shadows=tuple(variants[v.name] for v in record.variants if v.shadow),
         reserves=tuple(LoadedVariant.of(v, 0.0, record.policy, bundles[v.version]) for v in fallback),

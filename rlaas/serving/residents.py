@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rlaas.errors import BundleError
 from rlaas.serving.live import DeploymentRecord
 from rlaas.serving.loading import LiveState, load_state
 
@@ -34,6 +35,17 @@ class Residents:
         self._lock = threading.Lock()
         self.state = LiveState()
         self.failures: dict[str, str] = {}
+
+    def path(self, policy: str, version: int) -> Path:
+        """Folder of a bundle.
+
+        Raises:
+            BundleError: the registry has none.
+        """
+        found = self._paths.get((policy, version))
+        if found is None:
+            raise BundleError(f"the registry has no bundle of {policy} version {version}", field="version")
+        return found
 
     def is_current(self, records: Sequence[DeploymentRecord]) -> bool:
         """Whether exactly these records are served, none of them after a failure."""

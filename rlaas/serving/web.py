@@ -19,10 +19,12 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
 from rlaas.errors import NotFoundError, NotReadyError
+from rlaas.serving.edge import EdgeSync
 from rlaas.serving.engine import DecisionEngine, live_policy
 from rlaas.serving.exposition import CONTENT_TYPE, render
 from rlaas.serving.inference import model_metadata, versioned
 from rlaas.serving.loading import ColdPolicyError, LivePolicy
+from rlaas.serving.openapi import openapi_document
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure, for_protocol, problem_document, problem_of
 from rlaas.serving.sessions import session_route
@@ -69,6 +71,9 @@ class Lane(Protocol):
     def engine(self) -> DecisionEngine:
         """The engine, or :class:`rlaas.errors.NotReadyError`."""
 
+    def edge(self) -> EdgeSync:
+        """Who takes the batches of devices, or :class:`rlaas.errors.NotReadyError`."""
+
     async def warm(self, policy: str) -> None:
         """Load a policy that is live, but not in memory."""
 
@@ -102,8 +107,12 @@ def _health_routes(lane: Lane) -> list[Route]:
         engine = lane.engine()
         return Response(render(engine.tally.snapshot(), engine.circuits.open()), media_type=CONTENT_TYPE)
 
+    async def openapi(_: Request) -> Response:
+        return _raw(openapi_document())
+
     return [
         _route("/metrics", metrics, ["GET"]),
+        _route("/openapi.json", openapi, ["GET"]),
         _route("/health", health, ["GET"]),
         _route("/ready", ready, ["GET"]),
         _route("/v2/health/live", v2_live, ["GET"]),
@@ -154,6 +163,15 @@ def _api_routes(lane: Lane) -> list[Route]:
         head, body = await _body(request, lane)
         return _raw(await _run(lane, head, lane.engine().record_outcomes, body, _principal(request, lane)), status=202)
 
+    async def edge(request: Request) -> Response:
+        head, body = await _body(request, lane)
+        policy, signature = request.path_params["policy"], request.headers.get("x-rlaas-signature", "")
+        await _warmed(lane, policy, field="policy")
+        head.check_deadline()
+        state, principal = lane.engine().state, _principal(request, lane)
+        answer = await asyncio.to_thread(lane.edge().sync, principal, policy, signature, body, state)
+        return Response(answer.body, headers={"x-rlaas-signature": answer.signature}, media_type="application/json")
+
     async def control(request: Request) -> Response:
         reply = await lane.forward(
             ControlRequest(
@@ -171,6 +189,7 @@ def _api_routes(lane: Lane) -> list[Route]:
     routes = [
         _route("/api/v1/policies/{policy:path}/decide", decide, ["POST"]),
         _route("/api/v1/outcomes", outcomes, ["POST"]),
+        _route("/api/v1/edge/{policy:path}/sync", edge, ["POST"]),
     ]
     for room in _FORWARDED:
         routes += [
@@ -184,12 +203,12 @@ def _session_route(lane: Lane) -> WebSocketRoute:
     return session_route(tenant=lane.tenant, longest=lambda: lane.limits.body_bytes, engine=lane.engine, warm=lane.warm)
 
 
-async def _warmed(lane: Lane, model: str) -> LivePolicy:
+async def _warmed(lane: Lane, name: str, *, field: str = "model") -> LivePolicy:
     try:
-        return live_policy(lane.engine().state, model, field="model")
+        return live_policy(lane.engine().state, name, field=field)
     except ColdPolicyError:
-        await lane.warm(model)
-        return live_policy(lane.engine().state, model, field="model")
+        await lane.warm(name)
+        return live_policy(lane.engine().state, name, field=field)
 
 
 async def _run(lane: Lane, head: RequestHead, work: Callable[..., Answer], body: bytes, *arguments: Any) -> Answer:

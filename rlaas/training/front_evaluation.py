@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from rlaas.training.episodes import episode_returns
 from rlaas.training.evaluation import PolicyController, named_preferences
 from rlaas.training.gymnasium_scenario import GymnasiumScenario
 
-__all__ = ["FrontEvaluation", "Interval", "configured_preferences", "evaluate_front", "front_quality"]
+__all__ = ["FrontEvaluation", "Interval", "configured_preferences", "evaluate_front", "front_quality", "with_default"]
 
 FloatArray = NDArray[np.float64]
 
@@ -196,6 +196,33 @@ def evaluate_front(
         reference=reference,
         cut_episodes=cut,
     )
+
+
+def with_default(scenario: Scenario, evaluation: FrontEvaluation, config: TrainingConfig) -> FrontEvaluation:
+    """The evaluation whose front also knows what the scenario's default reaches: where bargaining would end.
+
+    The default is evaluated as the candidates were. The front stays as it is where the scenario has no default (a plain
+    Gymnasium environment), and where the default leaves an objective undefined.
+
+    Args:
+        scenario: what is controlled.
+        evaluation: of the policy.
+        config: by whose ``evaluation_...`` fields it was evaluated.
+    """
+    baseline = scenario.baselines.get(scenario.default_baseline)
+    if baseline is None:
+        return evaluation
+    reached = evaluate(
+        scenario,
+        baseline.make(),
+        evaluation.seeds,
+        steps=config.evaluation_steps,
+        warmup=config.evaluation_warmup,
+        replicas=config.evaluation_replicas,
+    ).values.mean(axis=0)
+    if not np.isfinite(reached).all():
+        return evaluation
+    return replace(evaluation, front=replace(evaluation.front, default=tuple(reached.tolist())))
 
 
 def front_quality(

@@ -19,7 +19,7 @@ from rlaas.registry import git_commit
 from rlaas.scenarios import Scenario
 from rlaas.training.checkpoints import Checkpoint, CheckpointStore
 from rlaas.training.config import Algorithm, TrainingConfig, load_config
-from rlaas.training.front_evaluation import evaluate_front
+from rlaas.training.front_evaluation import evaluate_front, with_default
 from rlaas.training.problems import algorithm_of, problem_of
 from rlaas.training.resources import running_ray
 from rlaas.training.results import TrainingRun
@@ -89,6 +89,7 @@ def train(
                 algo.stop()
         evaluation = evaluate_front(scenario, bundle, config) if config.evaluation_seeds else None
         if evaluation is not None:
+            evaluation = with_default(scenario, evaluation, config)
             metrics |= evaluation.metrics()
     except BaseException as problem:
         reporter.failed(problem)

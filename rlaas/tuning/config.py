@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rlaas.configfiles import read_config
+from rlaas.configfiles import complaint, read_config
 from rlaas.errors import ConfigurationError, check_choice
 from rlaas.training import TrainingConfig
 from rlaas.tuning.searchers import SEARCHERS
@@ -80,7 +80,8 @@ class TuningConfig(_Document):
         training: where the search starts; what ``space`` leaves out stays as it is here.
         space: dotted names into the training configuration, each with a range.
         objectives: one metric, or several for a Pareto front.
-        search: name of a searcher; None takes ``tpe`` for one objective, ``nsga2`` for several, ``random`` for ``pbt``.
+        search: name of a searcher; None takes ``tpe`` for one objective, ``nsga3`` for several (``nsga2`` with
+            ``asha``, whose stopped trials tell ``nsga3`` nothing), and ``random`` for ``pbt``.
         scheduler: whether trials run to their end (``none``), are stopped early (``asha``) or take over others
             (``pbt``).
         trials: configurations tried; the population's size for ``pbt``. None takes the whole of a grid, else 20.
@@ -140,7 +141,7 @@ class TuningConfig(_Document):
         kind = SEARCHERS[check_choice(self.searcher, SEARCHERS, field="search")]
         if self.several and not kind.several:
             raise ConfigurationError(
-                f"search {self.searcher} follows one objective, but {len(names)} are given; use nsga2, tpe or random",
+                f"search {self.searcher} follows one objective, but {len(names)} are given; use nsga3, tpe or random",
                 field="search",
             )
         if kind.front and not self.several:
@@ -170,7 +171,9 @@ class TuningConfig(_Document):
             return self.search
         if isinstance(self.scheduler, Pbt):
             return "random"
-        return "nsga2" if self.several else "tpe"
+        if not self.several:
+            return "tpe"
+        return "nsga2" if isinstance(self.scheduler, Asha) else "nsga3"
 
     @property
     def several(self) -> bool:
@@ -287,15 +290,10 @@ def _translate(problem: ValidationError, model: type[BaseModel]) -> Configuratio
     if isinstance(cause, ConfigurationError):
         inner = ".".join([*location, *([cause.field] if cause.field else [])])
         return ConfigurationError(f"{field}: {cause.message}" if field else cause.message, field=inner or None)
-    if first["type"] == "union_tag_invalid":
-        told = first["ctx"]
-        allowed = told["expected_tags"].replace("'", "")
-        return ConfigurationError(f"{field}: unknown kind {told['tag']!r}; allowed: {allowed}", field=field)
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         hint = f"; allowed: {', '.join(sorted(model.model_fields))}" if len(location) == 1 else ""
         return ConfigurationError(f"unknown key {field!r}{hint}", field=field)
-    return ConfigurationError(f"{field}: {message}", field=field)
+    return ConfigurationError(f"{field}: {complaint(first)}", field=field)
 
 
 _KINDS = {"uniform", "loguniform", "int", "logint", "choice", "none", "asha", "pbt"}

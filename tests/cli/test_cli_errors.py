@@ -39,7 +39,7 @@ from rlaas.cli.main import app, run
         (["optimize", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["tune"], "--config"),
         (["tune", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
-        (["tune", "--config", "configs/tuning/network5g.yaml", "--trials", "0"], "trials: Input should be greater"),
+        (["tune", "--config", "configs/tuning/network5g.yaml", "--trials", "0"], "trials: must be >= 1"),
         (["tune", "--config", "configs/tuning/network5g.yaml", "--resume"], "holds no search to resume"),
         (["federate", "--config", "/nowhere.yaml"], "/nowhere.yaml"),
         (["federate"], "Missing option '--config'"),

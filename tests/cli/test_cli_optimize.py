@@ -109,8 +109,8 @@ def test_a_killed_search_goes_on_where_it_was(place: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "options", "complaint"),
     [
-        ("algorithm: nsga9\n", (), "algorithm: Input should be 'nsga3', 'unsga3'"),
-        ("stop: {hypervolume: -1}\n", (), "stop.hypervolume: Input should be greater than 0"),
+        ("algorithm: nsga9\n", (), "algorithm: must be 'nsga3', 'unsga3'"),
+        ("stop: {hypervolume: -1}\n", (), "stop.hypervolume: must be > 0, got -1"),
         ("stop: {stal: 3}\n", (), "unknown key 'stop.stal'; allowed: hypervolume, seconds, stall"),
         ("race: {confidence: 2}\n", (), "race"),
         ("warm_start: absent.json\n", (), "absent.json: No such file"),

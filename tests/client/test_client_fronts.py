@@ -41,6 +41,9 @@ class Lane:
     def engine(self) -> DecisionEngine:
         raise NotReadyError("no policy is loaded yet")
 
+    def edge(self) -> Any:
+        raise NotReadyError("not yet")
+
     async def warm(self, policy: str) -> None:
         raise AssertionError(f"{policy} is not cold")
 

@@ -6,11 +6,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import ray
 import yaml
+from platform_kit import Platform, await_live, free_port, gateway_pids, problem, until
 from support.bundles import policy_bundle
 
 from rlaas.bundles import load_bundle
@@ -34,7 +33,7 @@ from rlaas.pipeline import write_front
 from rlaas.registry import Registry
 from rlaas.scenarios import load
 from rlaas.serving import ServingConfig, load_serving_config
-from rlaas.settings import Settings, load_settings
+from rlaas.settings import load_settings
 
 pytestmark = pytest.mark.ray
 
@@ -43,14 +42,6 @@ FAST = {
     "committer": {"interval_s": 0.2},
     "control": {"poll_s": 0.2, "resolutions_s": 0.5},
 }
-
-
-@dataclass
-class Platform:
-    url: str
-    settings: Settings
-    client: Client
-    lake: Lake
 
 
 @pytest.fixture(scope="module")
@@ -65,60 +56,15 @@ def platform() -> Iterator[Platform]:
     registry.register("box", policy_bundle(root / "box", kind="box", actions=2), alias="candidate")
     ray.init(num_cpus=2, include_dashboard=False, _temp_dir=str(root / "ray"), log_to_driver=False)
     try:
-        url = start_platform(ServingConfig.model_validate(FAST), settings, port=_free_port())
+        url = start_platform(ServingConfig.model_validate(FAST), settings, port=free_port())
         with Client(url) as client:
             platform = Platform(url, settings, client, Lake(settings.lake_root))
-            _until(lambda: httpx.get(f"{url}/ready").status_code == 200)
+            until(lambda: httpx.get(f"{url}/ready").status_code == 200)
             yield platform
         stop_platform()
     finally:
         ray.shutdown()
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("the condition did not come true")
-
-
-def _await_live(client: Client, deployment: str) -> dict[str, Any]:
-    return _until(lambda: (status := client.deployment_status(deployment)) and status["ready"] and status)
-
-
-def _gateway_pids(root: Path) -> list[int]:
-    """Processes of the Gateway replicas of the cluster under ``root``, and of no other on this machine."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (process / "cmdline").read_text()
-            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-            raylet = Path("/proc", parent, "cmdline").read_text()
-        except OSError:
-            continue  # it has ended meanwhile
-        if "ServeReplica:rlaas:Gateway" in title and str(root) in raylet:
-            found.append(int(process.name))
-    return found
-
-
-def _problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    document = response.json()
-    assert {"type", "title", "status", "detail", "field"} <= document.keys()
-    assert document["status"] == status
-    assert "\n" not in document["detail"]
-    return document
 
 
 def test_champions_of_the_registry_are_served_from_the_start(platform: Platform) -> None:
@@ -203,16 +149,16 @@ def test_bad_input_is_4xx_and_names_the_field(
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     # A raw request: httpx would tidy the path.
     response = httpx.request(method, platform.url + path, content=content)
-    assert _problem(response, status)["field"] == field
+    assert problem(response, status)["field"] == field
 
 
 def test_a_body_beyond_the_limit_is_413(platform: Platform) -> None:
     body = b'{"observation": [' + b"1," * (5 * 1024 * 1024) + b"1]}"
-    assert _problem(httpx.post(f"{platform.url}/api/v1/policies/toy/decide", content=body), 413)["field"] == "body"
+    assert problem(httpx.post(f"{platform.url}/api/v1/policies/toy/decide", content=body), 413)["field"] == "body"
 
 
 def test_every_acknowledged_decision_is_in_bronze_once_although_a_gateway_is_killed(platform: Platform) -> None:
-    gateways = _gateway_pids(platform.settings.home.parent)
+    gateways = gateway_pids(platform.settings.home.parent)
     assert len(gateways) == 2
     killed = False
     acknowledged: list[str] = []
@@ -243,7 +189,7 @@ def test_every_acknowledged_decision_is_in_bronze_once_although_a_gateway_is_kil
     assert len(set(acknowledged)) == len(acknowledged)
     # The flock of the killed process is free, so its open segment is adopted.
     platform.client.flush_lake()
-    found = _until(
+    found = until(
         lambda: (seen := verify(platform.lake, decisions=acknowledged, outcomes=receipts)).exactly_once and seen
     )
     assert found.decisions.acknowledged == found.decisions.in_bronze == len(acknowledged)
@@ -253,14 +199,14 @@ def test_every_acknowledged_decision_is_in_bronze_once_although_a_gateway_is_kil
     assert len(set(silver)) == len(silver)
     assert set(reported) <= set(silver)
     # The pool heals.
-    _until(lambda: len(platform.client.deployment_status("toy")["replicas"]) >= 2)
+    until(lambda: len(platform.client.deployment_status("toy")["replicas"]) >= 2)
 
 
 def test_a_promotion_reaches_every_replica_and_is_mirrored(platform: Platform) -> None:
     before = platform.client.deployment_status("toy")
     answer = platform.client.promote("toy", 2)
     assert answer["deployment"]["generation"] == before["generation"] + 1
-    status = _await_live(platform.client, answer["deployment"]["id"])
+    status = await_live(platform.client, answer["deployment"]["id"])
     assert status["generation"] == answer["deployment"]["generation"]
     versions = {platform.client.decide("toy", observation=[0, 0, 0])["version"] for _ in range(20)}
     assert versions == {2}
@@ -278,7 +224,7 @@ def test_a_split_serves_both_versions_and_is_sticky(platform: Platform) -> None:
     assert again == created
     with pytest.raises(ConflictError, match="Idempotency-Key"):
         platform.client.create_deployment("toy", variants[:1], idempotency_key="k1")
-    _await_live(platform.client, created["id"])
+    await_live(platform.client, created["id"])
     units = [f"user-{i}" for i in range(60)]
     rows = [[0.0, 0.0, 0.0]] * len(units)
     first = platform.client.decide("toy", observations=rows, unit=units)["decisions"]
@@ -302,7 +248,7 @@ def test_if_match_guards_against_a_lost_update(platform: Platform) -> None:
 
 def test_a_second_policy_lives_and_dies(platform: Platform) -> None:
     created = platform.client.create_deployment("box", [{"name": "only", "version": 1, "weight": 2, "explore": True}])
-    _await_live(platform.client, created["id"])
+    await_live(platform.client, created["id"])
     answer = platform.client.decide("box", observation=[0.5, 0.5, 0.5], preference={"latency": 1})
     assert len(answer["action"]) == 2
     assert all(0 <= value <= 1 for value in answer["action"])
@@ -316,7 +262,7 @@ def test_a_second_policy_lives_and_dies(platform: Platform) -> None:
     platform.client.delete_deployment(created["id"])
     with pytest.raises(NotFoundError):
         platform.client.deployment_status("box")
-    _until(lambda: "box" not in platform.client.ready()["policies"])
+    until(lambda: "box" not in platform.client.ready()["policies"])
 
 
 def test_lists_are_paged(platform: Platform) -> None:
@@ -332,7 +278,7 @@ def test_lists_are_paged(platform: Platform) -> None:
 def test_the_pool_can_be_scaled(platform: Platform) -> None:
     deployment = platform.client.deployment_status("toy")["id"]
     platform.client.scale_deployment(deployment, 1)
-    _until(lambda: ray.serve.status().applications["rlaas"].deployments["Gateway"].replica_states == {"RUNNING": 1})
+    until(lambda: ray.serve.status().applications["rlaas"].deployments["Gateway"].replica_states == {"RUNNING": 1})
     assert platform.client.decide("toy", observation=[0, 0, 0])["policy"] == "toy"
 
 
@@ -385,15 +331,15 @@ def test_fronts_are_resolved_and_what_became_of_the_choices_is_kept(platform: Pl
     assert chosen["step"] == "live"
     assert chosen["candidate"] == resolve(weak, mode=scenario.modes["revenue"]).candidate.name
     assert platform.client.elicit("recsys", [])["question"] is not None
-    _problem(httpx.post(f"{platform.url}/api/v1/resolve", json={"scenario": "recsys", "mode": "nothing"}), 422)
-    _problem(httpx.get(f"{platform.url}/api/v1/fronts/absent"), 404)
+    problem(httpx.post(f"{platform.url}/api/v1/resolve", json={"scenario": "recsys", "mode": "nothing"}), 422)
+    problem(httpx.get(f"{platform.url}/api/v1/fronts/absent"), 404)
     # A richer front comes: Control's recorder finds out by itself what the choice was worth.
     time.sleep(1.1)  # fronts are dated by their files
     rich = Front.of("recsys", scenario.objectives, members)
     write_front(rich, platform.settings, "static")
     store = ResolutionStore(StateDatabase(platform.settings.state_database), platform.settings.tenant)
-    until = 2 * time.time_ns() // 1000
-    settled = _until(lambda: (found := store.effectiveness("recsys", since_us=0, until_us=until)).settled and found)
+    until_us = 2 * time.time_ns() // 1000
+    settled = until(lambda: (found := store.effectiveness("recsys", since_us=0, until_us=until_us)).settled and found)
     assert settled.by_step == {"live": 1}
     assert settled.by_mode == {"revenue": 1}
     revenue = scenario.modes["revenue"]

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.local_ray import started_ray
 from support.resolution_log import ResolutionLog
 
-from rlaas.control.resolution_gauges import RESOLUTION_GAUGES, ResolutionGauges
+from rlaas.control.resolution_gauges import RESOLUTION_GAUGES, RESOLUTION_LABELS, ResolutionGauges
 from rlaas.control.resolutions import ResolutionStore
 from rlaas.control.state import StateDatabase
 from rlaas.decisions.effectiveness import Resolution
@@ -272,16 +272,10 @@ def test_gauges_show_the_latest_window(database: StateDatabase, tenant: str) -> 
         store.record(one)
     store.settle(LATER, time_us=9 * SECOND)
     gauges = ResolutionGauges(store, tenant, window_s=3, clock=lambda: 4 * SECOND)
-    families = {f.name: f for f in text_string_to_metric_families(gauges.exposition().decode())}
-    assert set(families) == set(RESOLUTION_GAUGES)
-    found = {
-        (sample.name, *(v for k, v in sorted(sample.labels.items()) if k not in ("tenant", "scenario"))): sample.value
-        for family in families.values()
-        for sample in family.samples
-    }
-    assert {(s.labels["tenant"], s.labels["scenario"]) for f in families.values() for s in f.samples} == {
-        (tenant, "toy")
-    }
+    values = gauges.values()
+    assert {name for name, _ in values} == set(RESOLUTION_GAUGES)
+    assert {labels[: len(RESOLUTION_LABELS)] for _, labels in values} == {(tenant, "toy")}
+    found = {(name, *labels[len(RESOLUTION_LABELS) :]): value for (name, labels), value in values.items()}
     # The window holds the resolutions of the seconds 2, 3 and 4; two of them chose b, where c is best.
     regret = 0.5 * (0.8 + 0.6) - 0.5 * (0.5 + 0.4)
     assert found == {

@@ -196,11 +196,11 @@ terms:
         ("old", "new", "message"),
         [
             ("floor: 0.05", "floor: 0.9\ncap: 0.5", r"floor must be <= cap \(0.5\), got 0.9"),
-            ("interval_s: 300", "interval_s: 0", "interval_s: Input should be greater than 0"),
-            ("interval_s: 300", "interval_s: .nan", "interval_s: Input should be"),
+            ("interval_s: 300", "interval_s: 0", "interval_s: must be > 0, got 0"),
+            ("interval_s: 300", "interval_s: .nan", "interval_s: must be"),
             ("high: 0.9", "high: 0.5", "low and high must differ by a finite amount, got 0.5 and 0.5"),
             ("end: 21600", "end: 90000", r"start and end must differ and lie in \[0, 86400\)"),
-            ("kind: ramp", "kind: step", "Input tag 'step' found using 'kind' does not match"),
+            ("kind: ramp", "kind: step", "unknown kind 'step'; allowed:"),
             ("mode: normal", "mode: normal\nmodes: 3", "unknown key 'modes'; allowed: cap, floor, interval_s"),
         ],
     )

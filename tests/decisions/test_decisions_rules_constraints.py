@@ -15,7 +15,7 @@ from rlaas.decisions.rules import HEADINGS, Applied, RuleBook, RuleFile, dry_run
 from rlaas.decisions.rules.constraints import CEILING, LEAST
 from rlaas.errors import InvalidInputError
 from rlaas.fronts import Candidate, Front
-from rlaas.objectives import Objective
+from rlaas.objectives import Mode, Objective, Preference, Rule
 
 OBJECTIVES = (
     Objective(name="latency", unit="ms", direction="minimize", low=0, high=4),
@@ -247,3 +247,46 @@ def test_removing_a_rule_that_binds_lets_exactly_its_own_candidates_back() -> No
         for rule in run.rules:
             (without,) = dry_run(book.without(rule.rule), front, {}).runs
             assert rule.only_it == len(without.feasible) - len(run.feasible)
+
+
+def test_the_own_rules_of_a_mode_count_beside_those_of_the_book() -> None:
+    generator = np.random.default_rng(5)
+    for _ in range(20):
+        values = generator.uniform([0, 0], [4, 20], size=(12, 2))
+        front = _front(*(_candidate(f"c{i}", *mean) for i, mean in enumerate(values.tolist())))
+        low, high = float(generator.uniform(1, 3)), float(generator.uniform(5, 15))
+        book = _book({"name": "delay", "require": f"latency <= {low}"}, {"name": "rate", "require": "throughput >= 6"})
+        own = (Rule(objective="throughput", at_least=high), Rule(objective="latency", at_most=low))
+        mode = Mode(name="normal", preference=Preference.uniform(front.objectives), rules=own)
+        (run,) = dry_run(book, front, {}, mode=lambda _, mode=mode: mode).runs
+        kept = (values[:, 0] <= low) & (values[:, 1] >= max(high, 6))
+        assert run.feasible == tuple(f"c{i}" for i in np.flatnonzero(kept))
+        assert run.mode == "normal"
+        delay, rate = run.rules
+        # The mode says the same of the delay: without the rule nobody comes back.
+        assert (delay.excludes, delay.only_it) == ((values[:, 0] > low).sum(), 0)
+        assert rate.only_it == ((values[:, 1] < 6) & (values[:, 1] >= high) & (values[:, 0] <= low)).sum()
+        enough, quick = run.own_rules
+        assert (enough.rule, enough.effect) == ("normal/throughput", f"require {own[0]}")
+        assert enough.only_it == ((values[:, 1] < high) & (values[:, 1] >= 6) & (values[:, 0] <= low)).sum()
+        assert (quick.excludes, quick.only_it, quick.status) == (delay.excludes, 0, "active")
+    (alone,) = dry_run(book, front, {}).runs
+    assert (alone.mode, alone.own_rules) == (None, ())
+    assert alone.rules[0].only_it == ((values[:, 0] > low) & (values[:, 1] >= 6)).sum()
+
+
+def test_a_dry_run_shows_the_own_rules_and_refuses_a_strange_mode() -> None:
+    book = _book({"name": "rate", "require": "throughput >= 8"})
+    objectives = FRONT.objectives
+    bound = Rule(objective="throughput", at_least=8)
+    mode = Mode(name="normal", preference=Preference.uniform(objectives), rules=(bound,))
+    run = dry_run(book, FRONT, {}, mode=lambda _: mode)
+    assert [row[1:3] + row[5:7] for row in run.rows()] == [
+        ("rate", "active", "1", "0"),
+        ("normal/throughput", "active", "1", "0"),
+    ]
+    assert run.to_dict()["runs"][0]["own_rules"][0]["why"] == "an own rule of the mode normal"
+    assert run.never_fired() == ()
+    strange = Mode(name="odd", preference=Preference.uniform(["speed"]))
+    with pytest.raises(InvalidInputError, match="mode 'odd' has 1 weights"):
+        dry_run(book, FRONT, {}, mode=lambda _: strange)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +13,7 @@ from scipy import stats
 
 from rlaas.errors import InvalidInputError
 from rlaas.experiments import assign_switchback, assign_unit, block_of
+from rlaas.experiments.assignment import unit_assigner
 
 HALVES = {"champion": 0.5, "challenger": 0.5}
 THREE = {"a": 5.0, "b": 3.0, "c": 2.0}
@@ -115,3 +118,35 @@ def test_bad_steps_are_named() -> None:
         assign_switchback(1, 0, "s", HALVES)
     with pytest.raises(InvalidInputError, match=r"step must be a whole number >= 0, got 1\.5"):
         block_of(1.5, 5)  # type: ignore[arg-type]
+
+
+def _as_written(unit: str, salt: str, variants: dict[str, float]) -> str:
+    """Weighted rendezvous hashing as its description reads, one variant at a time and nothing kept."""
+    total = sum(variants.values())
+    arrivals = {}
+    for name, weight in variants.items():
+        if weight > 0:
+            digest = hashlib.blake2b(f"{len(salt)}:{salt}{len(unit)}:{unit}{name}".encode(), digest_size=8).digest()
+            fraction = ((int.from_bytes(digest, "big") >> 11) + 0.5) / 2**53
+            arrivals[name] = -math.log(fraction) / (weight / total)
+    return min(arrivals, key=lambda name: arrivals[name])
+
+
+@settings(deadline=None)
+@given(
+    st.text(max_size=40),
+    st.text(max_size=40),
+    st.dictionaries(st.text(min_size=1, max_size=8), st.just(0.0) | st.floats(0.01, 100), min_size=1, max_size=9),
+)
+def test_units_are_assigned_as_described_and_never_otherwise(unit: str, salt: str, variants: dict[str, float]) -> None:
+    if not any(variants.values()):
+        variants["on"] = 1.0
+    assert assign_unit(unit, salt, variants).variant == _as_written(unit, salt, variants)
+    assert unit_assigner(salt, variants)(unit) == assign_unit(unit, salt, variants)
+
+
+def test_compiled_assignment_checks_its_variants_before_the_first_unit() -> None:
+    with pytest.raises(InvalidInputError, match="at least one positive weight"):
+        unit_assigner("salt", {"a": 0.0})
+    with pytest.raises(InvalidInputError, match=r"weight of variant 'a' must be finite and >= 0, got \[1\]"):
+        assign_unit("u", "s", {"a": [1]})  # type: ignore[dict-item]

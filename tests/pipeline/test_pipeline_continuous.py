@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import types
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,17 @@ from typing import Any
 import pytest
 from pipeline_logs import log_traffic
 from pipeline_toys import Named, pipeline_config
+from pipeline_tuner import tuner_of
 
-from rlaas.errors import ConfigurationError, PipelineError, TrainingError
+from rlaas.errors import PipelineError
 from rlaas.lake import Lake
-from rlaas.pipeline import PipelineReport, load_pipeline_config, plan_pipeline, run_pipeline
+from rlaas.pipeline import PipelineReport, plan_pipeline, run_pipeline
 from rlaas.pipeline.continuous import pipeline_folder
 from rlaas.pipeline.continuous.config import EvaluationConfig
 from rlaas.registry import Registry
 from rlaas.registry.store import Store
 from rlaas.settings import Settings
-from rlaas.training import TrainingConfig, export_constant
+from rlaas.training import export_constant
 from rlaas.tuning import TrialPolicy
 
 pytestmark = pytest.mark.ray
@@ -247,36 +246,6 @@ def test_a_start_from_logs_depends_on_the_data_and_on_its_contract(local_ray: No
         run_pipeline(config, settings)
 
 
-def _tuner(
-    best: dict[str, Any], failures: int = 0, policies: Callable[[Path], list[TrialPolicy]] = lambda _: []
-) -> Any:
-    """A room with the face of ``rlaas.tuning``, whose search is over before it begins, or fails at first."""
-    calls: list[bool] = []
-
-    class TuningConfig:
-        def __init__(self, training: dict[str, Any], trials: int = 1) -> None:
-            if trials < 1:
-                raise ConfigurationError(f"trials must be at least 1, got {trials}", field="trials")
-            self.training, self.trials = TrainingConfig(**training), trials
-
-        def model_dump(self, mode: str) -> dict[str, Any]:
-            return {"training": self.training.model_dump(mode=mode), "trials": self.trials}
-
-    def tune(config: TuningConfig, *, output: Path, resume: bool) -> Any:
-        calls.append(resume)
-        begun = output / "search.json"
-        if resume and not begun.exists():
-            raise ConfigurationError("there is no search to resume", field="resume")
-        output.mkdir(parents=True, exist_ok=True)
-        begun.write_text(f"{config.trials}")
-        if len(calls) <= failures:
-            raise TrainingError("every trial has failed")
-        chosen = TrainingConfig(**{**config.training.model_dump(exclude_unset=True), **best})
-        return types.SimpleNamespace(best=chosen, policies=lambda: tuple(policies(output)))
-
-    return types.SimpleNamespace(__name__="pipeline_toys", TuningConfig=TuningConfig, tune=tune, calls=calls)
-
-
 def _policies_of_trials(search: Path) -> list[TrialPolicy]:
     """As a search leaves them, best first: trials that learned to spend the same always."""
     return [
@@ -291,7 +260,7 @@ def _policies_of_trials(search: Path) -> list[TrialPolicy]:
 
 def test_tuning_brings_a_second_candidate(local_ray: None, settings: Settings) -> None:
     config = pipeline_config("tuned", {"steps": 100}, tune={"trials": 3}, evaluation={"trials": 2})
-    tuner = _tuner({"steps": 2000, "learning_rate": 0.003}, policies=_policies_of_trials)
+    tuner = tuner_of({"steps": 2000, "learning_rate": 0.003}, policies=_policies_of_trials)
     report = run_pipeline(config, settings, tuner=tuner)
     assert states(report)["tune"] == "run"
     document = Registry(settings).document("tuned", 1, "evaluation.json")
@@ -322,81 +291,13 @@ def test_tuning_brings_a_second_candidate(local_ray: None, settings: Settings) -
     assert states(alone)["tune"] == "cached"
     assert reasons(alone)["evaluate"] == "evaluation.trials changed (2 -> 0)"
     # What the search says is best may be what there was; a search that broke off is gone on with.
-    tuner = _tuner({}, failures=1)
+    tuner = tuner_of({}, failures=1)
     kept = run_pipeline(config, settings, tuner=tuner, force=["tune"])
     assert tuner.calls == [False, True]
     assert {stage.name: stage.metrics for stage in kept.stages}["tune"] == {
         "kept_configuration": 1.0,
         "trial_policies": 0.0,
     }
-
-
-def test_what_cannot_work_is_refused_before_anything_starts(settings: Settings, tmp_path: Path) -> None:
-    home = settings.model_copy(update={"home": tmp_path / "untouched"})
-    for fields, said in (
-        ({"protocol": "tiny"}, "unknown protocol 'tiny'; allowed: full, short"),
-        ({"searches": [{**SEARCH, "tunable": "magic"}]}, "unknown searches.0.tunable 'magic'; allowed: static"),
-        ({"evaluation": {"mode": "party"}}, "unknown evaluation.mode 'party'; allowed: balanced, cheap"),
-        ({"evaluation": {"guardrails": {"joy": 0.1}}}, "unknown evaluation.guardrails 'joy'; allowed: cost, quality"),
-        ({"tune": {"trials": 0}}, "tune: trials must be at least 1, got 0"),
-    ):
-        with pytest.raises(ConfigurationError) as caught:
-            run_pipeline(pipeline_config("refused", **fields), home, tuner=_tuner({}))
-        assert str(caught.value) == said
-    with pytest.raises(ConfigurationError, match="unknown stage to force 'fly'; allowed: data, evaluate, register"):
-        run_pipeline(pipeline_config("refused"), home, force=["fly"])
-    with pytest.raises(ConfigurationError, match="unknown stage to start from 'fly'"):
-        plan_pipeline(pipeline_config("refused"), home, first="fly")
-    assert not home.home.exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("training: {environment: CartPole-v1}", "training.scenario is missing"),
-        (
-            "training: {scenario: network5g}\nsearches: [{scenario: recsys}]",
-            "searches.0 is about 'recsys'; expected the training's 'network5g'",
-        ),
-        ("training: {scenario: network5g}\nretries: {fly: 1}", "retries.fly"),
-        ("training: {scenario: network5g}\nretries: {train: 101}", "retries: train must be between 0 and 100, got 101"),
-        ("training: {scenario: network5g}\nalias: v1", "alias 'v1' is not usable"),
-        (
-            "training: {scenario: network5g}\ndata: {tables: [silver.gold]}",
-            "data.tables: unknown table 'silver.gold'; allowed: bronze.decisions",
-        ),
-        (
-            "training: {scenario: network5g}\ndata: {tables: [], versions: {silver.transitions: 1}}",
-            "data: unknown table in versions 'silver.transitions'; allowed: (none)",
-        ),
-        (
-            "training: {scenario: network5g}\nevaluation: {guardrails: {latency: -1}}",
-            "evaluation.guardrails: latency must be between 0 and 1, got -1.0",
-        ),
-        (
-            "training: {scenario: network5g}\nwarm_start: logs",
-            "warm_start: logs needs silver.transitions in data.tables",
-        ),
-        (
-            "training: {scenario: network5g, warm_start: there}\nwarm_start: champion",
-            "training.warm_start names a folder and warm_start says where to begin; give one of them",
-        ),
-        (
-            "training: {scenario: network5g}\nevaluation: {race: {budget: -1}}",
-            "evaluation.race.budget: Input should be greater than or equal to 0",
-        ),
-        ("training: {scenario: network5g}\nevaluation: {race: {tolerance: .nan}}", "evaluation.race.tolerance"),
-        ("training: {scenario: network5g}\nforce: sometimes", "force: Input should be 'never' or 'always'"),
-    ],
-)
-def test_a_wrong_file_is_refused_by_key(text: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "pipeline.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
-        load_pipeline_config(path)
-    assert said in str(caught.value)
-    assert "pipeline.yaml" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_policy_that_cannot_be_trained_is_reported_with_its_stage(local_ray: None, settings: Settings) -> None:

@@ -280,3 +280,20 @@ def test_brushes_filter_every_view_and_a_click_takes_them_back(tmp_path: Path) -
     assert found["focus"].startswith("candidate-3 (configuration, 3 seeds")
     assert found["label"] == ["energy [W] (lower is better)"]
     assert found["order"] == [c.name for c in sorted(front.candidates, key=lambda c: c.mean[2])]
+
+
+@in_a_browser
+def test_what_axes_that_fit_leave_out_is_named(tmp_path: Path) -> None:
+    lost = Candidate(name="lost <b>", kind="policy", mean=(4.0, -4000.0, 151.0, 0.99), half_width=(0.1,) * 4)
+    front = network_front()
+    text = page(view_of(Front.of("n", front.objectives, [*front.candidates, lost])))
+    script = """
+      const said = () => document.getElementById("outside").textContent;
+      const before = said();
+      const slider = document.getElementById("slider-1");
+      slider.value = 1;
+      slider.dispatchEvent(new Event("input"));
+      document.getElementById("fit").click();
+      return [before, said()];
+    """
+    assert driven(text, script, tmp_path) == ["", "1 outside the picture: lost <b>"]

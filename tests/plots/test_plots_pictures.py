@@ -89,13 +89,31 @@ def test_an_unknown_interval_has_no_bar() -> None:
             np.testing.assert_array_equal(start, end)
 
 
-def test_one_that_gave_everything_up_squeezes_nobody_and_is_counted() -> None:
+def test_one_that_gave_everything_up_squeezes_nobody_and_is_named() -> None:
     front = network_front(30)
     lost = Candidate(name="lost", kind="policy", mean=(4.0, -4000.0, 151.0, 0.99), half_width=(0.1,) * 4)
-    figure = scatter(FrontView.of(Front.of("n", NETWORK, [*front.candidates, lost])), pair=("latency", "throughput"))
+    idle = dataclasses.replace(lost, name="off")
+    view = FrontView.of(Front.of("n", NETWORK, [*front.candidates, lost]), baselines=[idle])
+    figure = scatter(view, pair=("latency", "throughput"))
     (axis,) = figure.axes
     assert axis.get_ylim()[0] > -20
-    assert "1 far outside, not shown" in texts(figure)
+    assert view.outside(0, 1) == ("lost", "baseline off")
+    assert view.outside(0, 3) == ()
+    for drawn in (figure, scatter(view), parallel(view)):
+        assert "2 outside the picture: lost, baseline off" in texts(drawn)
+    assert "outside" not in texts(scatter(view, pair=("latency", "satisfaction")))
+
+
+def test_of_many_that_are_outside_some_are_named() -> None:
+    far = [
+        Candidate(name=f"far-{i}", kind="policy", mean=(4.0 - 0.1 * i, -4000.0 - i, 151.0, 0.99), half_width=(0.1,) * 4)
+        for i in range(20)
+    ]
+    view = FrontView.of(Front.of("n", NETWORK, [*network_front(30).candidates, *far]))
+    said = " ".join(texts(scatter(view)).split())
+    assert "20 outside the picture: far-0, far-1, " in said
+    assert "far-11 and 8 more" in said
+    assert "far-12" not in said
 
 
 def test_a_chosen_one_is_never_outside() -> None:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from support.bundles import policy_bundle
 from support.serving_kit import Bench, deployment, make_bench
 
+from rlaas.errors import NotReadyError
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.loading import ColdPolicyError
@@ -72,6 +74,9 @@ class Lane:
 
     def engine(self) -> object:
         return self._bench.engine
+
+    def edge(self) -> Any:
+        raise NotReadyError("not yet")
 
     async def warm(self, policy: str) -> None:
         async with self._loading:

@@ -15,6 +15,7 @@ from support.serving_kit import Bench, deployment, make_bench
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
+from rlaas.errors import NotReadyError
 from rlaas.serving.transport import Limits
 from rlaas.serving.web import create_app
 
@@ -30,6 +31,9 @@ class Lane:
 
     def engine(self) -> Any:
         return self._bench.engine
+
+    def edge(self) -> Any:
+        raise NotReadyError("not yet")
 
     async def warm(self, policy: str) -> None:
         raise AssertionError(policy)

@@ -44,6 +44,9 @@ class StandIn:
             raise NotReadyError("not yet")
         return self._engine
 
+    def edge(self) -> Any:
+        raise NotReadyError("not yet")
+
     async def warm(self, policy: str) -> None:
         raise AssertionError(f"{policy} is not cold")
 

@@ -14,9 +14,10 @@ import torch
 from training_toys import Toy
 
 from rlaas.bundles import load_bundle
+from rlaas.decisions import resolve
 from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.fronts import Front
-from rlaas.objectives import Preference, normalise
+from rlaas.objectives import Mode, Preference, normalise
 from rlaas.scenarios import Controller, evaluate
 from rlaas.training import (
     FrontEvaluation,
@@ -31,7 +32,7 @@ from rlaas.training import (
     train,
 )
 from rlaas.training.evaluation import named_preferences
-from rlaas.training.front_evaluation import configured_preferences
+from rlaas.training.front_evaluation import configured_preferences, with_default
 from rlaas.training.networks import PolicyNetwork
 
 TREASURE = "mo_gymnasium:deep-sea-treasure-v0"
@@ -257,6 +258,39 @@ def test_a_training_ends_with_the_figures_of_its_front(local_ray: None, tmp_path
     assert (found.values[:, :, 0] <= 23.7).all()
     assert (found.values[:, :, 1] <= -1.0).all()
     assert Front.from_dict(found.to_dict()["front"]).names == ("return_0", "return_1")
+
+
+def test_a_trainings_front_knows_what_the_default_reaches(local_ray: None, tmp_path: Path) -> None:
+    config = TrainingConfig(
+        scenario="training_toys:Toy",
+        algorithm="ppo",
+        steps=512,
+        num_envs=8,
+        ppo={"rollout_length": 16, "minibatch": 64},
+        evaluation_seeds=(5, 6, 7),
+        evaluation_preferences=3,
+        evaluation_steps=20,
+        evaluation_warmup=3,
+        evaluation_replicas=2,
+    )
+    run = train(config, output=tmp_path / "run")
+    scenario = Toy()
+    default = scenario.baselines[scenario.default_baseline].make()
+    alone = evaluate(scenario, default, (5, 6, 7), steps=20, warmup=3, replicas=2)
+    assert run.front is not None
+    assert run.front.default == pytest.approx(alone.values.mean(axis=0))
+    assert Front.from_dict(json.loads(json.dumps(run.front.to_dict()))) == run.front
+    # Where bargaining ends without an agreement.
+    mode = Mode(name="even", preference=Preference.uniform(scenario.objectives))
+    assert "default" in str(resolve(run.front, mode=mode, method="nash").certificate.to_dict()["notes"])
+
+
+def test_a_front_without_a_default_stays_as_it_is(treasure: GymnasiumScenario, tmp_path: Path) -> None:
+    config = TrainingConfig(environment=TREASURE, steps=1, evaluation_seeds=(5,), evaluation_steps=5)
+    values = np.array([[[1.0, -2.0]]])
+    found = front_quality(treasure, {"a": {"return_0": 0.5, "return_1": 0.5}}, values, (5,))
+    assert with_default(treasure, found, config) is found
+    assert found.front.default is None
 
 
 def test_a_constant_policy_needs_no_preference(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ SEVERAL = ["near@follow", "mirror@follow"]
 def test_short_forms_and_defaults() -> None:
     plain = searched(trials=None, report_every=None)
     assert (plain.searcher, plain.number_of_trials, plain.interval, plain.reports) == ("tpe", 20, 300, 10)
-    assert searched(objectives=SEVERAL).searcher == "nsga2"
+    assert searched(objectives=SEVERAL).searcher == "nsga3"
+    # What asha stops is unknown to nsga3.
+    halving = {"kind": "asha", "metric": "hypervolume"}
+    assert searched(objectives=SEVERAL, scheduler=halving).searcher == "nsga2"
     assert searched(scheduler="pbt").searcher == "random"
     halving = searched(scheduler={"kind": "asha", "grace": 2})
     assert isinstance(halving.scheduler, Asha)
@@ -41,7 +44,7 @@ def test_short_forms_and_defaults() -> None:
         ({"serach": "tpe"}, "serach", "unknown key 'serach'; allowed: concurrency, confirmation"),
         ({"search": "tpee"}, "search", "unknown search 'tpee'; allowed: grid, nsga2, nsga3, random, tpe"),
         ({"search": "nsga3"}, "search", "needs at least 2 objectives, but 1 is given"),
-        ({"trials": 0}, "trials", "greater than or equal to 1"),
+        ({"trials": 0}, "trials", "must be >= 1, got 0"),
         ({"scheduler": "hyperband"}, "scheduler", "unknown kind 'hyperband'; allowed: none, asha, pbt"),
         ({"scheduler": {"kind": "asha", "grace": 4}}, "scheduler.grace", "exceeds the 3 reports"),
         ({"scheduler": {"kind": "asha", "grade": 4}}, "scheduler.grade", "unknown key 'scheduler.grade'"),
@@ -65,7 +68,7 @@ def test_short_forms_and_defaults() -> None:
         ({"report_every": 5_000}, "report_every", "exceeds training.steps 3000"),
         ({"space": {"gamma": {"kind": "uniform", "low": 0.5, "high": 2}}}, "space.gamma", "less than 1"),
         ({"space": {"gamma": {"kind": "uniform", "low": 5, "high": 2}}}, "space.gamma", "low 5 must be below high 2"),
-        ({"space": {}}, "space", "at least 1 item"),
+        ({"space": {}}, "space", "must have at least 1 items, got {}"),
         ({"training": {"stepz": 1}}, "training.stepz", "training: unknown key 'stepz'"),
         ({"confirmation": {"training_seeds": [4]}}, "confirmation.training_seeds", "it has seen 4"),
         ({"confirmation": {"evaluation_seeds": [9, 9]}}, "confirmation.evaluation_seeds", "given once"),

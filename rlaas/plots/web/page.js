@@ -147,6 +147,11 @@
       body.append(group);
     });
     body.append(...labels); // above every point
+    const within = (v, [from, to]) => v >= from && v <= to;
+    const gone = [...candidates, ...shownBaselines()].filter((row) => !within(row.mean[a], dx) || !within(row.mean[b], dy));
+    const names = gone.slice(0, 12).map((row) => short(row.name, 40)).join(", ");
+    const more = gone.length > 12 ? ` and ${gone.length - 12} more` : "";
+    byId("outside").textContent = gone.length ? `${gone.length} outside the picture: ${names}${more}` : "";
     const r = state.rectangle;
     if (r && r.xAt === a && r.yAt === b) {
       const [x0, x1, y0, y1] = [sx(r.x[0]), sx(r.x[1]), sy(r.y[1]), sy(r.y[0])];

@@ -13,7 +13,7 @@ from rlaas.training.federated.coordinator import Coordinator, OnPhase
 from rlaas.training.federated.results import FederationRun, RoundResult
 from rlaas.training.federated.template import Template, front_figures
 from rlaas.training.federated.tracking import Tracker
-from rlaas.training.front_evaluation import evaluate_front
+from rlaas.training.front_evaluation import evaluate_front, with_default
 
 __all__ = ["federate", "final_figures"]
 
@@ -68,7 +68,10 @@ def federate(
         raise
     finally:
         template.stop()
-    evaluated = evaluate_front(template.scenario, bundle, config.training) if config.training.evaluation_seeds else None
+    evaluated = None
+    if config.training.evaluation_seeds:
+        evaluated = evaluate_front(template.scenario, bundle, config.training)
+        evaluated = with_default(template.scenario, evaluated, config.training)
     return FederationRun(
         scenario=template.scenario.name,
         bundle=bundle,

@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from rlaas.errors import ConfigurationError, InvalidInputError
+from rlaas.experiments.off_policy import estimate
+from rlaas.experiments.sequential_off_policy import (
+    SESSION_ESTIMATORS,
+    SessionEstimate,
+    SessionLog,
+    cross_fitted_action_values,
+    estimate_sessions,
+    fit_q,
+    fitted_q_evaluation,
+)
+
+STATES, ACTIONS, HORIZON, DISCOUNT = 3, 2, 4, 0.9
+FloatArray = NDArray[np.float64]
+
+
+class Mdp(NamedTuple):
+    """A task small enough to solve: every probability is known."""
+
+    start: FloatArray  # [STATES]
+    move: FloatArray  # [STATES, ACTIONS, STATES]
+    end: FloatArray  # [STATES, ACTIONS]
+    reward: FloatArray  # [STATES, ACTIONS], chance of a reward of 1
+    logging: FloatArray  # [STATES, ACTIONS]
+    evaluation: FloatArray
+
+    def value(self, horizon: int = HORIZON) -> float:
+        """By dynamic programming."""
+        ahead = np.zeros(STATES)
+        for _ in range(horizon):
+            ahead = (self.evaluation * (self.reward + DISCOUNT * (1 - self.end) * (self.move @ ahead))).sum(axis=1)
+        return float(self.start @ ahead)
+
+
+def _mdp(seed: int) -> Mdp:
+    rng = np.random.default_rng([seed, 99])
+    return Mdp(
+        rng.dirichlet(np.ones(STATES)),
+        rng.dirichlet(np.full(STATES, 0.7), (STATES, ACTIONS)),
+        rng.uniform(0, 0.3, (STATES, ACTIONS)),
+        rng.uniform(0, 1, (STATES, ACTIONS)),
+        rng.dirichlet(np.full(ACTIONS, 5.0), STATES),
+        rng.dirichlet(np.full(ACTIONS, 3.0), STATES),
+    )
+
+
+def _pick(rng: np.random.Generator, probability: FloatArray) -> NDArray[np.int64]:
+    edges = probability.cumsum(axis=1)
+    return np.minimum((rng.random(len(edges))[:, None] > edges).sum(axis=1), edges.shape[1] - 1)
+
+
+def _log(mdp: Mdp, n: int, seed: int, horizon: int = HORIZON) -> SessionLog:
+    rng = np.random.default_rng(seed)
+    session, state, parts = np.arange(n), _pick(rng, np.tile(mdp.start, (n, 1))), []
+    for step in range(horizon):
+        action = _pick(rng, mdp.logging[state])
+        reward = (rng.random(len(state)) < mdp.reward[state, action]).astype(float)
+        following, ends = _pick(rng, mdp.move[state, action]), rng.random(len(state)) < mdp.end[state, action]
+        parts.append((session, np.full(len(state), step), state, action, reward, following, ends))
+        session, state = session[~ends], following[~ends]
+    session, step, state, action, reward, following, ends = (np.concatenate(c) for c in zip(*parts, strict=True))
+    return SessionLog(
+        session=session,
+        step=step,
+        reward=reward,
+        terminated=ends,
+        propensity=mdp.logging[state, action],
+        evaluation_probability=mdp.evaluation[state],
+        action=action,
+        features=np.eye(STATES)[state],
+        next_features=np.eye(STATES)[following],
+        next_probability=mdp.evaluation[following],
+    )
+
+
+def _estimate(log: SessionLog, name: str, prediction: Any = None, **options: Any) -> SessionEstimate:
+    options = {"discount": DISCOUNT, "horizon": HORIZON} | options
+    if name == "fqe":
+        return fitted_q_evaluation(log, **options)
+    return estimate_sessions(log, estimator=name, prediction=prediction, **options)  # type: ignore[arg-type]
+
+
+def _values(log: SessionLog, seed: int = 0) -> FloatArray:
+    return cross_fitted_action_values(log, horizon=HORIZON, discount=DISCOUNT, seed=seed)
+
+
+TASKS, RUNS, SESSIONS = 5, 60, 250
+
+
+@pytest.fixture(scope="module")
+def repeated() -> list[tuple[float, dict[str, list[SessionEstimate]]]]:
+    """Every estimator on many logs of each of several tasks, and the tasks' exact values."""
+    everything = []
+    for task in range(TASKS):
+        mdp = _mdp(task)
+        found: dict[str, list[SessionEstimate]] = {name: [] for name in SESSION_ESTIMATORS}
+        for run in range(RUNS):
+            log = _log(mdp, SESSIONS, 1_000 * task + run)
+            for name in SESSION_ESTIMATORS:
+                found[name].append(_estimate(log, name, _values(log) if name == "pddr" else None))
+        everything.append((mdp.value(), found))
+    return everything
+
+
+@pytest.mark.parametrize("name", SESSION_ESTIMATORS)
+def test_intervals_hold_the_value_that_dynamic_programming_gives(repeated: Any, name: str) -> None:
+    hits = [sum(e.low <= value <= e.high for e in found[name]) for value, found in repeated]
+    assert sum(hits) >= stats.binom.ppf(1e-3, TASKS * RUNS, 0.95)
+    assert min(hits) >= stats.binom.ppf(1e-3 / TASKS, RUNS, 0.95)
+    assert sum(hits) <= stats.binom.isf(1e-3, TASKS * RUNS, 0.98)  # no interval is a barn door
+
+
+@pytest.mark.parametrize("name", SESSION_ESTIMATORS)
+def test_values_are_right_on_average_and_spread_as_they_say(repeated: Any, name: str) -> None:
+    for value, found in repeated:
+        values = np.array([e.value for e in found[name]])
+        # Ratios and fits have a bias of order 1 / n, which is below this error.
+        assert abs(values.mean() - value) < 4.5 * values.std(ddof=1) / math.sqrt(RUNS)
+    ratio = [np.mean([e.standard_error for e in f[name]]) / np.std([e.value for e in f[name]]) for _, f in repeated]
+    assert np.mean(ratio) == pytest.approx(1, abs=0.12)
+
+
+def test_models_take_variance_away(repeated: Any) -> None:
+    spread = {n: np.mean([np.std([e.value for e in f[n]]) for _, f in repeated]) for n in SESSION_ESTIMATORS}
+    assert spread["pdis"] > 1.1 * spread["pddr"] > 1.1 * spread["fqe"]
+    size = {
+        n: np.mean([np.mean([e.effective_sample_size for e in f[n]]) for _, f in repeated]) for n in ("wpdis", "fqe")
+    }
+    assert size["fqe"] > 1.2 * size["wpdis"]  # visits are easier to match than whole sessions
+
+
+def _by_hand(log: SessionLog, q: FloatArray) -> dict[str, float]:
+    """The definitions, session by session."""
+    session, step = np.asarray(log.session), np.asarray(log.step)
+    taken, pi = np.asarray(log.action), np.asarray(log.evaluation_probability)
+    reward, weight = np.asarray(log.reward), pi[np.arange(len(taken)), taken] / np.asarray(log.propensity)
+    names = np.unique(session)
+    rho, gained, robust = np.ones((len(names), HORIZON)), np.zeros((len(names), HORIZON)), []
+    for i, name in enumerate(names):
+        rows = np.flatnonzero(session == name)[np.argsort(step[session == name])]
+        so_far = 1.0
+        for t in range(HORIZON):
+            if t < len(rows):
+                so_far *= weight[rows[t]]
+                gained[i, t] = reward[rows[t]]
+            rho[i, t] = so_far
+        ahead = 0.0
+        for row in rows[::-1]:  # Jiang & Li 2016, equation 10
+            residual = reward[row] + DISCOUNT * ahead - q[row, taken[row]]
+            ahead = pi[row] @ q[row] + weight[row] * residual
+        robust.append(ahead)
+    discounts = DISCOUNT ** np.arange(HORIZON)
+    return {
+        "pdis": float(((rho * gained) @ discounts).mean()),
+        "wpdis": float(((rho * gained).sum(axis=0) / rho.sum(axis=0)) @ discounts),
+        "pddr": float(np.mean(robust)),
+    }
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_estimators_agree_with_their_definitions_whatever_the_order_of_rows(seed: int) -> None:
+    log, rng = _log(_mdp(seed % 7), 30, seed), np.random.default_rng(seed)
+    q = rng.normal(size=(len(np.asarray(log.reward)), ACTIONS))
+    order = rng.permutation(len(q))
+    moved = SessionLog(**{name: np.asarray(getattr(log, name))[order] for name in SessionLog.__dataclass_fields__})
+    for name, value in _by_hand(log, q).items():
+        prediction = q if name == "pddr" else None
+        assert _estimate(log, name, prediction).value == pytest.approx(value, abs=1e-10)
+        assert _estimate(moved, name, None if prediction is None else q[order]).value == pytest.approx(value, abs=1e-10)
+    nothing = _estimate(log, "pddr", np.zeros_like(q))
+    assert nothing.value == pytest.approx(_estimate(log, "pdis").value, abs=1e-10)
+    assert nothing.standard_error == pytest.approx(_estimate(log, "pdis").standard_error, abs=1e-10)
+
+
+def test_sessions_of_one_step_are_a_bandit() -> None:
+    mdp = _mdp(1)
+    log = _log(mdp, 400, 3, horizon=1)
+    ended = replace(log, terminated=np.ones(400))
+    q = np.random.default_rng(0).normal(size=(400, ACTIONS))
+    for name, other in (("pdis", "ipw"), ("wpdis", "snipw"), ("pddr", "dr")):
+        model = q if name == "pddr" else None
+        found = estimate_sessions(ended, estimator=name, prediction=model)  # type: ignore[arg-type]
+        bandit = estimate(
+            log.reward,
+            log.propensity,
+            log.evaluation_probability,
+            action=log.action,
+            prediction=model,
+            estimator=other,  # type: ignore[arg-type]
+        )
+        for field in ("value", "standard_error", "low", "high", "effective_sample_size", "mean_weight"):
+            assert getattr(found, field) == pytest.approx(getattr(bandit, field), rel=1e-9)
+
+
+def test_fitted_q_of_a_table_is_dynamic_programming_on_the_frequencies() -> None:
+    log = _log(_mdp(2), 500, 4)
+    state, following = np.asarray(log.features).argmax(axis=1), np.asarray(log.next_features).argmax(axis=1)
+    taken, pi = np.asarray(log.action), _mdp(2).evaluation
+    ahead = np.zeros(STATES)
+    for k in range(1, HORIZON + 1):
+        table = np.zeros((STATES, ACTIONS))
+        for s in range(STATES):
+            for a in range(ACTIONS):
+                at = (state == s) & (taken == a)
+                goes_on = ~np.asarray(log.terminated)[at]
+                table[s, a] = (np.asarray(log.reward)[at] + DISCOUNT * goes_on * ahead[following[at]]).mean()
+        ahead = (pi * table).sum(axis=1)
+        fitted = fit_q(log, horizon=HORIZON, discount=DISCOUNT, ridge=1e-9)
+        np.testing.assert_allclose(fitted.predict(np.eye(STATES), np.full(STATES, k)), table, atol=1e-8)
+    first = state[np.asarray(log.step) == 0]
+    found = fitted_q_evaluation(log, horizon=HORIZON, discount=DISCOUNT, ridge=1e-9)
+    assert found.value == pytest.approx(ahead[first].mean(), abs=1e-8)
+
+
+def test_the_spread_of_fitted_q_is_that_of_a_bootstrap_of_sessions() -> None:
+    log, rng = _log(_mdp(3), 300, 5), np.random.default_rng(0)
+    columns = {name: np.asarray(getattr(log, name)) for name in SessionLog.__dataclass_fields__}
+    rows = [np.flatnonzero(columns["session"] == name) for name in range(300)]
+    values = []
+    for _ in range(150):
+        drawn = [rows[i] for i in rng.integers(0, 300, 300)]
+        again = {name: values_[np.concatenate(drawn)] for name, values_ in columns.items()}
+        again["session"] = np.repeat(np.arange(300), [len(r) for r in drawn])
+        values.append(_estimate(SessionLog(**again), "fqe").value)
+    assert _estimate(log, "fqe").standard_error == pytest.approx(np.std(values, ddof=1), rel=0.2)
+
+
+def test_the_logging_policy_itself_has_all_of_its_sessions() -> None:
+    mdp = _mdp(4)
+    log = _log(mdp._replace(evaluation=mdp.logging), 200, 6)
+    returns = np.bincount(log.session, weights=np.asarray(log.reward) * DISCOUNT ** np.asarray(log.step))
+    for name in ("pdis", "wpdis"):
+        found = _estimate(log, name)
+        assert found.value == pytest.approx(returns.mean())
+        assert found.effective_sample_size == pytest.approx(200)
+        assert found.standard_error == pytest.approx(stats.sem(returns), rel=0.2 if name == "wpdis" else 1e-9)
+    fitted = _estimate(log, "fqe")
+    assert fitted.effective_sample_size > 190
+    assert fitted.value == pytest.approx(returns.mean(), abs=2 * fitted.standard_error)
+
+
+def test_no_session_is_valued_by_a_fit_that_saw_it() -> None:
+    log = _log(_mdp(5), 40, 7)
+    before = _values(log, seed=1)
+    reward = np.asarray(log.reward).copy()
+    row = int(np.flatnonzero(np.asarray(log.session) == 17)[0])
+    reward[row] = 50.0
+    after = _values(replace(log, reward=reward), seed=1)
+    own = np.asarray(log.session) == 17
+    assert (after[own] == before[own]).all()
+    assert abs(after - before).max() > 0.1
+
+
+def test_fitted_q_takes_sessions_that_were_cut_and_weights_do_not() -> None:
+    log = _log(_mdp(6), 300, 8)
+    kept = (np.asarray(log.session) % 3 > 0) | (np.asarray(log.step) < 2)
+    cut = SessionLog(**{name: np.asarray(getattr(log, name))[kept] for name in SessionLog.__dataclass_fields__})
+    whole, short = _estimate(log, "fqe"), _estimate(cut, "fqe")
+    assert short.value == pytest.approx(whole.value, abs=3 * short.standard_error)
+    with pytest.raises(InvalidInputError, match=r"was cut after 2 steps.*shorter horizon") as caught:
+        _estimate(cut, "pdis")
+    assert caught.value.field == "terminated"
+    assert _estimate(cut, "pdis", horizon=2).horizon == 2
+
+
+def test_a_horizon_that_no_session_reaches_is_refused() -> None:
+    n = 200
+    action = np.tile([0, 1], n)  # step 0 takes 0, step 1 takes 1
+    log = SessionLog(
+        session=np.repeat(np.arange(n), 2),
+        step=np.tile([0, 1], n),
+        reward=np.ones(2 * n),
+        terminated=np.tile([0, 1], n),
+        propensity=np.full(2 * n, 0.5),
+        evaluation_probability=np.tile([1.0, 0.0], (2 * n, 1)),
+        action=action,
+    )
+    with pytest.raises(InvalidInputError, match=r"none of 200 sessions follows .* beyond step 1") as caught:
+        estimate_sessions(log, estimator="pdis")
+    assert caught.value.field == "horizon"
+
+
+def test_result_is_plain_json() -> None:
+    found = _estimate(_log(_mdp(0), 60, 9), "wpdis").to_dict()
+    assert set(json.loads(json.dumps(found, allow_nan=False))) == set(SessionEstimate.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "says"),
+    [
+        ({"propensity": None}, "propensity", r"expected \(\d+,\)|missing"),
+        ({"session": None}, "session", "one per row"),
+        ({"step": "twice"}, "step", "without gaps or repeats"),
+        ({"step": "half"}, "step", "one whole number"),
+        ({"terminated": "early"}, "terminated", "before the last step"),
+        ({"action": None}, "action", "needs the logged action"),
+        ({"estimator": "best"}, "estimator", "allowed: pddr, pdis, wpdis"),
+        ({"prediction": 0.0}, "prediction", "has no model"),
+        ({"estimator": "pddr"}, "prediction", "needs a prediction"),
+        ({"discount": 1.5}, "discount", r"in \(0, 1\]"),
+        ({"horizon": 0}, "horizon", "whole number of steps"),
+        ({"confidence": 0}, "confidence", r"in \(0, 1\)"),
+    ],
+)
+def test_bad_input_names_the_field(changed: dict[str, Any], field: str, says: str) -> None:
+    log = _log(_mdp(0), 30, 10)
+    step, n = np.asarray(log.step).astype(float), len(np.asarray(log.step))
+    special = {"twice": np.zeros(n), "half": step + 0.5, "early": np.ones(n)}
+    columns = {k: special.get(str(v), v) for k, v in changed.items() if k in SessionLog.__dataclass_fields__}
+    options = {k: v for k, v in changed.items() if k not in columns}
+    with pytest.raises((InvalidInputError, ConfigurationError), match=says) as caught:
+        estimate_sessions(replace(log, **columns), **options)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"features": None}, "features"),
+        ({"next_probability": np.ones(3)}, "next_probability"),
+        ({"next_probability": "halved"}, "next_probability"),
+        ({"next_features": np.zeros((3, 3))}, "next_features"),
+        ({"next_features": "no numbers"}, "next_features"),
+        ({"evaluation_probability": "of the action"}, "evaluation_probability"),
+        ({"propensity": "missing"}, "propensity"),
+        ({"ridge": 0.0}, "ridge"),
+        ({"horizon": 1.5}, "horizon"),
+    ],
+)
+def test_bad_input_of_fitted_q_names_the_field(changed: dict[str, Any], field: str) -> None:
+    log = _log(_mdp(0), 30, 11)
+    special = {
+        "halved": np.asarray(log.next_probability) / 2,
+        "no numbers": np.full_like(np.asarray(log.next_features), np.nan),
+        "of the action": np.asarray(log.propensity),
+        "missing": np.full(len(np.asarray(log.reward)), np.nan),
+    }
+    columns = {
+        k: special[v] if isinstance(v, str) else v for k, v in changed.items() if k in SessionLog.__dataclass_fields__
+    }
+    options = {k: v for k, v in changed.items() if k not in columns}
+    with pytest.raises((InvalidInputError, ConfigurationError)) as caught:
+        fitted_q_evaluation(replace(log, **columns), **options)
+    assert caught.value.field == field
+
+
+def test_bad_folds_say_so() -> None:
+    log = _log(_mdp(0), 4, 12)
+    for folds in (1, 5):
+        with pytest.raises((InvalidInputError, ConfigurationError)) as caught:
+            cross_fitted_action_values(log, horizon=2, folds=folds)
+        assert caught.value.field == "folds"
