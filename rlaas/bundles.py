@@ -281,6 +281,10 @@ class BundlePolicy:
         out = self.forward(observations, preferences, states)
         return *self._head.act(out, rng, epsilon), out.get("next_state")
 
+    def modes(self, outputs: Mapping[str, Float32]) -> NDArray[Any]:
+        """The actions that :meth:`act` takes without sampling, from the outputs of :meth:`forward`."""
+        return self._head.act(outputs, None, 0.0)[0]
+
     def check_epsilon(self, epsilon: object) -> float:
         """The share of exploration, where this policy can have it.
 

@@ -121,7 +121,7 @@ def infer(live: LivePolicy, request: InferRequest, given: InferInput) -> Inferen
     """
     policy = given.variant.policy
     outputs: dict[str, Any] = dict(policy.forward(given.observations, given.preferences))
-    outputs["action"], _ = policy.act(given.observations, given.preferences)
+    outputs["action"] = policy.modes(outputs)
     return encode_answer(
         request, {"model_name": live.record.policy, "model_version": str(given.variant.version)}, outputs
     )
