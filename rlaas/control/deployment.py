@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 import structlog
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve._private.common import DeploymentID
 from ray.serve._private.exceptions import ExternalScalerDisabledError
 from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 
 from rlaas.control.fronts import FrontService, timed_fronts
 from rlaas.control.resolution_gauges import ResolutionGauges
 from rlaas.control.resolution_recorder import RecorderLoop, ResolutionRecorder
 from rlaas.control.resolutions import ResolutionStore
+from rlaas.control.rollouts.controller import RolloutController
+from rlaas.control.rollouts.loop import RolloutLoop
 from rlaas.control.routes import ControlRoutes
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError, OperatorError
@@ -26,6 +30,7 @@ from rlaas.serving.config import ServingConfig
 from rlaas.serving.events import configure_events
 from rlaas.serving.gateway import GATEWAY
 from rlaas.serving.live import LiveAnswer
+from rlaas.serving.tally import VersionTally
 from rlaas.serving.web import ControlReply, ControlRequest
 from rlaas.settings import Settings
 
@@ -33,6 +38,7 @@ __all__ = ["CONTROL", "Control"]
 
 CONTROL = "Control"
 _PATIENCE_S = 120.0
+_WAKE_PATIENCE_S = 5.0
 
 
 @serve.deployment(name=CONTROL)
@@ -47,7 +53,8 @@ class Control:
 
     def __init__(self, committer: Any, config: ServingConfig, settings: Settings) -> None:
         configure_events()
-        self._service = ControlService(settings, stale_s=max(10.0, 5 * config.control.poll_s))
+        stale_s = max(10.0, 5 * config.control.poll_s)
+        self._service = ControlService(settings, stale_s=stale_s)
         started = time.monotonic()
         # Opens the registry too: the first choice would otherwise wait for that, and fall back.
         adopted = self._service.adopt_champions()
@@ -58,6 +65,16 @@ class Control:
         self._fronts = FrontService(store, settings.home, observe=self._recorder.observe, tenant=settings.tenant)
         self._loop = RecorderLoop(self._recorder, interval_s=config.control.resolutions_s)
         self._loop.start()
+        self._rollouts = RolloutLoop(
+            RolloutController(
+                self._service.database,
+                settings.tenant,
+                reports=self._service.rollouts.reports,
+                mirror=self._service.mirror_champion,
+                stale_s=stale_s,
+            )
+        )
+        self._rollouts.start()
         self._routes = ControlRoutes(self._service, _ServeOperations(committer), self._fronts)
         structlog.get_logger().info(
             "control_started",
@@ -66,28 +83,50 @@ class Control:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    async def live(self, replica: str, generations: Mapping[str, int], failures: Mapping[str, str]) -> LiveAnswer:
+    async def live(
+        self,
+        replica: str,
+        generations: Mapping[str, int],
+        failures: Mapping[str, str],
+        tallies: Sequence[VersionTally] = (),
+        producer: str = "",
+    ) -> LiveAnswer:
         """What a Gateway should serve; see :meth:`ControlService.live`."""
-        return await asyncio.to_thread(self._service.live, replica, generations, failures)
+        return await asyncio.to_thread(self._service.live, replica, generations, failures, tallies, producer)
 
     async def answer(self, request: ControlRequest) -> ControlReply:
         """Answer a control-plane request."""  # not "dispatch": a Serve handle has a method of that name
-        return await asyncio.to_thread(self._routes.dispatch, request)
+        reply = await asyncio.to_thread(self._routes.dispatch, request)
+        if request.method != "GET" and reply.status < 400:
+            self._waking = asyncio.get_running_loop().create_task(asyncio.to_thread(_wake_gateways))
+        return reply
 
     def check_health(self) -> None:
         """Called by Serve.
 
         Raises:
-            OperatorError: the thread that settles resolutions has ended: replace the process.
+            OperatorError: the thread that settles resolutions, or that of the rollouts, has ended: replace the process.
         """
+        if not self._rollouts.running:
+            raise OperatorError("the thread of the rollouts has ended")
         if not self._loop.running:
             raise OperatorError("the recorder's thread has ended")
 
     def __del__(self) -> None:
-        if hasattr(self, "_loop"):  # otherwise it never came up
+        if hasattr(self, "_routes"):  # otherwise it never came up
+            self._rollouts.stop()
             self._loop.stop()
             self._fronts.close()
             self._recorder.close()
+
+
+def _wake_gateways() -> None:
+    """Let every Gateway ask now what is live; one that misses it asks at its next turn anyway."""
+    application = serve.get_replica_context().app_name
+    try:
+        serve.get_deployment_handle(GATEWAY, application).broadcast("wake").results(timeout_s=_WAKE_PATIENCE_S)
+    except (RayError, RayServeException, TimeoutError) as problem:
+        structlog.get_logger().warning("gateways_not_woken", error=str(problem).splitlines()[0])
 
 
 class _ServeOperations:

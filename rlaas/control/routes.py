@@ -15,6 +15,8 @@ from pydantic import Field
 from rlaas.control.front_routes import FrontRoutes
 from rlaas.control.fronts import FrontService
 from rlaas.control.requests import Answer, Body, Handler, page_of, parse_body
+from rlaas.control.rollouts.plan import ReplicaBounds
+from rlaas.control.rollouts.routes import RolloutRoutes
 from rlaas.control.service import ControlService
 from rlaas.control.state import Remembered
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
@@ -60,6 +62,23 @@ class _Create(Body):
     policy: str
     variants: list[Any]
     experiment: Any = None
+    strategy: Any = Field(default=None, description="canary, blue_green or shadow with its options; null: at once")
+    fallback: int | None = Field(default=None, ge=1, strict=True)
+    min_replicas: int | None = Field(default=None, ge=1, le=1000, strict=True)
+    max_replicas: int | None = Field(default=None, ge=1, le=1000, strict=True)
+
+    def scaling(self) -> ReplicaBounds | None:
+        """Bounds of the pool, if they are given."""
+        if self.min_replicas is None and self.max_replicas is None:
+            return None
+        if self.max_replicas is None:
+            raise InvalidInputError("max_replicas is needed beside min_replicas", field="max_replicas")
+        least = self.min_replicas or 1
+        if self.max_replicas < least:
+            raise InvalidInputError(
+                f"max_replicas must be >= min_replicas ({least}), got {self.max_replicas}", field="max_replicas"
+            )
+        return ReplicaBounds(min_replicas=least, max_replicas=self.max_replicas)
 
 
 class _Scale(Body):
@@ -91,6 +110,7 @@ class ControlRoutes:
                 ("GET", r"/api/v1/deployments", self._list_deployments),
                 ("POST", r"/api/v1/deployments/create", self._create),
                 ("GET", r"/api/v1/deployments/(?P<deployment>.+)/status", self._status),
+                *RolloutRoutes(service.rollouts, service.policy_of).table(),
                 ("PUT", r"/api/v1/deployments/(?P<deployment>.+)/scale", self._scale),
                 ("DELETE", r"/api/v1/deployments/(?P<deployment>[^/]+)", self._delete_deployment),
                 ("GET", r"/api/v1/lake/status", self._lake_status),
@@ -169,10 +189,17 @@ class ControlRoutes:
 
     def _create(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
         body = parse_body(request, _Create)
+        scaling = body.scaling()
 
         def create() -> Answer:
             record, new = self._service.create_deployment(
-                body.policy, body.variants, body.experiment, if_match=request.headers.get("if-match")
+                body.policy,
+                body.variants,
+                body.experiment,
+                strategy=body.strategy,
+                fallback=body.fallback,
+                scaling=scaling,
+                if_match=request.headers.get("if-match"),
             )
             return Answer(201 if new else 200, _document(record), {"ETag": record.etag})
 

@@ -15,12 +15,15 @@ from pydantic import ValidationError
 
 from rlaas.bundles import load_bundle
 from rlaas.control.replicas import ReplicaBoard
+from rlaas.control.rollouts.plan import ReplicaBounds
+from rlaas.control.rollouts.service import RolloutService
 from rlaas.control.state import StateDatabase, StoredDeployment
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
 from rlaas.names import check_name
 from rlaas.registry import CHAMPION, PolicyVersion, Registry
 from rlaas.serving.live import DeploymentRecord, LiveAnswer, validation_error
 from rlaas.serving.loading import check_compatible
+from rlaas.serving.tally import VersionTally
 from rlaas.settings import Settings
 
 __all__ = ["ControlService"]
@@ -45,6 +48,7 @@ class ControlService:
         self._secret = self._database.secret(given)
         self._registry = Registry(settings)
         self._replicas = ReplicaBoard(stale_s)
+        self._rollouts = RolloutService(self._database, self._tenant, stale_s=stale_s)
         self._paths: dict[tuple[str, int], str] = {}
         self._changing = threading.RLock()
         self._events = structlog.get_logger().bind(tenant=self._tenant)
@@ -58,6 +62,11 @@ class ControlService:
     def registry(self) -> Registry:
         """The registry, which takes seconds to open: who needs one beside this service shares it."""
         return self._registry
+
+    @property
+    def rollouts(self) -> RolloutService:
+        """How new versions take over."""
+        return self._rollouts
 
     def adopt_champions(self) -> list[DeploymentRecord]:
         """Give every policy that has a champion and never had a deployment one; the new records.
@@ -78,7 +87,12 @@ class ControlService:
         return adopted
 
     def live(
-        self, replica: str, generations: Mapping[str, int] | None = None, failures: Mapping[str, str] | None = None
+        self,
+        replica: str,
+        generations: Mapping[str, int] | None = None,
+        failures: Mapping[str, str] | None = None,
+        tallies: Sequence[VersionTally] = (),
+        producer: str = "",
     ) -> LiveAnswer:
         """What a Gateway should serve; its own report is noted.
 
@@ -86,10 +100,13 @@ class ControlService:
             replica: id of the asking replica.
             generations: loaded generation by deployment id.
             failures: reason by deployment id where loading failed.
+            tallies: what its process has counted by version since it began.
+            producer: names its process; empty: the replica does.
         """
         self._replicas.report(replica, generations or {}, failures or {})
+        self._rollouts.reports.note(replica, producer, generations or {}, failures or {}, tallies)
         records = tuple(self._database.deployments(self._tenant))
-        wanted = {(record.policy, variant.version) for record in records for variant in record.variants}
+        wanted = {(record.policy, version) for record in records for version in _versions(record)}
         for key in wanted - self._paths.keys():
             try:
                 self._paths[key] = str(self._registry.path(*key))
@@ -143,10 +160,11 @@ class ControlService:
 
         Raises:
             NotFoundError: no such version.
-            ConflictError: it is live, or it is the champion.
+            ConflictError: it is live, it is the champion, or a rollout of the policy is running.
         """
         with self._changing:
             self._registry.get(name, version)
+            self._rollouts.refuse_while_running(name)  # a rollback may need it again
             stored = self._database.of_policy(self._tenant, name)
             live = stored.record.variants if stored and stored.record else ()
             if any(variant.version == version for variant in live):
@@ -155,6 +173,9 @@ class ControlService:
                     "take it out of the deployment first",
                     field="version",
                 )
+            if stored and stored.record and stored.record.fallback == version:
+                changes = {"fallback": None, "generation": stored.generation + 1, "updated_us": time.time_ns() // 1000}
+                self._database.write(stored.record.model_copy(update=changes))
             self._registry.delete(name, version)
             self._paths.pop((name, version), None)
 
@@ -172,12 +193,13 @@ class ControlService:
         Raises:
             NotFoundError: no such policy or version.
             BundleError: the bundle cannot be served.
-            ConflictError: ``if_match`` names another generation.
+            ConflictError: ``if_match`` names another generation, or a rollout of the policy is running.
         """
         with self._changing:
             found = self._registry.get(name, version)
             record = None
             if alias == CHAMPION:
+                self._rollouts.refuse_while_running(name)
                 record = self._write(name, [_champion(found.version)], None, if_match)
             mirrored = self._registry.set_alias(name, alias, found.version)
         self._events.info("version_promoted", policy=name, version=found.version, alias=alias)
@@ -189,6 +211,9 @@ class ControlService:
         variants: Sequence[Any],
         experiment: Any = None,
         *,
+        strategy: Any = None,
+        fallback: int | None = None,
+        scaling: ReplicaBounds | None = None,
         if_match: str | None = None,
     ) -> tuple[DeploymentRecord, bool]:
         """Serve a policy from several versions; an existing deployment of the policy gets its next generation.
@@ -197,6 +222,10 @@ class ControlService:
             policy: name in the registry.
             variants: documents of :class:`rlaas.serving.live.Variant`.
             experiment: document of :class:`rlaas.serving.live.ExperimentSpec`, or None for a plain split.
+            strategy: document of a :data:`rlaas.control.rollouts.Strategy` by which the one variant comes in beside
+                what is live; None: at once.
+            fallback: version that answers while another keeps failing; None: the one that served before.
+            scaling: bounds of the pool; None: as before.
             if_match: entity tag of the generation to replace.
 
         Returns:
@@ -206,12 +235,25 @@ class ControlService:
             InvalidInputError: an impossible variant, weight or experiment, or versions that do not fit together.
             NotFoundError: no such policy or version.
             BundleError: a bundle is damaged.
-            ConflictError: ``if_match`` names another generation.
+            ConflictError: ``if_match`` names another generation, a rollout of the policy is running, or there is
+                nothing that a strategy could begin from.
         """
         check_name(policy, field="policy")
+        if strategy is not None:
+            for name, value in (("experiment", experiment), ("fallback", fallback)):
+                if value is not None:
+                    raise InvalidInputError(f"{name} cannot be given with a strategy; leave it out", field=name)
         with self._changing:
+            self._rollouts.refuse_while_running(policy)
             before = self._database.of_policy(self._tenant, policy)
-            record = self._write(policy, variants, experiment, if_match)
+            if strategy is None:
+                record = self._write(policy, variants, experiment, if_match, fallback)
+            else:
+                live = before.record if before else None
+                _check_match(live, if_match)
+                record = self._rollouts.start(live, variants, strategy, check=self._check_bundles)
+            if scaling is not None:
+                self._rollouts.set_scaling(policy, scaling)
         return record, before is None or before.record is None
 
     def deployments(self) -> list[DeploymentRecord]:
@@ -228,17 +270,27 @@ class ControlService:
         replicas = self._replicas.of(record.id)
         ready = bool(replicas) and all(r["generation"] == record.generation and not r["error"] for r in replicas)
         document = record.model_dump(mode="json")
-        return record, {**document, "weights": record.weights(), "ready": ready, "replicas": replicas}
+        rollout = self._rollouts.status(record.policy)
+        return record, {**document, "weights": record.weights(), "ready": ready, "replicas": replicas, **rollout}
+
+    def policy_of(self, deployment: str) -> str:
+        """Name of the policy that a deployment, by its id or its policy, serves.
+
+        Raises:
+            NotFoundError: no such deployment.
+        """
+        return self._find(deployment)[1].policy
 
     def delete_deployment(self, deployment: str, *, if_match: str | None = None) -> None:
         """Serve the policy no longer.
 
         Raises:
             NotFoundError: no such deployment.
-            ConflictError: ``if_match`` names another generation.
+            ConflictError: ``if_match`` names another generation, or a rollout of the policy is running.
         """
         with self._changing:
             stored, record = self._find(deployment)
+            self._rollouts.refuse_while_running(record.policy)
             _check_match(record, if_match)
             self._database.delete(self._tenant, stored)
         self._events.info("deployment_deleted", deployment=deployment, policy=record.policy)
@@ -251,7 +303,40 @@ class ControlService:
             raise NotFoundError(f"no deployment {deployment!r}; allowed: {allowed}", field="deployment")
         return stored, stored.record
 
-    def _write(self, policy: str, variants: Sequence[Any], experiment: Any, if_match: str | None) -> DeploymentRecord:
+    def mirror_champion(self, policy: str, version: int) -> None:
+        """Make the registry's champion what a rollout has made live."""
+        self._registry.set_alias(policy, CHAMPION, version)
+
+    def _check_bundles(self, record: DeploymentRecord) -> None:
+        # Loaded here too, so that a damaged bundle is refused now and not by every Gateway later.
+        check_compatible({version: load_bundle(self._bundle(record.policy, version)) for version in _versions(record)})
+
+    def _bundle(self, policy: str, version: int) -> Path:
+        return Path(self._registry.path(policy, self._registry.get(policy, version).version))
+
+    def _fallback(self, before: DeploymentRecord | None, record: DeploymentRecord) -> int | None:
+        """What served before ``record``, if it still can; None if there is no such version."""
+        if before is None:
+            return None
+        served = max(before.variants, key=lambda variant: variant.weight).version
+        mine = {variant.version for variant in record.variants}
+        found = next((version for version in (served, before.fallback) if version and version not in mine), None)
+        if found is not None:
+            try:
+                self._check_bundles(record.model_copy(update={"fallback": found}))
+            except RlaasError as problem:  # a change that breaks with the past is no reason to refuse it
+                self._events.warning("no_fallback", policy=record.policy, version=found, error=problem.message)
+                return None
+        return found
+
+    def _write(
+        self,
+        policy: str,
+        variants: Sequence[Any],
+        experiment: Any,
+        if_match: str | None,
+        fallback: int | None = None,
+    ) -> DeploymentRecord:
         stored = self._database.of_policy(self._tenant, policy)
         before = stored.record if stored else None
         _check_match(before, if_match)
@@ -262,24 +347,30 @@ class ControlService:
             "generation": stored.generation + 1 if stored else 1,
             "variants": variants,
             "experiment": experiment,
+            "fallback": fallback,
             "updated_us": time.time_ns() // 1000,
         }
         try:
             record = DeploymentRecord.model_validate(document)
         except ValidationError as problem:
             raise validation_error(problem) from problem
-        bundles = {}
-        for version in sorted({variant.version for variant in record.variants}):
-            # Loaded here too, so that a damaged bundle is refused now and not by every Gateway later.
-            folder = Path(self._registry.path(policy, self._registry.get(policy, version).version))
-            bundles[version] = load_bundle(folder)
-        check_compatible(bundles)
-        same = before is not None and (before.variants, before.experiment) == (record.variants, record.experiment)
+        self._check_bundles(record)
+        if fallback is None:
+            record = record.model_copy(update={"fallback": self._fallback(before, record)})
+        same = before is not None and all(
+            getattr(before, name) == getattr(record, name) for name in ("variants", "experiment", "fallback")
+        )
         if before is not None and same:
             return before
         self._database.write(record)
         self._events.info("deployment_written", deployment=record.id, policy=policy, generation=record.generation)
         return record
+
+
+def _versions(record: DeploymentRecord) -> list[int]:
+    """Versions that a Gateway needs for a record."""
+    fallback = [] if record.fallback is None else [record.fallback]
+    return sorted({*(variant.version for variant in record.variants), *fallback})
 
 
 def _champion(version: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,11 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from starlette.applications import Starlette
 
 from rlaas.errors import NotReadyError, OperatorError, RetryableError
+from rlaas.lake import Lake
 from rlaas.lake.wal import WriteAheadLog
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.decision_ids import DecisionIds
+from rlaas.serving.edge import EdgeSync, Receipts
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.events import configure_events
 from rlaas.serving.exposition import RayExporter
@@ -42,8 +45,9 @@ _SHADOW_PAUSE_S = 0.05
 class Gateway:
     """One replica of the ingress.
 
-    It asks Control every ``control.poll_s`` what is live, loads new bundles off the event loop and switches to them
-    at once. While Control is away it serves on with what it has.
+    It asks Control what is live every ``control.poll_s``, and at once when Control says that something changed. New
+    bundles are loaded off the event loop and switched to in one step. While Control is away it serves on with what it
+    has.
 
     Args:
         control: handle of the Control deployment.
@@ -65,10 +69,13 @@ class Gateway:
         self._outcomes = WriteAheadLog(settings.wal_root, "outcomes", self._producer, tenant=self.tenant)
         self._exporter = RayExporter()
         self._engine: DecisionEngine | None = None
+        self._edge: EdgeSync | None = None
+        self._settings = settings
         self._residents = Residents(config.gateway.max_loaded_policies)
         self._loading = asyncio.Lock()
         self._failures: dict[str, str] = {}
         self._control_lost = ""
+        self._changed = asyncio.Event()
         self._events = structlog.get_logger().bind(replica=self._replica, producer=self._producer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -94,6 +101,16 @@ class Gateway:
             raise NotReadyError("the Gateway is waiting for Control to say what is live; try again")
         return self._engine
 
+    def edge(self) -> EdgeSync:
+        """Who takes the batches of devices.
+
+        Raises:
+            NotReadyError: Control has not answered yet.
+        """
+        if self._edge is None:
+            raise NotReadyError("the Gateway is waiting for Control to say what is live; try again")
+        return self._edge
+
     async def warm(self, policy: str) -> None:
         """Have a live policy in memory."""
         engine = self.engine()
@@ -112,6 +129,10 @@ class Gateway:
             self._events.warning("control_unreachable", error=str(problem).splitlines()[0])
             raise RetryableError("the control plane does not answer; try again later") from problem
         return reply
+
+    async def wake(self) -> None:
+        """Ask Control now instead of at the next turn: something is live that was not."""
+        self._changed.set()
 
     async def seal(self) -> None:
         """Hand everything that was acknowledged so far to the committer."""
@@ -169,7 +190,9 @@ class Gateway:
                 if reason != self._control_lost:
                     self._events.error("control_lost", error=reason)
                 self._control_lost = reason
-            await asyncio.sleep(self._config.control.poll_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self._config.control.poll_s)
+            self._changed.clear()
 
     async def _follow_once(self) -> None:
         """Ask what is live; load it and switch if it differs from what is served."""
@@ -183,6 +206,16 @@ class Gateway:
                 outcomes=self._outcomes,
                 max_rows=self._config.gateway.max_rows,
                 pressure=self._pressure,
+            )
+            self._edge = EdgeSync(
+                secret=answer.secret,
+                decisions=self._decisions,
+                outcomes=self._outcomes,
+                receipts=Receipts(
+                    self._settings.wal_root, lambda: Lake(self._settings.lake_root, self.tenant), self.tenant
+                ),
+                locks=self._settings.wal_root / self.tenant / "edge",
+                bundle=self._residents.path,
             )
         if self._residents.is_current(answer.records):
             return

@@ -28,11 +28,28 @@ class Variant(_Document):
     explore: bool = Field(
         default=False, strict=True, description="sample from the policy's distribution instead of taking its mode"
     )
+    epsilon: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        strict=True,
+        allow_inf_nan=False,
+        description="share of uniform actions while ``explore``",
+    )
+    shadow: bool = Field(
+        default=False, strict=True, description="gets copies of the decisions and never answers; its weight is 0"
+    )
 
     @field_validator("name")
     @classmethod
     def _plain(cls, value: str) -> str:
         return check_name(value, field="name")
+
+    @model_validator(mode="after")
+    def _silent(self) -> Variant:
+        if self.shadow and self.weight != 0:
+            raise ValueError(f"weight of the shadow {self.name!r} must be 0, got {self.weight:g}")
+        return self
 
 
 class ExperimentSpec(_Document):
@@ -56,7 +73,10 @@ class ExperimentSpec(_Document):
 
 
 class DeploymentRecord(_Document):
-    """Which versions of a policy are live, with which weights: one generation of a deployment."""
+    """Which versions of a policy are live, with which weights: one generation of a deployment.
+
+    A variant of weight 0 is loaded and warm, and decides nothing.
+    """
 
     schema_version: Literal[1] = 1
     id: str
@@ -65,6 +85,9 @@ class DeploymentRecord(_Document):
     generation: int = Field(ge=1)
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=32)
     experiment: ExperimentSpec | None = None
+    fallback: int | None = Field(
+        default=None, ge=1, strict=True, description="version that answers while the one that should keeps failing"
+    )
     updated_us: int = Field(description="UTC, microseconds since the epoch")
 
     @model_validator(mode="after")
