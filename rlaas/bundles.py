@@ -144,7 +144,13 @@ def load_bundle(folder: Path | str) -> BundlePolicy:
 
 
 class BundlePolicy:
-    """A loaded bundle: observations (and preferences) in, actions and propensities out."""
+    """A loaded bundle: observations (and preferences) in, actions and propensities out.
+
+    Attributes:
+        manifest: what ``bundle.json`` says.
+        objectives: of its scenario.
+        n_features: length of one observation.
+    """
 
     def __init__(self, manifest: BundleManifest, model: bytes) -> None:
         options = onnxruntime.SessionOptions()
@@ -158,16 +164,12 @@ class BundlePolicy:
             first = str(problem).splitlines()[0]
             raise BundleError(f"{MODEL} cannot be loaded: {first}", field=MODEL) from problem
         self.manifest = manifest
+        self.n_features = len(manifest.observation.names)
         self.objectives = tuple(Objective(**o) for o in manifest.objectives)
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._low = np.array([-np.inf if v is None else v for v in manifest.observation.low], dtype=np.float64)
         self._high = np.array([np.inf if v is None else v for v in manifest.observation.high], dtype=np.float64)
         self._head = _head_of(manifest)
-
-    @property
-    def n_features(self) -> int:
-        """Length of one observation."""
-        return len(self.manifest.observation.names)
 
     @property
     def outcome_fields(self) -> tuple[str, ...]:
