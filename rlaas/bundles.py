@@ -229,9 +229,11 @@ class BundlePolicy:
         if self.manifest.preference_conditioned:
             if preferences is None:
                 raise InvalidInputError("this policy needs a preference or a mode", field="preference")
-            feed["preference"] = np.ascontiguousarray(
-                np.broadcast_to(preferences, (len(observations), len(self.objectives))), dtype=np.float32
-            )
+            wanted = (len(observations), len(self.objectives))
+            if preferences.size == wanted[1] and wanted[0] == 1 and preferences.dtype == np.float32:
+                feed["preference"] = preferences.reshape(wanted)  # the hot path: nothing to copy
+            else:
+                feed["preference"] = np.ascontiguousarray(np.broadcast_to(preferences, wanted), dtype=np.float32)
         if self.manifest.n_state:
             feed["state"] = (
                 np.zeros((len(observations), self.manifest.n_state), dtype=np.float32) if states is None else states
