@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from rlaas.lake.schemas import table_spec
 __all__ = ["Refused", "date_of", "decision_rows", "outcome_rows", "refused_rows"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,12 @@ class Refused:
 
 def date_of(time_us: int) -> str:
     """The UTC day ``yyyy-mm-dd`` of a time in microseconds since 1970."""
-    return (_EPOCH + timedelta(microseconds=time_us)).strftime("%Y-%m-%d").rjust(10, "0")
+    return _date_of_day(time_us // _DAY_US)
+
+
+@lru_cache(maxsize=4096)
+def _date_of_day(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).strftime("%Y-%m-%d").rjust(10, "0")
 
 
 def decision_rows(records: Sequence[DecisionRecord]) -> pa.Table:

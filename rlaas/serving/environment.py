@@ -21,6 +21,10 @@ FAST_LANE: Mapping[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # a C proxy, and replicas that listen themselves
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK,
+    # Throughput mode turns these two off: Control asks the committer from a thread, and events go to standard error.
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+    "RAY_SERVE_LOG_TO_STDERR": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",  # three misses and a dead HAProxy is replaced; 10 s each otherwise
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # it parses one datagram for each request, in Python
 }
