@@ -14,6 +14,7 @@ gives ``next_state``.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,13 +145,7 @@ def load_bundle(folder: Path | str) -> BundlePolicy:
 
 
 class BundlePolicy:
-    """A loaded bundle: observations (and preferences) in, actions and propensities out.
-
-    Attributes:
-        manifest: what ``bundle.json`` says.
-        objectives: of its scenario.
-        n_features: length of one observation.
-    """
+    """A loaded bundle: observations [n, n_features] (and preferences) in, actions and propensities out."""
 
     def __init__(self, manifest: BundleManifest, model: bytes) -> None:
         options = onnxruntime.SessionOptions()
@@ -224,6 +219,7 @@ class BundlePolicy:
 
         Raises:
             InvalidInputError: the policy is preference-conditioned and no preference was given.
+            BundleError: an output holds NaN: no action can be made of it.
         """
         feed: dict[str, Float32] = {"observation": observations}
         if self.manifest.preference_conditioned:
@@ -238,7 +234,11 @@ class BundlePolicy:
             feed["state"] = (
                 np.zeros((len(observations), self.manifest.n_state), dtype=np.float32) if states is None else states
             )
-        return dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+        outputs = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+        for name, values in outputs.items():
+            if math.isnan(values.min()):  # a minimum is NaN where anything is; the largest of NaNs would be choice 0
+                raise BundleError(f"the network's output {name!r} is NaN", field=name)
+        return outputs
 
     def act(
         self,

@@ -113,9 +113,12 @@ def decide(
     decisions = answer.get("decisions", [answer])
     print_table(
         f"{policy}",
-        ("decision", "version", "variant", "action"),
-        [(d["decision_id"], d["version"], d["variant"], d["action"]) for d in decisions],
+        ("row", "version", "variant", "action"),
+        [(row, d["version"], d["variant"], d["action"]) for row, d in enumerate(decisions)],
     )
+    # Alone on its line, so that it can be copied: it goes with the outcome.
+    for row, decision in enumerate(decisions):
+        typer.echo(f"{row}: {decision['decision_id']}")
 
 
 def _score(
@@ -139,7 +142,7 @@ def _score(
         bundle = registry.path(policy, number)
     elif not bundle.is_dir():
         raise NotFoundError(f"--bundle {bundle}: no such folder", field="bundle")
-    source = Source.of(table, lake_root=settings.lake_root, tenant=settings.tenant)
+    source = Source.of(table, lake_root=settings.lake_root, tenant=settings.tenant, policy=policy)
     # What cannot work is refused before Ray starts.
     made = plan_scoring(source, output.absolute(), bundle.absolute(), policy=policy, version=number, **plan)
     with local_ray(), bar("decide") as advance:

@@ -110,7 +110,10 @@ def read_input(
     if "observation" not in tensors:
         raise InvalidInputError("inputs needs a tensor named 'observation'", field="inputs")
     observations = tensors["observation"]
-    return InferInput(variant, observations, _preferences(variant, tensors.get("preference"), len(observations)))
+    parameters = request.parameters or {}
+    said = convert_decide({name: parameters[name] for name in ("mode", "preference") if name in parameters})
+    preferences = _preferences(variant, tensors.get("preference"), len(observations), said)
+    return InferInput(variant, observations, preferences)
 
 
 def infer(live: LivePolicy, request: InferRequest, given: InferInput) -> Inference:
@@ -148,9 +151,11 @@ def logging_of(request: InferRequest, version: str | None) -> DecideRequest | No
     return convert_decide({name: value for name, value in parameters.items() if name in _LOGGED})
 
 
-def _preferences(variant: LoadedVariant, given: Float32 | None, rows: int) -> Float32 | None:
+def _preferences(variant: LoadedVariant, given: Float32 | None, rows: int, said: DecideRequest) -> Float32 | None:
     if given is None:
-        return variant.preference(None, None)[0]
+        return variant.preference(said.mode, said.preference)[0]
+    if said.mode is not None or said.preference is not None:
+        raise InvalidInputError("send a preference as a tensor or in the parameters, not both", field="parameters")
     if len(given) not in (1, rows):
         raise InvalidInputError(
             f"preference has {len(given)} rows; expected 1 or {rows}, as observation has", field="preference"

@@ -69,6 +69,7 @@ class OutcomeIntake:
         self._log = log
         self._tally = tally
         self._remembered = remembered
+        self._credited: OrderedDict[str, None] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str, int], tuple[bytes, str]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -85,7 +86,7 @@ class OutcomeIntake:
             accepted: list[Accepted] = []
             fresh: list[tuple[tuple[str, str, int], tuple[bytes, str]]] = []
             payloads: list[bytes] = []
-            earned: list[tuple[str, int, float]] = []
+            earned: list[tuple[str, str, int, float]] = []
             for item, (policy, variant) in zip(items, decided, strict=True):
                 key = (principal.tenant, item.outcome_id, item.revision)
                 digest = _digest(item)
@@ -104,7 +105,7 @@ class OutcomeIntake:
                     and item.revision == 0
                     and (utility := variant.utility(item.outcome)) is not None
                 ):
-                    earned.append((variant.policy_name, variant.version, utility))
+                    earned.append((item.decision_id, variant.policy_name, variant.version, utility))
                 receipt = uuid7_hex()
                 accepted.append(Accepted(item.outcome_id, item.revision, receipt, False))
                 fresh.append((key, (digest, receipt)))
@@ -133,8 +134,12 @@ class OutcomeIntake:
                     raise RetryableError(
                         "the outcomes cannot be logged now, so none was taken; try again later"
                     ) from problem
-            for credit in earned:
-                self._tally.rewarded(*credit)
+            for decision, name, version, utility in earned:
+                if decision not in self._credited:
+                    self._credited[decision] = None
+                    self._tally.rewarded(name, version, utility)
+            while len(self._credited) > self._remembered:
+                self._credited.popitem(last=False)
             self._seen.update(fresh)
             while len(self._seen) > self._remembered:
                 self._seen.popitem(last=False)

@@ -66,7 +66,8 @@ def answer_failure(route: str, method: str, path: str, failure: Exception) -> tu
         document = problem_document(500, "an internal error occurred; the log of the Gateway says more")
         return 500, for_protocol(path, msgspec.json.encode(document)), {}
     if failure.http_status >= 500:
-        structlog.get_logger().warning("request_failed", path=route, error=failure.message)
+        cause = None if failure.__cause__ is None else str(failure.__cause__).splitlines()[0]
+        structlog.get_logger().warning("request_failed", path=route, error=failure.message, cause=cause)
     status, body = problem_of(failure)
     retry = {"Retry-After": "1"} if isinstance(failure, RetryableError) and status in (429, 503) else {}
     return status, for_protocol(path, body), retry

@@ -31,8 +31,8 @@ from rlaas.serving.problems import answer_failure
 __all__ = ["session_route"]
 
 PATH = "/api/v1/policies/{policy}/session"
-_TOO_BIG = 1009
-"""Close code of RFC 6455 for a message that is too long."""
+_NOT_TEXT, _TOO_BIG = 1003, 1009
+"""Close codes of RFC 6455 for a message of another kind, and for one that is too long."""
 
 
 class _Loop:
@@ -63,7 +63,8 @@ class _Loop:
     def _decide(self, document: dict[str, Any]) -> bytes:
         if "observations" in document:
             raise InvalidInputError("a session decides one observation at a time", field="observations")
-        asked = {"session": self._session, "step": self._step, **document}
+        said = {name: value for name, value in document.items() if value is not None}
+        asked = {"session": self._session, "step": self._step, **said}
         found = self._engine.decide(self._principal, self._policy, msgspec.json.encode(asked))
         answer = msgspec.json.decode(found)
         self._session, self._step, self._last = asked["session"], asked["step"] + 1, answer["decision_id"]
@@ -103,7 +104,10 @@ def session_route(
         while True:
             try:
                 message = await socket.receive_text()
-            except (WebSocketDisconnect, KeyError):  # a KeyError is a message of bytes
+            except WebSocketDisconnect:
+                return
+            except KeyError:  # a message of bytes
+                await socket.close(_NOT_TEXT, "send text messages")
                 return
             if len(message) > longest():
                 await socket.close(_TOO_BIG, "message is too long")

@@ -120,7 +120,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
             head.deadline = time.monotonic() + _timeout_s(value)
         elif name == b"inference-header-content-length":
             head.inference_header = _whole(value, "inference-header-content-length")
-        elif name == b"content-encoding" and value != b"identity":
+        elif name == b"content-encoding" and value.lower() != b"identity":
             head.encoding = value
     if not head.request_id:
         head.request_id = os.urandom(8).hex().encode()

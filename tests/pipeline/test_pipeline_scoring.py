@@ -44,7 +44,7 @@ def _features(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _plan(source: str | Path, output: Path, bundle: Path, **options: Any) -> Any:
-    found = Source.of(str(source), lake_root=str(output.parent / "lake"), tenant="default")
+    found = Source.of(str(source), lake_root=str(output.parent / "lake"), tenant="default", policy="toy")
     return plan_scoring(found, output, bundle, policy="toy", version=7, **options)
 
 

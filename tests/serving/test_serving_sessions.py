@@ -123,3 +123,15 @@ def test_unknown_policies_and_long_messages(url: str) -> None:
             socket.ask(" " * 2049)
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1009
+
+
+def test_null_is_left_out_and_bytes_are_refused(url: str) -> None:
+    with opened(url) as socket:
+        answer = socket.ask({"observation": ROW, "step": None, "session": None, "mode": None})
+        assert answer["step"] == 0
+        assert socket.ask({"observation": ROW})["session"] == answer["session"]
+        socket._connection.send(b"{}")
+        with pytest.raises(ConnectionClosedError) as caught:
+            socket.ask({"observation": ROW})
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1003

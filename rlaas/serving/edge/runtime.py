@@ -85,7 +85,7 @@ class Edge:
             raise TypeError(f"{kind} has {list(record)}; allowed: {allowed}")
         name = f"{now // 10**6:012x}7{noise[:3]}8{noise[3:]}-{record.get('version', 0)}"  # UUIDv7 of RFC 9562
         record = {"kind": kind, "id": name, "time_us": now // 1000, **record}
-        data = json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
+        data = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
         line = b"%08x %b\n" % (zlib.crc32(data), data)
         with self.lock:
             with suppress(OSError), (self.store / f"{self.number:08d}.log").open("ab", buffering=0) as file:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ class Source:
         path: folder or file; no trailing slash.
         version: of a Delta table; None for Parquet.
         tenant: of a table of the lake, whose other rows are not read; None elsewhere.
+        policy: of a table of the lake that has such a column: only its rows are read; None elsewhere.
     """
 
     path: str
     version: int | None
     tenant: str | None = None
+    policy: str | None = None
 
     @classmethod
-    def of(cls, table: str, *, lake_root: str, tenant: str) -> Source:
-        """The table of that name in the lake, or at that path.
+    def of(cls, table: str, *, lake_root: str, tenant: str, policy: str) -> Source:
+        """The table of that name in the lake, as far as it is the policy's, or the whole table at that path.
 
         Raises:
             NotFoundError: there is none; names the tables of the lake.
@@ -53,11 +56,13 @@ class Source:
                 f"{', '.join(sorted(TABLES))} once it holds rows",
                 field="table",
             )
-        return cls(path, version, tenant if known else None)
+        if not known:
+            return cls(path, version)
+        return cls(path, version, tenant, policy if "policy" in table_spec(table).schema.names else None)
 
     def __reduce__(self) -> tuple[object, ...]:
         # A worker opens the files itself: those of a large table are a long list.
-        return (Source, (self.path, self.version, self.tenant))
+        return (Source, (self.path, self.version, self.tenant, self.policy))
 
     @cached_property
     def dataset(self) -> pa_dataset.Dataset:
@@ -82,7 +87,9 @@ class Source:
     @property
     def where(self) -> pc.Expression | None:
         """Which rows are read."""
-        return None if self.tenant is None else pc.field("tenant") == self.tenant
+        wanted = {"tenant": self.tenant, "policy": self.policy}
+        found = [pc.field(name) == value for name, value in wanted.items() if value is not None]
+        return reduce(operator.and_, found) if found else None
 
     def count(self) -> int:
         """Number of rows, from the files' statistics."""
