@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["sha256_of", "sync", "write_bytes", "write_text"]
+__all__ = ["folder_below", "sha256_of", "sync", "write_bytes", "write_text"]
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -37,3 +37,16 @@ def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_below(root: Path, path: str) -> Path | None:
+    """The folder that a caller's ``path`` names below ``root``; None for any other place, and where there is none.
+
+    Elsewhere a route would read the server's files on behalf of whoever reaches the port.
+    """
+    top = root.resolve()
+    try:
+        folder = (top / path).resolve()
+        return folder if folder.is_relative_to(top) and folder.is_dir() else None
+    except (OSError, ValueError):  # longer than a path may be, or with a zero in it
+        return None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
+from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
 
 __all__ = ["Direction", "Mode", "Objective", "ObjectiveVector", "Preference", "Rule", "normalise", "to_minimisation"]
 
@@ -126,11 +126,15 @@ class Preference:
         for name, weight in pairs:
             if isinstance(weight, bool) or not isinstance(weight, int | float | np.floating | np.integer):
                 raise InvalidInputError(f"{field}.{name} must be a number, got {weight!r}", field=f"{field}.{name}")
-            if not math.isfinite(weight) or weight < 0:
+            try:
+                value = float(weight)
+            except OverflowError:  # a whole number beyond every float
+                value = math.inf
+            if not math.isfinite(value) or value < 0:
                 raise InvalidInputError(
-                    f"{field}.{name} must be finite and >= 0, got {weight!r}", field=f"{field}.{name}"
+                    f"{field}.{name} must be finite and >= 0, got {shown(weight)}", field=f"{field}.{name}"
                 )
-            values.append(float(weight))
+            values.append(value)
         # Scaling by the largest first keeps the sum finite and non-zero for weights near the float limits.
         largest = max(values, default=0.0)
         if largest <= 0:

@@ -45,6 +45,8 @@ def _register() -> None:
     from rlaas.cli import (
         decide,
         demo,
+        deployments,
+        experiments,
         federate,
         fit,
         fronts,
@@ -73,6 +75,8 @@ def _register() -> None:
     app.add_typer(fronts.app, name="fronts")
     app.add_typer(policies.app, name="policies")
     app.command("decide")(decide.decide)
+    app.add_typer(deployments.app, name="deployments")
+    app.add_typer(experiments.app, name="experiments")
     app.add_typer(lake.app, name="lake")
 
 

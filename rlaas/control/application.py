@@ -14,8 +14,11 @@ from ray.serve.schema import LoggingConfig
 
 from rlaas.control.committing import CommitterDeployment
 from rlaas.control.deployment import Control
+from rlaas.control.rollouts.store import RolloutStore
+from rlaas.control.scaling import autoscaling_of
+from rlaas.control.state import StateDatabase
 from rlaas.errors import ConfigurationError, OperatorError
-from rlaas.serving.config import ServingConfig
+from rlaas.serving.config import ScalingConfig, ServingConfig
 from rlaas.serving.gateway import Gateway
 from rlaas.settings import Settings
 
@@ -45,8 +48,11 @@ def build_application(config: ServingConfig, settings: Settings) -> Application:
     control = Control.options(  # type: ignore[attr-defined]
         num_replicas=1, ray_actor_options=_SMALL, max_ongoing_requests=1000, logging_config=quiet
     ).bind(committer, config, settings)
+    size: dict[str, Any] = {"num_replicas": gateway.num_replicas}
+    if config.scaling is not None:
+        size = {"num_replicas": "auto", "autoscaling_config": autoscaling_of(gateway, config.scaling)}
     application: Application = Gateway.options(  # type: ignore[attr-defined]
-        num_replicas=gateway.num_replicas,
+        **size,
         ray_actor_options={"num_cpus": gateway.num_cpus},
         max_ongoing_requests=gateway.max_ongoing_requests,
         max_queued_requests=gateway.max_queued_requests,
@@ -76,7 +82,7 @@ def start_platform(
         settings: where state lives.
         port: TCP port of HTTP.
         host: address to listen on; only this machine by default.
-        replicas: Gateways, if not as configured.
+        replicas: Gateways, if not as configured; it overrides what was said through the API earlier.
         timeout_s: how long to wait for the first answer.
 
     Returns:
@@ -88,21 +94,33 @@ def start_platform(
     """
     if not ray.is_initialized():
         raise ConfigurationError("connect to Ray first (ray.init)", field="ray")
-    if replicas is not None:
-        gateway = config.gateway.model_copy(update={"num_replicas": replicas})
-        config = ServingConfig.model_validate({**config.model_dump(), "gateway": gateway.model_dump()})
+    config = _sized(config, replicas)
     application = build_application(config, settings)
     settings.home.mkdir(parents=True, exist_ok=True)
+    if replicas is not None:
+        RolloutStore(StateDatabase(settings.state_database), settings.tenant).set_scaling(None)
     quiet: Any = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
     try:
-        # The pool may be resized through the API, which Serve allows to applications with an external scaler only.
-        serve.run(application, name=APPLICATION, route_prefix="/", external_scaler_enabled=True)
+        serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError as problem:
         raise OperatorError(f"the platform did not start: {str(problem).splitlines()[0]}") from problem
     base_url = f"http://{host}:{port}"
     _await_health(base_url, timeout_s)
     return base_url
+
+
+def _sized(config: ServingConfig, replicas: int | None) -> ServingConfig:
+    """With a pool that follows its load, and ``replicas`` Gateways at first; bounds that exclude them give way."""
+    document = config.model_dump()
+    scaling = document["scaling"] = document["scaling"] or ScalingConfig().model_dump()
+    if replicas is not None:
+        document["gateway"]["num_replicas"] = replicas
+        if scaling["min_replicas"] is not None:
+            scaling["min_replicas"] = min(scaling["min_replicas"], replicas)
+        if scaling["max_replicas"] is not None:
+            scaling["max_replicas"] = max(scaling["max_replicas"], replicas)
+    return ServingConfig.model_validate(document)
 
 
 def stop_platform() -> None:

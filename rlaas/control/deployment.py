@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,15 +17,20 @@ from ray.serve._private.exceptions import ExternalScalerDisabledError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
+from rlaas.control.experiments.loop import AnalysisLoop
+from rlaas.control.experiments.service import ExperimentService
 from rlaas.control.fronts import FrontService, timed_fronts
 from rlaas.control.resolution_gauges import ResolutionGauges
 from rlaas.control.resolution_recorder import RecorderLoop, ResolutionRecorder
 from rlaas.control.resolutions import ResolutionStore
 from rlaas.control.rollouts.controller import RolloutController
 from rlaas.control.rollouts.loop import RolloutLoop
+from rlaas.control.rollouts.plan import ReplicaBounds
+from rlaas.control.rollouts.service import RolloutService
 from rlaas.control.routes import ControlRoutes
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError, OperatorError
+from rlaas.lake import Lake
 from rlaas.registry import FrontStore
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.events import configure_events
@@ -39,6 +45,7 @@ __all__ = ["CONTROL", "Control"]
 CONTROL = "Control"
 _PATIENCE_S = 120.0
 _WAKE_PATIENCE_S = 5.0
+_FOLLOWED_PATIENCE_S = 15.0
 
 
 @serve.deployment(name=CONTROL)
@@ -75,7 +82,13 @@ class Control:
             )
         )
         self._rollouts.start()
-        self._routes = ControlRoutes(self._service, _ServeOperations(committer), self._fronts)
+        self._operations = _ServeOperations(committer, self._service.rollouts)
+        lake = Lake(settings.lake_root, settings.tenant)
+        experiments = ExperimentService(self._service, settings.tenant, lake)
+        experiments.recover()
+        self._analyses = AnalysisLoop(experiments, interval_s=config.control.experiments_s)
+        self._analyses.start()
+        self._routes = ControlRoutes(self._service, self._operations, self._fronts, experiments)
         structlog.get_logger().info(
             "control_started",
             tenant=settings.tenant,
@@ -94,6 +107,12 @@ class Control:
         """What a Gateway should serve; see :meth:`ControlService.live`."""
         return await asyncio.to_thread(self._service.live, replica, generations, failures, tallies, producer)
 
+    async def pool(self) -> tuple[int, int]:
+        """Least and largest number of Gateways, as said through the API; zeros: nobody has."""
+        self._operations.followed.set()
+        bounds = await asyncio.to_thread(self._service.rollouts.store.scaling)
+        return (0, 0) if bounds is None else (bounds.min_replicas, bounds.max_replicas)
+
     async def answer(self, request: ControlRequest) -> ControlReply:
         """Answer a control-plane request."""  # not "dispatch": a Serve handle has a method of that name
         reply = await asyncio.to_thread(self._routes.dispatch, request)
@@ -105,16 +124,19 @@ class Control:
         """Called by Serve.
 
         Raises:
-            OperatorError: the thread that settles resolutions, or that of the rollouts, has ended: replace the process.
+            OperatorError: a thread (of resolutions, rollouts or experiments) has ended: replace the process.
         """
         if not self._rollouts.running:
             raise OperatorError("the thread of the rollouts has ended")
         if not self._loop.running:
             raise OperatorError("the recorder's thread has ended")
+        if not self._analyses.running:
+            raise OperatorError("the thread of the experiments has ended")
 
     def __del__(self) -> None:
         if hasattr(self, "_routes"):  # otherwise it never came up
             self._rollouts.stop()
+            self._analyses.stop()
             self._loop.stop()
             self._fronts.close()
             self._recorder.close()
@@ -132,8 +154,10 @@ def _wake_gateways() -> None:
 class _ServeOperations:
     """The processes around Control, by way of Serve. Runs in worker threads, where waiting is allowed."""
 
-    def __init__(self, committer: Any) -> None:
-        self._committer = committer
+    def __init__(self, committer: Any, rollouts: RolloutService) -> None:
+        self._committer, self._rollouts = committer, rollouts
+        self.followed = threading.Event()
+        """Set once a Gateway has asked for the bounds of the pool: the pool's policy follows them."""
 
     def scale(self, replicas: int) -> None:
         """Set the number of Gateway replicas; Serve adds and drains them in its own time."""
@@ -142,11 +166,14 @@ class _ServeOperations:
         try:
             ray.get(controller.update_deployment_replicas.remote(DeploymentID(GATEWAY, application), replicas))
         except ExternalScalerDisabledError as problem:
-            raise ConflictError(
-                "the number of Gateways is fixed here; start the platform with 'rlaas serve', or set "
-                "external_scaler_enabled: true for the application in the Serve configuration",
-                field="replicas",
-            ) from problem
+            if not self.followed.wait(_FOLLOWED_PATIENCE_S):
+                raise ConflictError(
+                    "the number of Gateways is fixed here; start the platform with 'rlaas serve', give its "
+                    "configuration a scaling section, or set external_scaler_enabled: true for the application in the "
+                    "Serve configuration",
+                    field="replicas",
+                ) from problem
+            self._rollouts.set_scaling("", ReplicaBounds(min_replicas=replicas, max_replicas=replicas))
 
     def lake_status(self) -> dict[str, Any]:
         """State of the committer."""

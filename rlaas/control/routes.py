@@ -12,6 +12,8 @@ import msgspec
 import structlog
 from pydantic import Field
 
+from rlaas.control.experiments.routes import ExperimentRoutes
+from rlaas.control.experiments.service import ExperimentService
 from rlaas.control.front_routes import FrontRoutes
 from rlaas.control.fronts import FrontService
 from rlaas.control.requests import Answer, Body, Handler, page_of, parse_body
@@ -66,6 +68,12 @@ class _Create(Body):
     fallback: int | None = Field(default=None, ge=1, strict=True)
     min_replicas: int | None = Field(default=None, ge=1, le=1000, strict=True)
     max_replicas: int | None = Field(default=None, ge=1, le=1000, strict=True)
+    shield: Any = Field(default=None, description="bounds, rate limits and rules of every action; left out: as before")
+    safe_action: Any = Field(default=None, description="answers when no version can; left out: as before")
+
+    def safety(self) -> dict[str, Any]:
+        """What is said of shield and safe action; null takes it away, what is left out stays."""
+        return {name: getattr(self, name) for name in ("shield", "safe_action") if name in self.model_fields_set}
 
     def scaling(self) -> ReplicaBounds | None:
         """Bounds of the pool, if they are given."""
@@ -86,15 +94,22 @@ class _Scale(Body):
 
 
 class ControlRoutes:
-    """Answers ``/api/v1/models``, ``/api/v1/deployments`` and ``/api/v1/lake``; with fronts also those and ``resolve``.
+    """Answers ``/api/v1/models``, ``deployments`` and ``lake``; where they are given also fronts and experiments.
 
     Args:
         service: the control plane.
         operations: the processes around it.
         fronts: what has been found, and who chooses from it.
+        experiments: that compare versions.
     """
 
-    def __init__(self, service: ControlService, operations: Operations, fronts: FrontService | None = None) -> None:
+    def __init__(
+        self,
+        service: ControlService,
+        operations: Operations,
+        fronts: FrontService | None = None,
+        experiments: ExperimentService | None = None,
+    ) -> None:
         self._service = service
         self._operations = operations
         self._creating = threading.Lock()
@@ -116,6 +131,7 @@ class ControlRoutes:
                 ("GET", r"/api/v1/lake/status", self._lake_status),
                 ("POST", r"/api/v1/lake/flush", self._flush_lake),
                 *(FrontRoutes(fronts).table() if fronts is not None else ()),
+                *(ExperimentRoutes(experiments, self._once).table() if experiments is not None else ()),
             )
         ]
 
@@ -199,6 +215,7 @@ class ControlRoutes:
                 strategy=body.strategy,
                 fallback=body.fallback,
                 scaling=scaling,
+                safety=body.safety(),
                 if_match=request.headers.get("if-match"),
             )
             return Answer(201 if new else 200, _document(record), {"ETag": record.etag})

@@ -17,16 +17,20 @@ from rlaas.bundles import load_bundle
 from rlaas.control.replicas import ReplicaBoard
 from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.service import RolloutService
+from rlaas.control.served_fronts import ServedFronts
 from rlaas.control.state import StateDatabase, StoredDeployment
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
+from rlaas.files import folder_below
 from rlaas.names import check_name
-from rlaas.registry import CHAMPION, PolicyVersion, Registry
+from rlaas.registry import CHAMPION, FrontStore, PolicyVersion, Registry
 from rlaas.serving.live import DeploymentRecord, LiveAnswer, validation_error
-from rlaas.serving.loading import check_compatible
+from rlaas.serving.loading import check_record
 from rlaas.serving.tally import VersionTally
 from rlaas.settings import Settings
 
 __all__ = ["ControlService"]
+
+_SAFETY = ("shield", "safe_action")
 
 
 class ControlService:
@@ -49,6 +53,7 @@ class ControlService:
         self._registry = Registry(settings)
         self._replicas = ReplicaBoard(stale_s)
         self._rollouts = RolloutService(self._database, self._tenant, stale_s=stale_s)
+        self._fronts = ServedFronts(FrontStore(self._registry), settings.home / "cache" / "fronts")
         self._paths: dict[tuple[str, int], str] = {}
         self._changing = threading.RLock()
         self._events = structlog.get_logger().bind(tenant=self._tenant)
@@ -106,14 +111,14 @@ class ControlService:
         self._replicas.report(replica, generations or {}, failures or {})
         self._rollouts.reports.note(replica, producer, generations or {}, failures or {}, tallies)
         records = tuple(self._database.deployments(self._tenant))
-        wanted = {(record.policy, version) for record in records for version in _versions(record)}
-        for key in wanted - self._paths.keys():
+        wanted = {(record.policy, version): record for record in records for version in _versions(record)}
+        for key in wanted.keys() - self._paths.keys():
             try:
                 self._paths[key] = str(self._registry.path(*key))
             except RlaasError as problem:  # the Gateway reports the missing bundle and serves on with the old one
                 self._events.error("bundle_unavailable", policy=key[0], version=key[1], error=problem.message)
         paths = {key: self._paths[key] for key in wanted if key in self._paths}
-        return LiveAnswer(self._secret, records, paths)
+        return LiveAnswer(self._secret, records, {**paths, **self._fronts.paths(wanted, paths)})
 
     def policies(self) -> list[str]:
         """Names of the registered policies."""
@@ -143,10 +148,8 @@ class ControlService:
             InvalidInputError: the folder lies elsewhere, or does not exist.
             BundleError: the bundle is damaged.
         """
-        home = self._home.resolve()
-        folder = (home / path).resolve()
-        # Anywhere else the route would read the server's files on behalf of whoever reaches the port.
-        if not folder.is_relative_to(home) or not folder.is_dir():
+        folder = folder_below(self._home, path)
+        if folder is None:
             raise InvalidInputError("path must name a bundle folder under the installation's home", field="path")
         if alias == CHAMPION:
             raise InvalidInputError("alias 'champion' is given by promote; allowed: any other", field="alias")
@@ -213,6 +216,7 @@ class ControlService:
         *,
         strategy: Any = None,
         fallback: int | None = None,
+        safety: Mapping[str, Any] | None = None,
         scaling: ReplicaBounds | None = None,
         if_match: str | None = None,
     ) -> tuple[DeploymentRecord, bool]:
@@ -225,6 +229,7 @@ class ControlService:
             strategy: document of a :data:`rlaas.control.rollouts.Strategy` by which the one variant comes in beside
                 what is live; None: at once.
             fallback: version that answers while another keeps failing; None: the one that served before.
+            safety: documents of ``shield`` and ``safe_action``, None for none; what is left out stays as it was.
             scaling: bounds of the pool; None: as before.
             if_match: entity tag of the generation to replace.
 
@@ -240,14 +245,14 @@ class ControlService:
         """
         check_name(policy, field="policy")
         if strategy is not None:
-            for name, value in (("experiment", experiment), ("fallback", fallback)):
+            for name, value in (("experiment", experiment), ("fallback", fallback), *(safety or {}).items()):
                 if value is not None:
                     raise InvalidInputError(f"{name} cannot be given with a strategy; leave it out", field=name)
         with self._changing:
             self._rollouts.refuse_while_running(policy)
             before = self._database.of_policy(self._tenant, policy)
             if strategy is None:
-                record = self._write(policy, variants, experiment, if_match, fallback)
+                record = self._write(policy, variants, experiment, if_match, fallback, safety)
             else:
                 live = before.record if before else None
                 _check_match(live, if_match)
@@ -309,7 +314,9 @@ class ControlService:
 
     def _check_bundles(self, record: DeploymentRecord) -> None:
         # Loaded here too, so that a damaged bundle is refused now and not by every Gateway later.
-        check_compatible({version: load_bundle(self._bundle(record.policy, version)) for version in _versions(record)})
+        check_record(
+            record, {version: load_bundle(self._bundle(record.policy, version)) for version in _versions(record)}
+        )
 
     def _bundle(self, policy: str, version: int) -> Path:
         return Path(self._registry.path(policy, self._registry.get(policy, version).version))
@@ -336,6 +343,7 @@ class ControlService:
         experiment: Any,
         if_match: str | None,
         fallback: int | None = None,
+        safety: Mapping[str, Any] | None = None,
     ) -> DeploymentRecord:
         stored = self._database.of_policy(self._tenant, policy)
         before = stored.record if stored else None
@@ -349,6 +357,8 @@ class ControlService:
             "experiment": experiment,
             "fallback": fallback,
             "updated_us": time.time_ns() // 1000,
+            **{name: getattr(before, name, None) for name in _SAFETY},  # a promotion must not take a shield away
+            **(safety or {}),
         }
         try:
             record = DeploymentRecord.model_validate(document)
@@ -357,10 +367,8 @@ class ControlService:
         self._check_bundles(record)
         if fallback is None:
             record = record.model_copy(update={"fallback": self._fallback(before, record)})
-        same = before is not None and all(
-            getattr(before, name) == getattr(record, name) for name in ("variants", "experiment", "fallback")
-        )
-        if before is not None and same:
+        compared = ("variants", "experiment", "fallback", *_SAFETY)
+        if before is not None and all(getattr(before, name) == getattr(record, name) for name in compared):
             return before
         self._database.write(record)
         self._events.info("deployment_written", deployment=record.id, policy=policy, generation=record.generation)

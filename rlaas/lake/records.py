@@ -30,18 +30,20 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         variant: arm of the experiment or rollout (``"champion"`` where there is none).
         variant_propensity: probability in (0, 1] with which this variant was chosen.
         observation: flat observation ``[n_features]``, without the preference.
-        action: flat action ``[n_actions]``; one element holding the index for a discrete action.
+        action: flat action ``[n_actions]`` as answered; one element holding the index for a discrete action.
         generation: generation of the deployment that answered.
         producer: process that wrote the record.
         experiment: experiment that chose the variant, if one did.
-        action_propensity: probability (discrete) or log-density (continuous) of the action under the policy; ``None``
-            for a deterministic policy.
+        action_propensity: probability (discrete) or log-density (continuous) under the policy of the action that it
+            chose, before any shield; ``None`` for a deterministic policy.
+        proposed_action: what the policy chose, where a shield made another ``action`` of it; otherwise ``None``.
         session: trajectory that the decision belongs to.
         step: position in the session, from 0.
         unit: sticky key of the experiment (a user, a cell).
         mode: mode the caller asked for.
         preference: weights by objective that the policy was given.
         context: what else the caller sent, as a JSON object.
+        candidate: of the version's front, that the caller's constraints led to.
         schema_version: version of this document.
     """
 
@@ -60,12 +62,14 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     producer: _Name
     experiment: _Name | None = None
     action_propensity: float | None = None
+    proposed_action: list[float] | None = None
     session: _Name | None = None
     step: _Count | None = None
     unit: _Name | None = None
     mode: _Name | None = None
     preference: dict[str, float] | None = None
     context: dict[str, Any] | None = None
+    candidate: _Name | None = None
     schema_version: Literal[1] = 1
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pa_fs
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from rlaas.errors import LakeError, NotFoundError, check_choice
@@ -140,15 +140,16 @@ class Lake:
         return delta
 
     def open_or_create(self, table: str) -> DeltaTable:
-        """The Delta table itself, made if need be.
+        """The Delta table itself, made if need be; one that was made before columns were added gets them now.
 
         Raises:
             ConfigurationError: unknown table.
+            deltalake.exceptions.CommitFailedError: the table was changed while columns were added; look again.
         """
         delta = self.open(table)
-        if delta is not None:
-            return delta
         spec = table_spec(table)
+        if delta is not None:
+            return self._with_new_columns(spec, delta)
         DeltaTable.create(
             self._location(spec),
             schema=spec.schema,
@@ -229,6 +230,15 @@ class Lake:
             return 0
         metrics = delta.optimize.compact(partition_filters=[("tenant", "=", self.tenant)])
         return int(metrics["numFilesRemoved"]) - int(metrics["numFilesAdded"])
+
+    def _with_new_columns(self, spec: TableSpec, delta: DeltaTable) -> DeltaTable:
+        """The table with every declared column; its old rows have null in those that it lacked."""
+        known = {column.name for column in delta.schema().fields}
+        missing = [column for column in Schema.from_arrow(spec.schema).fields if column.name not in known]
+        if not missing:
+            return delta
+        delta.alter.add_columns(missing)
+        return DeltaTable(self._location(spec))
 
     def _location(self, spec: TableSpec) -> str:
         return f"{self.root}/{spec.path}"

@@ -14,8 +14,13 @@ from rlaas.serving.requests import DecideRequest
 __all__ = ["Decision", "encode_many", "encode_one", "record_of"]
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """The answer for one observation."""
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer for one observation.
+
+    Attributes:
+        candidate: of the version's front, that the constraints led to; only where there were some.
+        shielded: the policy chose something else; only where it did.
+    """
 
     decision_id: str
     action: int | list[float]
@@ -25,6 +30,8 @@ class Decision(msgspec.Struct, frozen=True):
     experiment: str | None
     variant_propensity: float
     action_propensity: float | None
+    candidate: str | None = None
+    shielded: bool = False
 
 
 class _Decisions(msgspec.Struct, frozen=True):
@@ -58,6 +65,7 @@ def record_of(
     unit: str | None,
     session: str | None,
     preference: dict[str, float] | None,
+    proposed: list[float] | None = None,
 ) -> bytes:
     """What the log keeps of a decision.
 
@@ -71,6 +79,7 @@ def record_of(
         observation: as the network saw it [n_features].
         unit, session: of this row.
         preference: weights that the policy was given.
+        proposed: what the policy chose, where the shield changed it.
 
     Raises:
         InvalidInputError: the context holds what the lake cannot.
@@ -89,6 +98,7 @@ def record_of(
             experiment=decision.experiment,
             variant_propensity=decision.variant_propensity,
             action_propensity=decision.action_propensity,
+            proposed_action=proposed,
             session=session,
             step=request.step,
             unit=unit,
@@ -97,6 +107,7 @@ def record_of(
             observation=observation,
             action=action if isinstance(action, list) else [float(action)],
             context=request.context,
+            candidate=decision.candidate,
             generation=live.record.generation,
             producer=producer,
         ),

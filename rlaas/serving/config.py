@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlaas.configfiles import read_config
 from rlaas.settings import Settings, load_settings
@@ -13,6 +13,7 @@ __all__ = [
     "CommitterConfig",
     "ControlConfig",
     "GatewayConfig",
+    "ScalingConfig",
     "ServingConfig",
     "SettingsOverrides",
     "load_serving_config",
@@ -51,6 +52,29 @@ class GatewayConfig(_Document):
     )
 
 
+class ScalingConfig(_Document):
+    """How the pool of Gateways follows its load.
+
+    What ``PUT .../scale`` or the bounds of a deployment say goes before the bounds here, and is kept.
+    """
+
+    min_replicas: int | None = Field(default=None, ge=1, le=1000, description="at least; default: num_replicas")
+    max_replicas: int | None = Field(default=None, ge=1, le=1000, description="at most; default: num_replicas")
+    target_busy: float = Field(
+        default=0.6, gt=0, le=1, description="processor time that a Gateway should take, in cores; its loop has one"
+    )
+    tolerance: float = Field(default=0.15, ge=0, lt=1, description="share around it within which nothing changes")
+    up_s: float = Field(default=5.0, ge=0, le=3600, description="seconds of more load before Gateways are added")
+    down_s: float = Field(default=120.0, ge=0, le=86_400, description="seconds of less load before some are drained")
+    interval_s: float = Field(default=2.0, ge=0.1, le=60, description="seconds between a Gateway's reports")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScalingConfig:
+        if self.min_replicas and self.max_replicas and self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas must be >= min_replicas ({self.min_replicas}), got {self.max_replicas}")
+        return self
+
+
 class CommitterConfig(_Document):
     """The one process that moves the write-ahead logs into the lake."""
 
@@ -63,6 +87,9 @@ class ControlConfig(_Document):
     poll_s: float = Field(default=1.0, gt=0, le=60, description="seconds between a Gateway's questions what is live")
     resolutions_s: float = Field(
         default=15.0, gt=0, le=3600, description="seconds between two looks at what became of past choices"
+    )
+    experiments_s: float = Field(
+        default=30.0, gt=0, le=3600, description="seconds between two analyses of the experiments"
     )
 
 
@@ -83,6 +110,10 @@ class ServingConfig(_Document):
     gateway: GatewayConfig = GatewayConfig()
     committer: CommitterConfig = CommitterConfig()
     control: ControlConfig = ControlConfig()
+    scaling: ScalingConfig | None = Field(
+        default=None,
+        description="left out: rlaas serve takes the defaults, and under a Serve configuration file that file scales",
+    )
     settings: SettingsOverrides = SettingsOverrides()
 
     def resolve_settings(self, **overrides: object) -> Settings:

@@ -10,26 +10,28 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
-import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from rlaas.bundles import Float32
 from rlaas.errors import BundleError, InvalidInputError, LakeError, NotFoundError, RetryableError
-from rlaas.experiments.assignment import assign_switchback
 from rlaas.names import check_name
+from rlaas.serving.allocation import allocate
 from rlaas.serving.answers import Decision, encode_many, encode_one, record_of
+from rlaas.serving.choosing import Chosen
 from rlaas.serving.circuit import Circuits
 from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
+from rlaas.serving.guard import Guard
 from rlaas.serving.inference import infer, logging_of, read_input
 from rlaas.serving.loading import ColdPolicyError, LivePolicy, LiveState, LoadedVariant
 from rlaas.serving.outcomes import OutcomeIntake
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, decode_outcomes
-from rlaas.serving.rows import check_supported, many_rows, one_each, one_row, storable
+from rlaas.serving.rows import check_supported, many_rows, one_each, one_row, sole, storable
 from rlaas.serving.shadows import Shadows
 from rlaas.serving.tally import Tally
 from rlaas.serving.tensors import Inference, encode_answer
@@ -47,11 +49,17 @@ class Log(Protocol):
         """Make ``payloads`` durable, all or none."""
 
 
-class _Allocation(msgspec.Struct, frozen=True):
-    """The rows of a request that go to one variant."""
+class _Acted(NamedTuple):
+    """Who answered, under which preference, with which actions [n, ...] and propensities [n].
 
-    rows: list[int]
-    propensity: list[float]
+    ``candidate`` is that of the front which the constraints led to.
+    """
+
+    variant: LoadedVariant
+    preference: dict[str, float] | None
+    actions: NDArray[Any]
+    densities: NDArray[np.float64] | None
+    candidate: str | None = None
 
 
 def live_policy(state: LiveState, name: str, *, field: str = "policy") -> LivePolicy:
@@ -112,6 +120,7 @@ class DecisionEngine:
         self.circuits = Circuits()
         self.used: dict[str, int] = {}
         self.shadows = Shadows(self.tally)
+        self._guard = Guard()
         self._intake = OutcomeIntake(ids, producer, outcomes, self.tally)
         self._max_rows = max_rows
         self._pressure = pressure or Pressure()
@@ -140,7 +149,7 @@ class DecisionEngine:
         live = live_policy(self._state, policy)
         request = decode_decide(body)
         check_supported(request)
-        storable(request.context)
+        storable(request.context, len(request.observations or ()) or 1)
         if request.observation is not None:
             return encode_one(self._decide_one(principal, live, request, request.observation))
         assert request.observations is not None
@@ -185,7 +194,7 @@ class DecisionEngine:
         given = read_input(live, version, request, raw, self._max_rows)
         to_log = logging_of(request, version)
         if to_log is None:
-            return infer(live, request, given)
+            return infer(live, request, given, self.tally)
         decisions = self._decide(principal, live, to_log, given.observations)
         return encode_answer(
             request,
@@ -205,30 +214,38 @@ class DecisionEngine:
         row = one_row(observation, live.primary.policy)
         time_ns = time.time_ns()
         uuid = uuid7_hex(time_ns // 1_000_000)
-        unit = _sole(request.unit, "unit")
+        unit, session = sole(request.unit, "unit"), sole(request.session, "session")
         variant, propensity = live.primary, 1.0
         if not live.alone:
-            ((name, allocation),) = self._allocate(live, request.step, [unit], [uuid]).items()
+            ((name, allocation),) = allocate(live, request.step, [unit], [uuid]).items()
             variant, propensity = live.variants[name], allocation.propensity[0]
-        variant, preference, actions, densities = self._act(live, variant, row, request)
-        density = None if densities is None else float(densities[0])
-        decision = self._decision(live, variant, uuid, actions[0].tolist(), propensity, density)
+        acted = self._act(live, variant, row, request)
+        action, proposed = acted.actions[0].tolist(), None
+        if live.shield is not None:
+            previous = self._guard.previous(live, live.shield, request, (session,))
+            guarded = self._guard.apply(live.shield, request, row, acted.actions, previous)
+            action, proposed = guarded.actions[0].tolist(), guarded.proposed[0]
+        density = None if acted.densities is None else float(acted.densities[0])
+        decision = self._decision(live, acted, uuid, action, propensity, density, proposed is not None)
         payload = record_of(
             decision,
             live,
-            variant,
+            acted.variant,
             request,
             principal=principal,
             producer=self._producer,
             time_us=time_ns // 1000,
             observation=row[0].tolist(),
             unit=unit,
-            session=_sole(request.session, "session"),
-            preference=preference,
+            session=session,
+            preference=acted.preference,
+            proposed=proposed,
         )
         self._append([payload])
-        if live.shadows and not self._pressure.pressed:
-            self.shadows.offer(live, row, request.mode, request.preference, actions)
+        if live.shield is not None:
+            self._guard.remember(live, live.shield, request, (session,), (action,))
+        if live.shadows and not self._pressure.pressed and acted.candidate is None:
+            self.shadows.offer(live, row, request.mode, request.preference, acted.actions)
         self.tally.decided(decision.policy, decision.version, 1, time.perf_counter_ns() - started)
         return decision
 
@@ -244,22 +261,31 @@ class DecisionEngine:
         payloads: list[bytes] = [b""] * count
         answered: list[tuple[int, int]] = []
         served: list[tuple[Float32, Any]] = []
-        allocated = self._allocate(live, request.step, units, uuids)
-        for name, allocation in allocated.items():
-            chosen = rows if len(allocation.rows) == count else rows[allocation.rows]
-            variant, preference, actions, densities = self._act(live, live.variants[name], chosen, request)
-            propensities = [None] * len(chosen) if densities is None else densities.tolist()
-            answered.append((variant.version, len(chosen)))
-            served.append((chosen, actions))
-            for row, action, propensity, density in zip(
-                allocation.rows, actions.tolist(), allocation.propensity, propensities, strict=True
+        shield = live.shield
+        previous = None if shield is None else self._guard.previous(live, shield, request, sessions)
+        for name, allocation in allocate(live, request.step, units, uuids).items():
+            whole = len(allocation.rows) == count
+            chosen = rows if whole else rows[allocation.rows]
+            acted = self._act(live, live.variants[name], chosen, request)
+            none = [None] * len(chosen)
+            propensities = none if acted.densities is None else acted.densities.tolist()
+            answered.append((acted.variant.version, len(chosen)))
+            if acted.candidate is None:
+                served.append((chosen, acted.actions))
+            actions, proposals = acted.actions, cast(Sequence[list[float] | None], none)
+            if shield is not None:
+                before = previous if previous is None or whole else previous[allocation.rows]
+                guarded = self._guard.apply(shield, request, chosen, actions, before)
+                actions, proposals = guarded.actions, guarded.proposed
+            for row, action, propensity, density, proposed in zip(
+                allocation.rows, actions.tolist(), allocation.propensity, propensities, proposals, strict=True
             ):
-                decision = self._decision(live, variant, uuids[row], action, propensity, density)
+                decision = self._decision(live, acted, uuids[row], action, propensity, density, proposed is not None)
                 answers[row] = decision
                 payloads[row] = record_of(
                     decision,
                     live,
-                    variant,
+                    acted.variant,
                     request,
                     principal=principal,
                     producer=self._producer,
@@ -267,32 +293,46 @@ class DecisionEngine:
                     observation=logged[row],
                     unit=units[row],
                     session=sessions[row],
-                    preference=preference,
+                    preference=acted.preference,
+                    proposed=proposed,
                 )
         self._append(payloads)
+        decided = [answer for answer in answers if answer is not None]
+        if shield is not None:
+            self._guard.remember(live, shield, request, sessions, [decision.action for decision in decided])
         for chosen, actions in served if live.shadows and not self._pressure.pressed else ():
             self.shadows.offer(live, chosen, request.mode, request.preference, actions)
         taken = time.perf_counter_ns() - started
         for version, rows_of in answered:
             self.tally.decided(live.record.policy, version, rows_of, taken)
-        return [answer for answer in answers if answer is not None]
+        return decided
 
-    def _act(
-        self, live: LivePolicy, variant: LoadedVariant, rows: Float32, request: DecideRequest
-    ) -> tuple[LoadedVariant, dict[str, float] | None, Any, Any]:
-        """Who answered, under which preference, with which actions [n, ...] and propensities [n].
-
-        That is the variant, or a reserve while its circuit is open.
+    def _act(self, live: LivePolicy, variant: LoadedVariant, rows: Float32, request: DecideRequest) -> _Acted:
+        """What the variant decides; or a reserve while its circuit is open, or else the safe default.
 
         Raises:
+            InvalidInputError: a preference or a constraint that cannot be kept.
             RetryableError: nobody can answer.
         """
         failure: Exception | None = None
         for candidate in (variant, *live.reserves):
+            chosen: Chosen | None = None
+            if request.constraints is not None:
+                try:
+                    chosen = candidate.choose(request.constraints, request.mode, request.preference)
+                except InvalidInputError:
+                    if candidate is variant:
+                        raise
+                    continue  # a reserve's front is not what the caller asked for: its lack is no fault of theirs
+                if chosen.action is not None:
+                    return _Acted(candidate, None, chosen.action.repeat(len(rows), axis=0), None, chosen.name)
             circuit = self.circuits.of(candidate.policy_name, candidate.version)
             if not circuit.admits():
                 continue
-            weights, preference = candidate.preference(request.mode, request.preference)
+            if chosen is None:
+                weights, preference = candidate.preference(request.mode, request.preference)
+            else:
+                weights, preference = chosen.weights, chosen.preference
             try:
                 explores = candidate.explore and not self._pressure.pressed
                 actions, densities = candidate.policy.act(
@@ -311,7 +351,9 @@ class DecisionEngine:
                 circuit.failed()
             else:
                 circuit.succeeded()
-                return candidate, preference, actions, densities
+                return _Acted(candidate, preference, actions, densities, None if chosen is None else chosen.name)
+        if live.safe_default is not None:
+            return _Acted(live.safe_default.variant, None, live.safe_default.action.repeat(len(rows), axis=0), None)
         raise RetryableError(
             f"no version of {live.record.policy!r} can answer now: version {variant.version} keeps failing"
         ) from failure
@@ -319,12 +361,14 @@ class DecisionEngine:
     def _decision(
         self,
         live: LivePolicy,
-        variant: LoadedVariant,
+        acted: _Acted,
         uuid: str,
         action: int | list[float],
         propensity: float,
         density: float | None,
+        shielded: bool,
     ) -> Decision:
+        variant = acted.variant
         # What a reserve decides is no part of the experiment that drew another variant.
         drawn = live.variants.get(variant.name) is variant
         return Decision(
@@ -336,6 +380,8 @@ class DecisionEngine:
             live.experiment if drawn else None,
             propensity if drawn else 1.0,
             density,
+            acted.candidate,
+            shielded,
         )
 
     def _append(self, payloads: list[bytes]) -> None:
@@ -350,32 +396,3 @@ class DecisionEngine:
         if rng is None:
             rng = self._local.rng = np.random.default_rng(self._seeds.spawn(1)[0])
         return rng
-
-    @staticmethod
-    def _allocate(
-        live: LivePolicy, step: int | None, units: Sequence[str | None], uuids: Sequence[str]
-    ) -> Mapping[str, _Allocation]:
-        """Which rows go to which variant, and with what probability."""
-        if live.alone:
-            return {live.primary.name: _Allocation(list(range(len(uuids))), [1.0] * len(uuids))}
-        experiment = live.record.experiment
-        if experiment is not None and experiment.design == "switchback" and experiment.block_steps is not None:
-            if step is None:
-                raise InvalidInputError(
-                    f"step is needed: experiment {experiment.name!r} alternates between its variants by step",
-                    field="step",
-                )
-            block = assign_switchback(step, experiment.block_steps, experiment.salt, live.weights)
-            return {block.variant: _Allocation(list(range(len(uuids))), [block.propensity] * len(uuids))}
-        allocations: dict[str, _Allocation] = {}
-        for row, (unit, uuid) in enumerate(zip(units, uuids, strict=True)):
-            # Without a sticky key each decision is a unit of its own.
-            drawn = live.assign(unit if unit is not None else uuid)
-            allocation = allocations.setdefault(drawn.variant, _Allocation([], []))
-            allocation.rows.append(row)
-            allocation.propensity.append(drawn.propensity)
-        return allocations
-
-
-def _sole(value: str | Sequence[str] | None, field: str) -> str | None:
-    return value if value is None or isinstance(value, str) else one_each(value, 1, field)[0]

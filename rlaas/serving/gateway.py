@@ -27,6 +27,7 @@ from rlaas.serving.exposition import RayExporter
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.live import LiveAnswer
+from rlaas.serving.load import LoadMeter
 from rlaas.serving.loading import LiveState
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.residents import Residents
@@ -38,6 +39,9 @@ __all__ = ["GATEWAY", "Gateway"]
 
 GATEWAY = "Gateway"
 _SHADOW_PAUSE_S = 0.05
+_FIRST_PATIENCE_S = 20.0
+"""How long a new replica may wait for Control before it is sent requests all the same, and answers 503."""
+_BOUNDS_PATIENCE_S = 2.0
 
 
 @serve.deployment(name=GATEWAY)
@@ -60,6 +64,7 @@ class Gateway:
         self.tenant = settings.tenant
         self.limits = Limits(config.gateway.max_body_bytes, config.gateway.body_timeout_s)
         self._pressure = Pressure(config.gateway.pressed_ms / 1000, config.gateway.overloaded_ms / 1000)
+        self._load = LoadMeter(self._pressure)
         self._hot = HotPath(self.tenant, self.limits, config.gateway.max_open_requests, self._pressure)
         self._control = control
         self._config = config
@@ -76,6 +81,7 @@ class Gateway:
         self._failures: dict[str, str] = {}
         self._control_lost = ""
         self._changed = asyncio.Event()
+        self._loaded = asyncio.Event()
         self._events = structlog.get_logger().bind(replica=self._replica, producer=self._producer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -138,8 +144,21 @@ class Gateway:
         """Hand everything that was acknowledged so far to the committer."""
         await asyncio.to_thread(self._seal)
 
-    def check_health(self) -> None:
-        """Called by Serve.
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve for the pool's policy: how busy this replica is, and the bounds that Control gives.
+
+        Control being away costs the bounds, and the policy goes on with those it knows.
+        """
+        tallies = self._engine.tally.snapshot() if self._engine else []
+        figures = self._load.read(sum(tally.decisions for tally in tallies))
+        try:
+            least, most = await asyncio.wait_for(self._control.pool.remote(), _BOUNDS_PATIENCE_S)
+        except (RayError, RayServeException, BackPressureError, TimeoutError):  # follow-control says so in the log
+            return figures
+        return {**figures, "min_replicas": least, "max_replicas": most}
+
+    async def check_health(self) -> None:
+        """Called by Serve, which sends no request before the first call has come back: it waits for the policies.
 
         Raises:
             OperatorError: the background work has ended, so the replica would grow stale: replace it.
@@ -147,6 +166,8 @@ class Gateway:
         for task in self._tasks:
             if task.done():
                 raise OperatorError(f"background task {task.get_name()} has ended")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._loaded.wait(), _FIRST_PATIENCE_S)
 
     def __del__(self) -> None:
         if FastLane.gateway is self._hot:
@@ -184,6 +205,7 @@ class Gateway:
         while True:
             try:
                 await self._follow_once()
+                self._loaded.set()
                 self._control_lost = ""
             except Exception as problem:  # whatever ails Control, this replica serves on with what it has
                 reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from rlaas.bundles import BoxAction, ChoicesAction, Float32
-from rlaas.errors import InvalidInputError, NotFoundError, check_choice
+from rlaas.errors import BundleError, InvalidInputError, NotFoundError, RetryableError, check_choice
 from rlaas.serving.loading import LivePolicy, LoadedVariant
 from rlaas.serving.requests import DecideRequest, InferRequest, convert_decide
+from rlaas.serving.rows import storable
+from rlaas.serving.tally import Tally
 from rlaas.serving.tensors import Inference, RawTensors, encode_answer, float_rows
 
 __all__ = ["InferInput", "infer", "logging_of", "model_metadata", "read_input", "versioned"]
 
-_LOGGED = ("unit", "session", "step", "mode", "preference")
+_LOGGED = ("unit", "session", "step", "mode", "preference", "constraints", "context")
 """Parameters that say what a decision is logged under, as the fields of decide do."""
 
 
@@ -116,14 +118,19 @@ def read_input(
     return InferInput(variant, observations, preferences)
 
 
-def infer(live: LivePolicy, request: InferRequest, given: InferInput) -> Inference:
+def infer(live: LivePolicy, request: InferRequest, given: InferInput, tally: Tally) -> Inference:
     """Run the network: its raw outputs, and ``action``, the mode of the distribution.
 
     Raises:
         InvalidInputError: an unknown output.
+        RetryableError: the version gave no number; the tally counts it.
     """
-    policy = given.variant.policy
-    outputs: dict[str, Any] = dict(policy.forward(given.observations, given.preferences))
+    policy, version = given.variant.policy, given.variant.version
+    try:
+        outputs: dict[str, Any] = dict(policy.forward(given.observations, given.preferences))
+    except BundleError as problem:
+        tally.failed(live.record.policy, version)
+        raise RetryableError(f"version {version} of {live.record.policy!r} cannot answer this") from problem
     outputs["action"] = policy.modes(outputs)
     return encode_answer(
         request, {"model_name": live.record.policy, "model_version": str(given.variant.version)}, outputs
@@ -148,7 +155,9 @@ def logging_of(request: InferRequest, version: str | None) -> DecideRequest | No
         raise InvalidInputError(
             "a decision that is logged takes parameters.preference or parameters.mode, not a tensor", field="inputs"
         )
-    return convert_decide({name: value for name, value in parameters.items() if name in _LOGGED})
+    said = convert_decide({name: value for name, value in parameters.items() if name in _LOGGED})
+    storable(said.context, max(tensor.shape[0] for tensor in request.inputs))
+    return said
 
 
 def _preferences(variant: LoadedVariant, given: Float32 | None, rows: int, said: DecideRequest) -> Float32 | None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rlaas.errors import InvalidInputError, RequestError
 from rlaas.names import check_name
+from rlaas.serving.shield_spec import ActionValue, Shield
 
 __all__ = ["DeploymentRecord", "ExperimentSpec", "LiveAnswer", "Variant", "validation_error"]
 
@@ -88,6 +89,8 @@ class DeploymentRecord(_Document):
     fallback: int | None = Field(
         default=None, ge=1, strict=True, description="version that answers while the one that should keeps failing"
     )
+    shield: Shield | None = Field(default=None, description="what every answer keeps, whatever a version chose")
+    safe_action: ActionValue | None = Field(default=None, description="answers when no version can")
     updated_us: int = Field(description="UTC, microseconds since the epoch")
 
     @model_validator(mode="after")
@@ -119,7 +122,8 @@ class LiveAnswer:
     Attributes:
         secret: key that signs decision ids.
         records: every live deployment of the tenant.
-        paths: folder of the bundle by policy and version; one that cannot be had is left out.
+        paths: folder of the bundle by policy and version; one that cannot be had is left out. Under
+            :func:`~rlaas.serving.served_front.front_key` the file with the front of a version that has one.
     """
 
     secret: bytes

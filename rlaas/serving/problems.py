@@ -34,7 +34,12 @@ def problem_document(
     else:
         title = _WORDS.sub(" ", code.removesuffix("Error")).lower().capitalize()
         document = {"type": f"urn:rlaas:problem:{code}", "title": title, "code": code}
-    return {**document, "status": status, "detail": detail, "field": field}
+    return {**document, "status": status, "detail": _sendable(detail), "field": field and _sendable(field)}
+
+
+def _sendable(text: str) -> str:
+    """Half of a surrogate pair, which JSON may carry but UTF-8 may not, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def problem_of(error: RlaasError) -> tuple[int, bytes]:

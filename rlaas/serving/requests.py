@@ -48,7 +48,9 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         mode: named preference of the bundle; or
         preference: weight by objective. With neither, all objectives weigh the same.
         context: JSON object, stored with the decision.
-        constraints, entities: part of the protocol, not supported yet.
+        constraints: bounds on objectives that the version's front has to keep, see
+            :meth:`rlaas.serving.choosing.FrontChooser.choose`.
+        entities: part of the protocol, not supported yet.
     """
 
     observation: list[float] | None = None
@@ -230,7 +232,7 @@ def _name_key(path: str, document: Any) -> str:
         for key, number in value.items():
             if isinstance(number, bool) or not isinstance(number, int | float):
                 return f"{path}.{key[:80]}"
-    except (msgspec.DecodeError, LookupError, TypeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, AttributeError):
         return path  # a number beyond the range of a double stops this decoder too
     return path
 

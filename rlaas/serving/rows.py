@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from rlaas.bundles import BundlePolicy, Float32
 from rlaas.errors import InvalidInputError
 from rlaas.serving.requests import DecideRequest
 
-__all__ = ["check_supported", "many_rows", "one_each", "one_row", "storable"]
+__all__ = ["check_supported", "many_rows", "one_each", "one_row", "sole", "storable"]
 
 _MAX_NESTING = 32
+_MAX_CONTEXT_BYTES = 2 * 2**20
+"""Of the contexts that one request adds to the log."""
 _PLAIN = 1e76
 """Square of 1e38: where the squares of a row sum to less, every number of it is finite as float32."""
 
@@ -59,9 +62,8 @@ def check_supported(request: DecideRequest) -> None:
     Raises:
         InvalidInputError: naming the field.
     """
-    for field in ("constraints", "entities"):
-        if getattr(request, field) is not None:
-            raise InvalidInputError(f"{field} is not supported by this installation; leave it out", field=field)
+    if request.entities is not None:
+        raise InvalidInputError("entities is not supported by this installation; leave it out", field="entities")
     if (request.observation is None) == (request.observations is None):
         raise InvalidInputError("send exactly one of observation and observations", field="observation")
 
@@ -81,14 +83,26 @@ def one_each(value: str | Sequence[str] | None, count: int, field: str) -> Seque
     return value
 
 
-def storable(context: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The context, if it is nested moderately: what is accepted here has to be readable wherever the lake is read.
+def sole(value: str | Sequence[str] | None, field: str) -> str | None:
+    """The value for a single row; raises like :func:`one_each`."""
+    return value if value is None or isinstance(value, str) else one_each(value, 1, field)[0]
+
+
+def storable(context: dict[str, Any] | None, rows: int) -> None:
+    """Check that a context can be kept with each of ``rows`` decisions, and read wherever the lake is read.
 
     Raises:
-        InvalidInputError: nested too deeply.
+        InvalidInputError: nested too deeply, or too long for so many rows.
     """
     if context is None:
-        return None
+        return
+    size = len(msgspec.json.encode(context))
+    if size * rows > _MAX_CONTEXT_BYTES:
+        raise InvalidInputError(
+            f"context has {size:,} bytes and is kept with each of {rows:,} rows; allowed: "
+            f"{_MAX_CONTEXT_BYTES // rows:,} bytes for so many",
+            field="context",
+        )
     level: list[Any] = [context]
     for _ in range(_MAX_NESTING):
         level = [
@@ -98,5 +112,5 @@ def storable(context: dict[str, Any] | None) -> dict[str, Any] | None:
             for child in (value.values() if isinstance(value, dict) else value)
         ]
         if not level:
-            return context
+            return
     raise InvalidInputError(f"context is nested deeper than {_MAX_NESTING} levels", field="context")

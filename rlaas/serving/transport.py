@@ -35,6 +35,7 @@ LARGE_BODY = 64 * 1024
 
 _LONGEST_TIMEOUT_S = 3600.0
 _LONGEST_ID = 128
+_TOO_LATE = "x-request-timeout passed before the request was answered; nothing was done"
 
 
 class TooLargeError(InvalidInputError):
@@ -101,7 +102,7 @@ class RequestHead:
     def check_deadline(self) -> None:
         """Raise :class:`DeadlineError` if the caller no longer waits."""
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise DeadlineError("x-request-timeout passed before the request was answered; nothing was done")
+            raise DeadlineError(_TOO_LATE)
 
 
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
@@ -162,14 +163,14 @@ async def read_body(receive: Receive, head: RequestHead, limits: Limits) -> byte
         )
     if head.declared > limits.body_bytes:
         raise TooLargeError(f"body is longer than {limits.body_bytes} bytes", field="body")
-    seconds = limits.body_s
-    if head.deadline is not None:
-        seconds = min(seconds, head.deadline - time.monotonic())
+    left = math.inf if head.deadline is None else head.deadline - time.monotonic()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(min(limits.body_s, left)):
             return await _read(receive, limits)
     except TimeoutError:
-        head.check_deadline()
+        # Not by the clock: a timer may fire a moment before its time.
+        if left < limits.body_s:
+            raise DeadlineError(_TOO_LATE) from None
         raise SlowBodyError(f"the body did not arrive within {limits.body_s:g} s", field="body") from None
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import rlaas
 from rlaas import errors
-from rlaas.client import AsyncClient, Client
+from rlaas.client import AsyncClient, AsyncSession, Client, Session
 from rlaas.client.calls import PlatformCalls
 from rlaas.errors import InvalidInputError, NotFoundError, OperatorError, RequestError, RetryableError, RlaasError
 from rlaas.serving.problems import problem_of
@@ -27,6 +27,7 @@ class Server:
     def __init__(self) -> None:
         self.queued: list[tuple[int, bytes] | None] = []
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.more: dict[str, Any] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,7 +35,11 @@ class Server:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 outer.requests.append((self.command, self.path, headers, body))
-                planned = outer.queued.pop(0) if outer.queued else (200, json.dumps({"path": self.path}).encode())
+                planned = (
+                    outer.queued.pop(0)
+                    if outer.queued
+                    else (200, json.dumps({"path": self.path, **outer.more}).encode())
+                )
                 if planned is None:  # the answer gets lost
                     self.connection.close()
                     return
@@ -151,19 +156,26 @@ ARGUMENTS: dict[str, Any] = {
     "replicas": 2,
     "variants": [],
     "scenario": "toy",
+    "number": 3,
+    "experiment": "autumn",
+    "document": {},
+    "decision": "keep",
+    "reason": "why",
+    "inputs": {"observation": np.ones((1, 2))},
 }
 
 
 def test_both_clients_send_the_same_requests(server: Server) -> None:
-    names = [name for name in vars(PlatformCalls) if not name.startswith("_")]
-    assert len(names) > 12
+    names = sorted(name for name in dir(PlatformCalls) if not name.startswith("_"))
+    assert len(names) > 25
+    server.more = {"outputs": []}
 
     def arguments(name: str) -> dict[str, Any]:
         parameters = inspect.signature(getattr(Client, name)).parameters.values()
         needed = [
             p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name != "self"
         ]
-        fixed = {"idempotency_key": "k"} if name == "create_deployment" else {}
+        fixed = {"idempotency_key": "k"} if name in ("create_deployment", "register") else {}
         return {**{key: ARGUMENTS[key] for key in needed}, **fixed}
 
     async def ask_all() -> list[dict[str, Any]]:
@@ -175,7 +187,29 @@ def test_both_clients_send_the_same_requests(server: Server) -> None:
     first, server.requests = server.requests, []
     assert asyncio.run(ask_all()) == waited
     assert [(m, p, b) for m, p, _, b in server.requests] == [(m, p, b) for m, p, _, b in first]
-    assert len({(m, p) for m, p, _, _ in first}) == len(names)
+    # The two forms of inference share a path.
+    assert len({(m, p) for m, p, _, _ in first}) == len(names) - 1
+
+
+def test_both_clients_and_both_sessions_have_the_same_surface() -> None:
+    for ours, other, more in (
+        (Client, AsyncClient, ["close", "session", "within"]),
+        (Session, AsyncSession, ["close", "decide", "report"]),
+    ):
+        surfaces = [
+            {
+                name: list(inspect.signature(getattr(kind, name)).parameters.values())
+                for name in dir(kind)
+                if not name.startswith("_")
+            }
+            for kind in (ours, other)
+        ]
+        assert surfaces[0] == surfaces[1]
+        assert set(more) <= surfaces[0].keys()
+        for kind in (ours, other):
+            assert all(getattr(kind, name).__doc__ for name in surfaces[0])
+    parameters = [list(inspect.signature(kind).parameters.values()) for kind in (Client, AsyncClient)]
+    assert parameters[0] == parameters[1]
 
 
 def test_the_async_client_raises_and_retries_alike(server: Server) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import onnx
+from onnx import helper
+from support.bundles import policy_bundle
 
+from rlaas.bundles import MANIFEST, MODEL, BundleManifest, write_manifest
 from rlaas.client import Client
+from rlaas.files import sha256_of
 from rlaas.lake import Lake
 from rlaas.settings import Settings
 
-__all__ = ["Platform", "await_live", "free_port", "gateway_pids", "problem", "until"]
+__all__ = [
+    "Platform",
+    "Traffic",
+    "await_live",
+    "bundle_without_answer_at_zero",
+    "free_port",
+    "gateway_pids",
+    "problem",
+    "processes_of",
+    "replica_urls",
+    "until",
+]
 
 
 @dataclass
@@ -32,7 +51,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
@@ -59,6 +78,101 @@ def gateway_pids(root: Path) -> list[int]:
         if "ServeReplica:rlaas:Gateway" in title and str(root) in raylet:
             found.append(int(process.name))
     return found
+
+
+def processes_of(home: Path, deployment: str) -> list[int]:
+    """Processes of a deployment of the platform with that home."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (process / "cmdline").read_text()
+            variables = (process / "environ").read_text(errors="replace")
+        except OSError:
+            continue  # it has ended meanwhile
+        if f"ServeReplica:rlaas:{deployment}" in title and f"RLAAS_HOME={home}\0" in variables:
+            found.append(int(process.name))
+    return found
+
+
+def replica_urls(folder: Path, count: int) -> list[str]:
+    """Where the Gateways listen themselves, by the configuration of the HAProxy whose files lie below ``folder``."""
+
+    def read() -> list[str]:
+        text = "".join(path.read_text() for path in folder.rglob("haproxy.cfg"))
+        found = set(re.findall(r"server SERVE_REPLICA_\S*Gateway\S* (\S+:\d+)", text))
+        return sorted(f"http://{where}" for where in found) if len(found) == count else []
+
+    found: list[str] = until(read, 180)
+    return found
+
+
+class Traffic:
+    """Requests without a pause, one observation and a batch of them in turn, until the block ends.
+
+    Args:
+        url: base URL.
+        policy: that decides.
+        observation: in every row.
+        rows: of a batch.
+
+    Attributes:
+        answers: decisions of each request that was answered.
+        failures: what became of the others.
+    """
+
+    def __init__(self, url: str, policy: str, observation: list[float], *, rows: int = 20) -> None:
+        self._url, self._rows, self._observation = f"{url}/api/v1/policies/{policy}/decide", rows, observation
+        self.answers: list[list[dict[str, Any]]] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        bodies = ({"observation": self._observation}, {"observations": [self._observation] * self._rows})
+        with httpx.Client(timeout=60) as client:
+            while not self._stop.is_set():
+                for body in bodies:
+                    try:
+                        answer = client.post(self._url, json=body)
+                    except httpx.TransportError as failure:
+                        self.failures.append(repr(failure))
+                        continue
+                    if answer.status_code == 200:
+                        document = answer.json()
+                        self.answers.append(document.get("decisions", [document]))
+                    else:
+                        self.failures.append(answer.text)
+
+
+def bundle_without_answer_at_zero(folder: Path) -> Path:
+    """A bundle with two continuous actions that are not numbers where the first feature is 0."""
+    policy_bundle(folder, kind="box", actions=2, seed=3)
+    model = onnx.load(str(folder / MODEL))
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["sound" if name == "mean" else name for name in names]
+    first = np.zeros((3, 2), dtype=np.float32)
+    first[0] = 1.0
+    model.graph.initializer.append(onnx.numpy_helper.from_array(first, "first"))
+    model.graph.node.extend(
+        [
+            helper.make_node("MatMul", ["observation", "first"], ["x0"]),
+            helper.make_node("Mul", ["sound", "x0"], ["product"]),
+            helper.make_node("Div", ["product", "x0"], ["mean"]),
+        ]
+    )
+    onnx.save(model, str(folder / MODEL))
+    manifest = BundleManifest.model_validate_json((folder / MANIFEST).read_text())
+    write_manifest(folder, manifest.model_copy(update={"files": {**manifest.files, MODEL: sha256_of(folder / MODEL)}}))
+    return folder
 
 
 def problem(response: httpx.Response, status: int) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def test_every_value_comes_back(tmp_path: Path) -> None:
         mode="normal",
         experiment="ab",
         action_propensity=-3.5,
+        proposed_action=[2.0],
+        candidate="policy@normal",
         observation=[],
     )
     lake.append_once("bronze.decisions", {"app": [(1, lambda: decision_rows([full, decision("bare")]))]})
@@ -52,10 +54,22 @@ def test_every_value_comes_back(tmp_path: Path) -> None:
     assert rows["full"]["context"] == '{"country":"AT","n":[1,2]}'
     assert rows["full"]["observation"] == []
     assert rows["full"]["date"] == "2023-11-14"
-    for name in ("session", "step", "unit", "mode", "experiment", "action_propensity", "variant_propensity", "version"):
+    for name in (
+        "session",
+        "step",
+        "unit",
+        "mode",
+        "experiment",
+        "action_propensity",
+        "variant_propensity",
+        "version",
+        "proposed_action",
+        "candidate",
+    ):
         assert rows["full"][name] == getattr(full, name)
     assert {name for name, value in rows["bare"].items() if value is None} == {
-        "experiment", "action_propensity", "session", "step", "unit", "mode", "preference", "context",
+        "experiment", "action_propensity", "proposed_action", "session", "step", "unit", "mode", "preference",
+        "context", "candidate",
     }  # fmt: skip
     assert lake.read("bronze.decisions").schema == TABLES["bronze.decisions"].schema
 

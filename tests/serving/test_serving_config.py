@@ -13,7 +13,7 @@ from rlaas.serving import ServingConfig, Variant, load_serving_config
     ("text", "field", "message"),
     [
         ("gateway: {num_replica: 2}", "gateway.num_replica", "allowed: body_timeout_s, max_body_bytes"),
-        ("gatewy: {}", "gatewy", "allowed: committer, control, gateway, settings"),
+        ("gatewy: {}", "gatewy", "allowed: committer, control, gateway, scaling, settings"),
         ("gateway: {num_replicas: 0}", "gateway.num_replicas", "must be >= 1, got 0"),
         ("settings: {hme: x}", "settings.hme", "allowed: artifact_url"),
         ("control: {poll_s: .nan}", "control.poll_s", "finite"),

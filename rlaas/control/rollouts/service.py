@@ -161,15 +161,21 @@ class RolloutService:
     def status(self, policy: str) -> dict[str, Any]:
         """For the status of a deployment: the running rollout, if there is one, and the bounds of the pool."""
         running = self.store.running(policy)
-        bounds = self.store.scaling(policy)
+        bounds = self.store.scaling()
         return {
             "rollout": _document(running[0], None) if running else None,
             "autoscaling": None if bounds is None else bounds.model_dump(),
         }
 
     def set_scaling(self, policy: str, bounds: ReplicaBounds) -> None:
-        """Keep the bounds of a policy's pool."""
-        self.store.set_scaling(policy, bounds)
+        """Keep the bounds of the pool. It is one for all deployments: the last word counts.
+
+        Args:
+            policy: whose deployment brought them; empty: none.
+            bounds: of the pool.
+        """
+        self.store.set_scaling(bounds)
+        self._events.info("pool_bounds_set", policy=policy, **bounds.model_dump())
 
 
 def _document(rollout: Rollout, events: Sequence[Event] | None) -> dict[str, Any]:

@@ -68,10 +68,9 @@ _counters = sa.Table(
     sa.Column("counts", sa.Text, nullable=False),
 )
 _scaling = sa.Table(
-    "deployment_scaling",
+    "pool_scaling",
     _metadata,
     sa.Column("tenant", sa.String(63), primary_key=True),
-    sa.Column("policy", sa.String(128), primary_key=True),
     sa.Column("bounds", sa.Text, nullable=False),
 )
 # The row that StateDatabase.write writes; here inside the transaction of the rollout that it belongs to.
@@ -266,20 +265,19 @@ class RolloutStore:
                 self._write_event(connection, rollout, event)
             self._write_counters(connection, rollout, counters or {})
 
-    def scaling(self, policy: str) -> ReplicaBounds | None:
-        """Between how many Gateways the pool may be for a policy; None if nobody has said."""
-        query = sa.select(_scaling.c.bounds).where(*self._of(_scaling, policy))
+    def scaling(self) -> ReplicaBounds | None:
+        """Between how many Gateways the pool may be; None if nobody has said."""
+        query = sa.select(_scaling.c.bounds).where(_scaling.c.tenant == self._tenant)
         with self._engine.connect() as connection:
             row = connection.execute(query).scalar_one_or_none()
         return None if row is None else ReplicaBounds.model_validate_json(row)
 
-    def set_scaling(self, policy: str, bounds: ReplicaBounds) -> None:
-        """Keep the bounds of a policy's pool."""
+    def set_scaling(self, bounds: ReplicaBounds | None) -> None:
+        """Keep the bounds of the pool, which all deployments share; None: back to those of the configuration."""
         with self._engine.begin() as connection:
-            connection.execute(_scaling.delete().where(*self._of(_scaling, policy)))
-            connection.execute(
-                _scaling.insert().values(tenant=self._tenant, policy=policy, bounds=bounds.model_dump_json())
-            )
+            connection.execute(_scaling.delete().where(_scaling.c.tenant == self._tenant))
+            if bounds is not None:
+                connection.execute(_scaling.insert().values(tenant=self._tenant, bounds=bounds.model_dump_json()))
 
     def _write_record(self, connection: Connection, record: DeploymentRecord) -> None:
         columns = _deployments.c

@@ -1,0 +1,49 @@
+"""Experiments end to end: declared, served, analysed from the lake, stopped.
+
+The state database holds everything: an analysis that is killed and started again, or taken over by another Control,
+goes on where the last transaction left off.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlaas.control.experiments.analysis import Analyst
+    from rlaas.control.experiments.documents import ExperimentDocument, FixedHorizon, SequentialRule, parse_document
+    from rlaas.control.experiments.loop import AnalysisLoop
+    from rlaas.control.experiments.routes import ExperimentRoutes
+    from rlaas.control.experiments.service import ExperimentService
+    from rlaas.control.experiments.store import ExperimentStore
+
+__all__ = [
+    "AnalysisLoop",
+    "Analyst",
+    "ExperimentDocument",
+    "ExperimentRoutes",
+    "ExperimentService",
+    "ExperimentStore",
+    "FixedHorizon",
+    "SequentialRule",
+    "parse_document",
+]
+
+_HOMES = {
+    "AnalysisLoop": "loop",
+    "Analyst": "analysis",
+    "ExperimentDocument": "documents",
+    "ExperimentRoutes": "routes",
+    "ExperimentService": "service",
+    "ExperimentStore": "store",
+    "FixedHorizon": "documents",
+    "SequentialRule": "documents",
+    "parse_document": "documents",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that a document can be read without the database, the lake and the registry.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"rlaas.control.experiments.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rlaas.control.experiments' has no attribute {name!r}")

@@ -1,0 +1,261 @@
+"""What an experiment is: the document that says beforehand what will be compared, how, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rlaas.configfiles import complaint
+from rlaas.errors import InvalidInputError
+from rlaas.experiments.layers import WeightedVariant
+from rlaas.experiments.metrics import CountMetric, Guardrail, MeanMetric, Metric, QuantileMetric, RatioMetric
+from rlaas.experiments.targeting import TargetingRule
+from rlaas.names import check_name
+
+__all__ = [
+    "HOLDOUT",
+    "LATEST_US",
+    "ExperimentDocument",
+    "ExperimentVariant",
+    "FixedHorizon",
+    "SequentialRule",
+    "StoppingRule",
+    "parse_document",
+]
+
+HOLDOUT = "holdout"
+"""Name of the variant that gets the control's version and is compared with nobody."""
+
+LATEST_US = 253_402_300_799_999_999
+"""End of the year 9999, up to which the lake has dates."""
+
+_OF_BLOCKS = (MeanMetric, CountMetric, RatioMetric)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExperimentVariant(WeightedVariant):
+    """A version of the policy with its share of the units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="share of the units; scaled to sum 1")
+    version: int = Field(ge=1, strict=True)
+    explore: bool = Field(default=False, strict=True, description="sample from the policy's distribution")
+    epsilon: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False, description="share of uniform actions")
+
+
+class _Rule(_Document):
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="probability of seeing a difference where none is")
+    effect: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="smallest difference worth finding, in the metric's unit"
+    )
+
+
+class SequentialRule(_Rule):
+    """May be looked at, and stopped, at any time."""
+
+    kind: Literal["sequential"]
+    planned: int = Field(ge=100, le=10**9, strict=True, description="units per variant at which it is sharpest")
+    start: int = Field(default=500, ge=100, strict=True, description="units per variant before which nothing is said")
+
+    @model_validator(mode="after")
+    def _in_time(self) -> SequentialRule:
+        if self.planned < self.start:
+            raise ValueError(f"planned must be >= start ({self.start}), got {self.planned}")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Units per variant that are planned."""
+        return self.planned
+
+
+class FixedHorizon(_Rule):
+    """Judged once, when every variant has so many units, or a switchback so many pairs of blocks."""
+
+    kind: Literal["fixed"]
+    horizon: int = Field(ge=2, le=10**9, strict=True, description="units per variant; pairs of blocks of a switchback")
+
+    @property
+    def size(self) -> int:
+        """Units per variant that are planned."""
+        return self.horizon
+
+
+StoppingRule = Annotated[SequentialRule | FixedHorizon, Field(discriminator="kind")]
+
+
+class ExperimentDocument(_Document):
+    """An experiment, as it is declared before it begins. The first variant is the control."""
+
+    schema_version: Literal[1] = 1
+    id: str
+    policy: str
+    description: str = Field(default="", max_length=2_000)
+    variants: tuple[ExperimentVariant, ...] = Field(min_length=2, max_length=8)
+    design: Literal["user", "switchback"] = "user"
+    block_steps: int | None = Field(default=None, ge=1, strict=True, description="steps per block of a switchback")
+    washout_steps: int = Field(default=0, ge=0, strict=True, description="steps left out at the start of each block")
+    primary: Metric
+    secondary: tuple[Metric, ...] = Field(default=(), max_length=20)
+    guardrails: tuple[Guardrail, ...] = Field(default=(), max_length=20)
+    layer: str | None = Field(default=None, description="experiments of a layer exclude one another")
+    targeting: TargetingRule | None = Field(default=None, description="whose units are analysed; default: everyone's")
+    holdout: float = Field(
+        default=0.0, ge=0, le=0.9, description="share of the units kept out, at the control's version"
+    )
+    stopping: StoppingRule
+    split_alpha: float = Field(default=0.001, gt=0, lt=0.5, description="probability of a false alarm about the split")
+    salt: str | None = Field(default=None, min_length=1, max_length=128, description="default: the id")
+    start_us: int | None = Field(
+        default=None,
+        ge=0,
+        le=LATEST_US,
+        strict=True,
+        description="UTC microseconds; decisions before do not count. Default: now",
+    )
+
+    @field_validator("id", "policy", "layer")
+    @classmethod
+    def _plain(cls, value: str | None) -> str | None:
+        return None if value is None else check_name(value, field="name")
+
+    @field_validator("variants")
+    @classmethod
+    def _apart(cls, value: tuple[ExperimentVariant, ...]) -> tuple[ExperimentVariant, ...]:
+        names = [variant.name for variant in value]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variants repeat a name: {', '.join(names)}")
+        if HOLDOUT in names:
+            raise ValueError(f"the name {HOLDOUT!r} is kept for the units that are held out")
+        return value
+
+    @model_validator(mode="after")
+    def _metrics_apart(self) -> ExperimentDocument:
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError(f"metrics repeat a name: {', '.join(names)}")
+        for guardrail in self.guardrails:
+            if isinstance(guardrail.metric, QuantileMetric) and not guardrail.relative:
+                raise ValueError(f"the margin of guardrail {guardrail.metric.name}, a quantile, must be relative")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_design(self) -> ExperimentDocument:
+        if self.design == "user":
+            if self.block_steps is not None or self.washout_steps:
+                raise ValueError("block_steps and washout_steps are for design 'switchback'; leave them out")
+            return self
+        if self.block_steps is None:
+            raise ValueError("block_steps is needed by design 'switchback'")
+        if self.washout_steps >= self.block_steps:
+            raise ValueError(f"washout_steps must be below block_steps ({self.block_steps}), got {self.washout_steps}")
+        if self.stopping.kind != "fixed":
+            raise ValueError("stopping of a switchback must be of kind 'fixed': its few blocks are judged once")
+        if self.holdout or self.targeting is not None or self.guardrails:
+            raise ValueError("holdout, targeting and guardrails are for design 'user': a switchback treats all alike")
+        if len(self.variants) != 2 or self.variants[0].weight != self.variants[1].weight:
+            raise ValueError("variants of a switchback must be two of equal weight: they are compared in pairs")
+        for metric in self.metrics:
+            if not isinstance(metric, _OF_BLOCKS) or metric.cuped or metric.winsorise or metric.segments:
+                raise ValueError(
+                    f"metric {metric.name} of a switchback must be a mean, count or ratio of a block, without cuped, "
+                    "winsorise and segments"
+                )
+        return self
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The primary metric, the secondary ones and those of the guardrails."""
+        return (self.primary, *self.secondary, *(guardrail.metric for guardrail in self.guardrails))
+
+    @property
+    def control(self) -> str:
+        """Name of the variant that the others are compared with."""
+        return self.variants[0].name
+
+    @property
+    def treatments(self) -> tuple[str, ...]:
+        """Names of the others."""
+        return tuple(variant.name for variant in self.variants[1:])
+
+    @property
+    def wait_us(self) -> int:
+        """Longest time from a unit's first exposure until its value is final, microseconds."""
+        return max(metric.window_us + metric.lateness_us for metric in self.metrics)
+
+    def shares(self) -> dict[str, float]:
+        """Share of each variant, the holdout included, summing to 1."""
+        total = sum(variant.weight for variant in self.variants)
+        found = {variant.name: (1 - self.holdout) * variant.weight / total for variant in self.variants}
+        return {**found, HOLDOUT: self.holdout} if self.holdout else found
+
+    def version_of(self, variant: str) -> int:
+        """Version of a variant, which must be there."""
+        return next(one.version for one in self.variants if one.name == variant)
+
+    def live_variants(self) -> list[dict[str, object]]:
+        """Documents of :class:`rlaas.serving.live.Variant` that serve the experiment."""
+        shares = self.shares()
+        found: list[dict[str, object]] = [
+            {
+                "name": one.name,
+                "version": one.version,
+                "weight": shares[one.name],
+                "explore": one.explore,
+                "epsilon": one.epsilon,
+            }
+            for one in self.variants
+        ]
+        if self.holdout:
+            found.append({**found[0], "name": HOLDOUT, "weight": self.holdout})
+        return found
+
+    def live_spec(self) -> dict[str, object]:
+        """Document of :class:`rlaas.serving.live.ExperimentSpec`."""
+        spec: dict[str, object] = {"name": self.id, "design": self.design, "salt": self.salt or self.id}
+        return {**spec, "block_steps": self.block_steps} if self.block_steps is not None else spec
+
+
+_TAGS = ("mean", "count", "proportion", "ratio", "quantile", "sequential", "fixed", "condition", "all", "any")
+"""What pydantic puts into a path to say which kind of a union it took the document for."""
+
+
+def parse_document(document: Any) -> ExperimentDocument:
+    """An experiment from its JSON document.
+
+    Raises:
+        InvalidInputError: names the field and what is allowed.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidInputError("an experiment must be an object with keys id, policy, variants, ...", field="body")
+    try:
+        return ExperimentDocument.model_validate(document)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        path = _path_in(document, first["loc"])
+        field = ".".join(path) or "experiment"
+        if first["type"] == "extra_forbidden":
+            keys = f"; allowed: {', '.join(ExperimentDocument.model_fields)}" if len(path) == 1 else ""
+            raise InvalidInputError(f"{field}: unknown key{keys}", field=field) from problem
+        raise InvalidInputError(f"{field}: {complaint(first)}", field=field) from problem
+
+
+def _path_in(document: Any, location: Sequence[int | str]) -> list[str]:
+    """The path of a value in the document as its author wrote it."""
+    path, at = [], document
+    for part in location:
+        inside = part < len(at) if isinstance(part, int) and isinstance(at, Sequence) else False
+        if inside or (isinstance(at, Mapping) and part in at):
+            at = at[part]
+        elif part in _TAGS:
+            continue
+        else:
+            at = None
+        path.append(str(part))
+    return path

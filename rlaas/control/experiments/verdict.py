@@ -1,0 +1,109 @@
+"""What to do, in words: from the figures of a result page to one recommendation with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from rlaas.control.experiments.documents import ExperimentDocument
+
+__all__ = ["Recommendation", "recommend"]
+
+Action = Literal["keep running", "ship", "keep", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to do.
+
+    Attributes:
+        action: ``keep running``; ``ship`` a treatment; ``keep`` the control; ``stop``, since nothing can be concluded.
+        variant: that should serve from now on; None while it runs and where nothing can be concluded.
+        words: the action, for a person.
+        reason: why, one sentence.
+    """
+
+    action: Action
+    variant: str | None
+    words: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"action": self.action, "variant": self.variant, "words": self.words, "reason": self.reason}
+
+
+def recommend(
+    document: ExperimentDocument,
+    *,
+    primary: Mapping[str, Mapping[str, Any]],
+    guardrails: Sequence[Mapping[str, Any]],
+    split_broken: str,
+    disturbed: str,
+    reached: bool,
+    expected_end_us: int | None,
+) -> Recommendation:
+    """The recommendation.
+
+    Args:
+        document: the experiment.
+        primary: by treatment ``p_value`` (of the stopping rule, adjusted for several treatments), ``estimate`` and
+            ``better`` (whether it points the way that is wanted); without those that nothing is known of.
+        guardrails: ``metric``, ``treatment`` and ``verdict`` of each.
+        split_broken: why the split cannot be believed; empty if it can.
+        disturbed: what somebody else has done to the deployment; empty: nothing.
+        reached: whether the planned size is.
+        expected_end_us: when it will be, if known.
+    """
+    rule, control = document.stopping, document.control
+    if split_broken:
+        return Recommendation("stop", None, "stop: broken split", split_broken)
+    if disturbed:
+        return Recommendation("stop", None, "stop: disturbed", disturbed)
+    failed = {one["treatment"]: one["metric"] for one in guardrails if one["verdict"] == "failed"}
+    left = [name for name in document.treatments if name not in failed]
+    if not left:
+        named = ", ".join(sorted(set(failed.values())))
+        return _keep(control, f"guardrail {named} is hurt by more than its margin")
+    known = {name: found for name, found in primary.items() if name in left}
+    judged = rule.kind == "sequential" or reached
+    wins = {n: f for n, f in known.items() if judged and f["p_value"] <= rule.alpha and f["better"]}
+    losses = [n for n, f in known.items() if judged and f["p_value"] <= rule.alpha and not f["better"]]
+    metric = document.primary.name
+    if wins:
+        best = max(wins, key=lambda name: abs(wins[name]["estimate"]))
+        open_ = [one["metric"] for one in guardrails if one["treatment"] == best and one["verdict"] == "undecided"]
+        gain = f"{metric} of {best} is better than that of {control} (p = {wins[best]['p_value']:.2g})"
+        if not open_:
+            return Recommendation(
+                "ship", best, f"ship {best}", f"{gain}{', every guardrail holds' if guardrails else ''}"
+            )
+        if not reached:
+            return _run(f"{gain}, but guardrail {', '.join(open_)} is not yet decided", expected_end_us)
+        return _keep(control, f"{gain}, but guardrail {', '.join(open_)} is undecided at the planned size")
+    if len(losses) == len(left):
+        return _keep(control, f"{metric} of {', '.join(losses)} is worse than that of {control}")
+    if reached:
+        return _keep(control, f"no difference in {metric} is shown at the planned size")
+    why = (
+        f"no difference in {metric} is shown yet"
+        if rule.kind == "sequential"
+        else f"it is judged once, at {rule.size:,} {'pairs of blocks' if document.design == 'switchback' else 'units'}"
+        f"{'' if document.design == 'switchback' else ' per variant'}"
+    )
+    return _run(why, expected_end_us)
+
+
+def _run(reason: str, end_us: int | None) -> Recommendation:
+    end = "" if end_us is None else f"; the planned size is expected on {_day(end_us)}"
+    return Recommendation("keep running", None, "keep running", reason + end)
+
+
+def _keep(control: str, reason: str) -> Recommendation:
+    return Recommendation("keep", control, f"keep {control}", reason)
+
+
+def _day(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d")
