@@ -155,6 +155,15 @@ def test_inverse_propensities_count_rare_actions_as_much(tmp_path: Path) -> None
         chosen[inverse] = int(policy.act(np.zeros((1, 2), dtype=np.float32))[0][0])
         assert policy.manifest.lineage["actions"] == {"never_taken": [1, 2, 3]}
     assert chosen == {False: 0, True: 4}
+    # Behind a shield that lets nothing but the habit through, the propensity is that of what was proposed.
+    proposed = table.column("action")
+    habit = pa.array([[0.0]] * len(table), type=proposed.type)
+    names = table.column_names
+    shielded = table.set_column(names.index("action"), table.field("action"), habit)
+    shielded = shielded.set_column(names.index("proposed_action"), table.field("proposed_action"), proposed)
+    settings = _settings("advantage_weighted", inverse_propensity=True, largest_inverse=100.0)
+    run = fit_offline(shielded, scenario, preference=near, output=tmp_path / "shielded", settings=settings)
+    assert int(load_bundle(run.bundle).act(np.zeros((1, 2), dtype=np.float32))[0][0]) == 4
     blank = edited(table, 7, action_propensity=None)
     with pytest.raises(InvalidInputError, match="row 7: action_propensity must be a probability above 0, and is null"):
         fit_offline(

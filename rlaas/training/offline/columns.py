@@ -15,7 +15,7 @@ __all__ = ["NEEDED", "OPTIONAL", "Columns"]
 
 NEEDED = ("observation", "action", "outcome", "next_observation", "terminated", "truncated")
 """Columns without which nothing can be fitted."""
-OPTIONAL = ("decision_id", "preference", "action_propensity")
+OPTIONAL = ("decision_id", "preference", "action_propensity", "proposed_action")
 """Columns that are read where a table has them."""
 
 

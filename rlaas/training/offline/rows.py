@@ -134,6 +134,10 @@ def read_rows(
     for columns in _parts(tables):
         observation = columns.matrix("observation", n_features)
         logged = columns.matrix("action", n_actions)
+        if largest_inverse is not None and "proposed_action" in columns:
+            # Where a shield changed the action, the propensity is still that of what the policy proposed.
+            proposed, changed = columns.optional_matrix("proposed_action", n_actions)
+            logged = np.where(changed[:, None], proposed, logged)
         successor, known = columns.optional_matrix("next_observation", n_features)
         terminated = columns.flags("terminated")
         reward = rewards.read(columns)
