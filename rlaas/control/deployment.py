@@ -20,8 +20,9 @@ from ray.serve.exceptions import RayServeException
 from rlaas.control.experiments.loop import AnalysisLoop
 from rlaas.control.experiments.service import ExperimentService
 from rlaas.control.fronts import FrontService, timed_fronts
+from rlaas.control.looping import Loop
 from rlaas.control.resolution_gauges import ResolutionGauges
-from rlaas.control.resolution_recorder import RecorderLoop, ResolutionRecorder
+from rlaas.control.resolution_recorder import ResolutionRecorder
 from rlaas.control.resolutions import ResolutionStore
 from rlaas.control.rollouts.controller import RolloutController
 from rlaas.control.rollouts.loop import RolloutLoop
@@ -70,7 +71,7 @@ class Control:
         gauges = ResolutionGauges(resolutions, settings.tenant)
         self._recorder = ResolutionRecorder(resolutions, gauges, lambda: timed_fronts(store))
         self._fronts = FrontService(store, settings.home, observe=self._recorder.observe, tenant=settings.tenant)
-        self._loop = RecorderLoop(self._recorder, interval_s=config.control.resolutions_s)
+        self._loop = Loop(self._recorder.tick, name="resolution-recorder", interval_s=config.control.resolutions_s)
         self._loop.start()
         self._rollouts = RolloutLoop(
             RolloutController(

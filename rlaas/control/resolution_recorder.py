@@ -17,7 +17,7 @@ from rlaas.decisions.fallback import Answer, TimedFront
 from rlaas.errors import RlaasError, shown
 from rlaas.objectives import Mode
 
-__all__ = ["RecorderLoop", "ResolutionRecorder"]
+__all__ = ["ResolutionRecorder"]
 
 MOST_WAITING = 1000
 """Answers that wait to be recorded; a database that is locked holds them up for seconds each."""
@@ -134,40 +134,3 @@ class ResolutionRecorder:
             self._gauges.publish()
         except SQLAlchemyError as problem:
             self._events.error("resolution_gauges_not_published", error=shown(problem, str))
-
-
-class RecorderLoop:
-    """Ticks a recorder in a thread of its own.
-
-    Args:
-        recorder: settles and publishes.
-        interval_s: between the end of a tick and the next.
-    """
-
-    def __init__(self, recorder: ResolutionRecorder, *, interval_s: float) -> None:
-        self._recorder = recorder
-        self._interval_s = interval_s
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="resolution-recorder", daemon=True)
-
-    @property
-    def running(self) -> bool:
-        """Whether the thread is alive."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Start ticking."""
-        self._thread.start()
-
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """End after the present tick; a tick that takes longer is left to itself."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._interval_s):
-            try:
-                self._recorder.tick()
-            except Exception as problem:  # whatever ails one tick, the next may do better; choices do not wait for it
-                structlog.get_logger("rlaas.control").exception("recorder_tick_failed", error=shown(problem, str))
