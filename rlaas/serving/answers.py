@@ -76,7 +76,7 @@ def record_of(
         principal: by whom.
         producer: process that decided.
         time_us: when, UTC microseconds.
-        observation: as the network saw it [n_features].
+        observation: as it was sent [n_features]; the network sees its float32.
         unit, session: of this row.
         preference: weights that the policy was given.
         proposed: what the policy chose, where the shield changed it.

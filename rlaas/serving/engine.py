@@ -207,7 +207,7 @@ class DecisionEngine:
         )
 
     def _decide_one(
-        self, principal: Principal, live: LivePolicy, request: DecideRequest, observation: Sequence[float]
+        self, principal: Principal, live: LivePolicy, request: DecideRequest, observation: list[float]
     ) -> Decision:
         """The hot path: what :meth:`_decide` does, without what only several rows need."""
         started = self.used[live.record.policy] = time.perf_counter_ns()
@@ -235,7 +235,7 @@ class DecisionEngine:
             principal=principal,
             producer=self._producer,
             time_us=time_ns // 1000,
-            observation=row[0].tolist(),
+            observation=observation,
             unit=unit,
             session=session,
             preference=acted.preference,
@@ -256,7 +256,7 @@ class DecisionEngine:
         uuids = [uuid7_hex(time_us // 1000) for _ in range(count)]
         units = one_each(request.unit, count, "unit")
         sessions = one_each(request.session, count, "session")
-        logged = rows.tolist()
+        logged = request.observations or rows.tolist()
         answers: list[Decision | None] = [None] * count
         payloads: list[bytes] = [b""] * count
         answered: list[tuple[int, int]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -47,13 +48,15 @@ def many_rows(observations: Sequence[Sequence[float]], policy: BundlePolicy, max
         raise InvalidInputError(
             f"observations has {len(observations)} rows; at most {max_rows} are allowed", field="observations"
         )
-    for index, row in enumerate(observations):
-        if len(row) != policy.n_features:
-            raise InvalidInputError(
-                f"observations[{index}] has {len(row)} numbers; expected {policy.n_features}",
-                field=f"observations[{index}]",
-            )
-    return policy.check_observations(np.array(observations, dtype=np.float64), field="observations")
+    n = policy.n_features
+    wrong = next((index for index, row in enumerate(observations) if len(row) != n), None)
+    if wrong is not None:
+        raise InvalidInputError(
+            f"observations[{wrong}] has {len(observations[wrong])} numbers; expected {n}",
+            field=f"observations[{wrong}]",
+        )
+    flat = np.fromiter(chain.from_iterable(observations), np.float64, count=n * len(observations))
+    return policy.check_observations(flat.reshape(-1, n), field="observations")
 
 
 def check_supported(request: DecideRequest) -> None:

@@ -87,7 +87,7 @@ def test_the_answer_is_the_bundle_s_and_is_logged_as_given(
     assert bench.ids.verify(answer["decision_id"]).tag == policy_tag("toy")
     (record,) = bench.logged_decisions()
     assert record.receipt_id == record.decision_id == answer["decision_id"]
-    assert record.observation == np.float32(ROW).tolist()
+    assert record.observation == ROW
     assert (record.action, record.mode, record.preference) == ([answer["action"]], fields.get("mode"), weights)
     assert (record.session, record.step, record.unit, record.context) == ("s", 4, "u", {"a": [1]})
     assert (record.scenario, record.version, record.generation, record.tenant) == ("toy", 1, 1, "default")
@@ -219,7 +219,7 @@ def test_rows_of_a_mixed_batch_keep_their_order(bench: Bench, paths: dict[tuple[
         mine = [i for i, d in enumerate(decisions) if d["version"] == version]
         assert mine
         assert [decisions[i]["action"] for i in mine] == actions[mine].tolist()
-    assert [r.observation for r in bench.logged_decisions()] == np.array(rows, dtype=np.float32).tolist()
+    assert [r.observation for r in bench.logged_decisions()] == rows
 
 
 def test_a_switchback_moves_everybody_by_blocks_of_steps(bench: Bench) -> None:
@@ -442,4 +442,4 @@ def test_every_possible_decision_is_taken_and_read_back(
     record = bench.logged_decisions()[-1]
     assert record.decision_id == answer["decision_id"]
     assert (record.step, record.context) == (step, context)
-    assert record.observation == np.array(row, dtype=np.float32).tolist()
+    assert record.observation == row
