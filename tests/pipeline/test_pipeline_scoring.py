@@ -159,17 +159,17 @@ def test_box_actions_of_a_policy_without_preferences(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("_ray")
-def test_a_table_of_the_lake_gives_the_rows_of_the_tenant_only(tmp_path: Path, bundle: Path) -> None:
+def test_a_table_of_the_lake_gives_the_rows_of_tenant_and_policy_only(tmp_path: Path, bundle: Path) -> None:
     lake = Lake(tmp_path / "lake")
-    for tenant in ("default", "other"):
+    for tenant, policy in (("default", "toy"), ("other", "toy"), ("default", "another")):
         records = [
             DecisionRecord(
-                receipt_id=f"{tenant}{i}",
-                decision_id=f"{tenant}{i}",
+                receipt_id=f"{tenant}-{policy}-{i}",
+                decision_id=f"{tenant}-{policy}-{i}",
                 tenant=tenant,
                 time_us=1_700_000_000_000_000 + i,
                 scenario="toy",
-                policy="old",
+                policy=policy,
                 version=1,
                 variant="champion",
                 variant_propensity=1.0,
@@ -184,7 +184,7 @@ def test_a_table_of_the_lake_gives_the_rows_of_the_tenant_only(tmp_path: Path, b
     report = score_table(_plan("bronze.decisions", tmp_path / "out", bundle, keep=["decision_id", "date"]))
     assert report.rows == 6
     rows = _result(tmp_path / "out")
-    assert sorted(row["decision_id"] for row in rows) == [f"default{i}" for i in range(6)]
+    assert sorted(row["decision_id"] for row in rows) == [f"default-toy-{i}" for i in range(6)]
     assert {row["date"] for row in rows} == {"2023-11-14"}
 
 
