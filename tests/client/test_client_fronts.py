@@ -61,7 +61,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     control = ControlRoutes(ControlService(settings), NoOperations(), FrontService(FrontStore(registry), home))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(Lane(control)), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(create_app(Lane(control)), log_level="warning", log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

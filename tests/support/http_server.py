@@ -17,7 +17,9 @@ def serving(app: Any, **options: Any) -> Iterator[str]:
     """``host:port`` of the application for the length of the block."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **options))
+        # Without uvicorn's own logging: setting it up closes every handler there is, absl's among them, and that closes
+        # what pytest captures with.
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", log_config=None, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started and thread.is_alive():
