@@ -42,9 +42,11 @@ def test_the_load_is_spread_so_that_each_is_as_busy_as_wished(busy: float, runni
 
 
 def test_a_replica_that_lets_requests_wait_or_refuses_them_is_full() -> None:
-    for starved in (Load(0.1, delay_s=0.06), Load(0.1, refused=2.0)):
+    for starved in (Load(0.3, delay_s=0.06), Load(0.1, refused=2.0)):
         assert wanted([starved], 1, 1, RULES) == 2
-    assert wanted([Load(0.1, delay_s=0.04)], 1, 1, RULES) == 1
+    assert wanted([Load(0.3, delay_s=0.04)], 1, 1, RULES) == 1
+    # Late without work of its own: the machine is crowded by others, and more Gateways would crowd it more.
+    assert wanted([Load(0.1, delay_s=0.06)], 1, 1, RULES) == 1
 
 
 @given(

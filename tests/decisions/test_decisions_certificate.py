@@ -54,7 +54,10 @@ class TestRegion:
                 radii.append(found.fun)
         region = choice.certificate.region
         assert region.radius_exact
-        if radii:
+        if radii and min(radii) > 1 - 1e-7:
+            # A draw where all weight has moved is the far end of every weight: rounding says whether it is reached.
+            assert region.radius is None or region.radius == pytest.approx(1.0, abs=1e-7)
+        elif radii:
             assert region.radius == pytest.approx(min(radii), abs=1e-7)
         else:
             assert region.radius is None
