@@ -9,7 +9,16 @@ import msgspec
 
 from rlaas.errors import InvalidInputError
 
-__all__ = ["DecisionRecord", "OutcomeRecord", "decode_decision", "decode_outcome", "encode"]
+__all__ = [
+    "DecisionCommon",
+    "DecisionOwn",
+    "DecisionRecord",
+    "OutcomeRecord",
+    "decode_decision",
+    "decode_outcome",
+    "encode",
+    "encode_decision",
+]
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]  # 1970 to 9999: what a date partition can say
@@ -71,6 +80,44 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     context: dict[str, Any] | None = None
     candidate: _Name | None = None
     schema_version: Literal[1] = 1
+
+
+class DecisionCommon(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a :class:`DecisionRecord` that decisions made together share."""
+
+    tenant: str
+    time_us: int
+    scenario: str
+    policy: str
+    version: int
+    variant: str
+    generation: int
+    producer: str
+    experiment: str | None
+    mode: str | None
+    preference: dict[str, float] | None
+    schema_version: Literal[1] = 1
+
+    def encoded(self) -> bytes:
+        """For :func:`encode_decision`."""
+        return b"," + _encoder.encode(self)[1:]
+
+
+class DecisionOwn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The fields of a :class:`DecisionRecord` that are its own; what has its default is left out."""
+
+    receipt_id: str
+    decision_id: str
+    variant_propensity: float
+    observation: list[float]
+    action: list[float]
+    action_propensity: float | None = None
+    session: str | None = None
+    step: int | None = None
+    unit: str | None = None
+    context: dict[str, Any] | None = None
+    proposed_action: list[float] | None = None
+    candidate: str | None = None
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,6 +185,20 @@ def encode(record: DecisionRecord | OutcomeRecord, *, trusted: bool = False) -> 
             )
     else:
         decode_outcome(payload)
+    return payload
+
+
+def encode_decision(own: DecisionOwn, common: bytes) -> bytes:
+    """A decision whose values were checked already, in two parts: what many share is encoded once.
+
+    A context is the caller's, and is read back as :func:`encode` does.
+
+    Raises:
+        InvalidInputError: the context holds what the lake cannot.
+    """
+    payload = _encoder.encode(own)[:-1] + common
+    if own.context is not None:
+        decode_decision(payload)
     return payload
 
 

@@ -14,7 +14,7 @@ _HOMES = {
     "DecisionIds": "decision_ids",
     "DeploymentRecord": "live",
     "ExperimentSpec": "live",
-    "LiveState": "loading",
+    "LiveState": "loaded",
     "Principal": "principal",
     "ServingConfig": "config",
     "Variant": "live",

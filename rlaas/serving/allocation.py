@@ -8,7 +8,7 @@ import msgspec
 
 from rlaas.errors import InvalidInputError
 from rlaas.experiments.assignment import assign_switchback
-from rlaas.serving.loading import LivePolicy
+from rlaas.serving.loaded import LivePolicy
 
 __all__ = ["Allocation", "allocate"]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rlaas.lake.records import DecisionRecord, encode
-from rlaas.serving.loading import LivePolicy, LoadedVariant
+from rlaas.lake.records import DecisionCommon, DecisionOwn, encode_decision
+from rlaas.serving.loaded import LivePolicy, LoadedVariant
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest
 
-__all__ = ["Decision", "encode_many", "encode_one", "record_of"]
+__all__ = ["Decision", "common_of", "encode_many", "encode_one", "record_of"]
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,7 +52,7 @@ def encode_many(policy: str, decisions: Sequence[Decision]) -> bytes:
     return _encoder.encode(_Decisions(decisions, policy))
 
 
-def record_of(
+def common_of(
     decision: Decision,
     live: LivePolicy,
     variant: LoadedVariant,
@@ -61,56 +61,71 @@ def record_of(
     principal: Principal,
     producer: str,
     time_us: int,
+    preference: dict[str, float] | None,
+) -> bytes:
+    """What the log keeps of every decision of one variant under one preference.
+
+    Args:
+        decision: one of them, as answered.
+        live, variant: who decided.
+        request: what was asked.
+        principal: by whom.
+        producer: process that decided.
+        time_us: when, UTC microseconds.
+        preference: weights that the policy was given.
+    """
+    return DecisionCommon(
+        tenant=principal.tenant,
+        time_us=time_us,
+        scenario=variant.policy.manifest.scenario,
+        policy=decision.policy,
+        version=decision.version,
+        variant=decision.variant,
+        experiment=decision.experiment,
+        mode=request.mode,
+        preference=preference,
+        generation=live.record.generation,
+        producer=producer,
+    ).encoded()
+
+
+def record_of(
+    decision: Decision,
+    common: bytes,
+    request: DecideRequest,
     observation: list[float],
     unit: str | None,
     session: str | None,
-    preference: dict[str, float] | None,
     proposed: list[float] | None = None,
 ) -> bytes:
     """What the log keeps of a decision.
 
     Args:
         decision: as answered.
-        live, variant: who decided.
+        common: of :func:`common_of`.
         request: what was asked.
-        principal: by whom.
-        producer: process that decided.
-        time_us: when, UTC microseconds.
         observation: as it was sent [n_features]; the network sees its float32.
         unit, session: of this row.
-        preference: weights that the policy was given.
         proposed: what the policy chose, where the shield changed it.
 
     Raises:
         InvalidInputError: the context holds what the lake cannot.
     """
     action = decision.action
-    return encode(
-        DecisionRecord(
-            receipt_id=decision.decision_id,
-            decision_id=decision.decision_id,
-            tenant=principal.tenant,
-            time_us=time_us,
-            scenario=variant.policy.manifest.scenario,
-            policy=decision.policy,
-            version=decision.version,
-            variant=decision.variant,
-            experiment=decision.experiment,
-            variant_propensity=decision.variant_propensity,
-            action_propensity=decision.action_propensity,
-            proposed_action=proposed,
-            session=session,
-            step=request.step,
-            unit=unit,
-            mode=request.mode,
-            preference=preference,
-            observation=observation,
-            action=action if isinstance(action, list) else [float(action)],
-            context=request.context,
-            candidate=decision.candidate,
-            generation=live.record.generation,
-            producer=producer,
+    return encode_decision(
+        DecisionOwn(
+            decision.decision_id,
+            decision.decision_id,
+            decision.variant_propensity,
+            observation,
+            action if isinstance(action, list) else [float(action)],
+            decision.action_propensity,
+            session,
+            request.step,
+            unit,
+            request.context,
+            proposed,
+            decision.candidate,
         ),
-        # Without a context every value was checked or made here.
-        trusted=request.context is None,
+        common,
     )

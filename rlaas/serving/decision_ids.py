@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from rlaas.errors import ConfigurationError, ForgedDecisionError
 
-__all__ = ["DecisionIds", "VerifiedId", "policy_tag", "uuid7_hex"]
+__all__ = ["DecisionIds", "VerifiedId", "policy_tag", "uuid7_hex", "uuids_hex"]
 
 _SHAPE = re.compile(r"([0-9a-f]{32})-([0-9a-z]{1,32})-([0-9a-f]{8})(?:v([0-9a-f]{1,13}))?-([0-9a-f]{32})", re.ASCII)
 _MIN_SECRET_BYTES = 16
@@ -47,9 +47,17 @@ def uuid7_hex(time_ms: int | None = None) -> str:
     Args:
         time_ms: UTC milliseconds since the epoch; default now.
     """
-    stamp = (time.time_ns() // 1_000_000 if time_ms is None else time_ms) & (2**48 - 1)
-    random = os.urandom(10).hex()
-    return f"{stamp:012x}7{random[:3]}{_VARIANTS[random[3]]}{random[4:19]}"
+    return uuids_hex(1, time.time_ns() // 1_000_000 if time_ms is None else time_ms)[0]
+
+
+def uuids_hex(count: int, time_ms: int) -> list[str]:
+    """Several of :func:`uuid7_hex` of one millisecond, for one question to the operating system."""
+    stamp = f"{time_ms & (2**48 - 1):012x}7"
+    random = os.urandom(10 * count).hex()
+    return [
+        f"{stamp}{random[i : i + 3]}{_VARIANTS[random[i + 3]]}{random[i + 4 : i + 19]}"
+        for i in range(0, 20 * count, 20)
+    ]
 
 
 def policy_tag(policy: str, version: int | None = None) -> str:

@@ -7,39 +7,34 @@ request sees one generation from beginning to end.
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rlaas.bundles import Float32
-from rlaas.errors import BundleError, InvalidInputError, LakeError, NotFoundError, RetryableError
-from rlaas.names import check_name
+from rlaas.errors import LakeError, RetryableError, RlaasError
+from rlaas.serving.acting import Acted, Acting, SplitError
 from rlaas.serving.allocation import allocate
-from rlaas.serving.answers import Decision, encode_many, encode_one, record_of
-from rlaas.serving.choosing import Chosen
-from rlaas.serving.circuit import Circuits
-from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
+from rlaas.serving.answers import Decision, common_of, encode_many, encode_one, record_of
+from rlaas.serving.decision_ids import DecisionIds, uuids_hex
 from rlaas.serving.guard import Guard
 from rlaas.serving.inference import infer, logging_of, read_input
-from rlaas.serving.loading import ColdPolicyError, LivePolicy, LiveState, LoadedVariant
+from rlaas.serving.loaded import LivePolicy, LiveState
 from rlaas.serving.outcomes import OutcomeIntake
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal
+from rlaas.serving.questions import Drawn, Question, draw
 from rlaas.serving.requests import DecideRequest, decode_decide, decode_infer, decode_outcomes
-from rlaas.serving.rows import check_supported, many_rows, one_each, one_row, sole, storable
+from rlaas.serving.rows import check_one, check_supported, many_rows, one_each, stacked, storable
 from rlaas.serving.shadows import Shadows
 from rlaas.serving.tally import Tally
 from rlaas.serving.tensors import Inference, encode_answer
 
-__all__ = ["DecisionEngine", "Log", "live_policy"]
+__all__ = ["DecisionEngine", "Log"]
 
-
-_MOST_NAMED = 50
+_UNANSWERED = RetryableError("the request was not answered; try again")
 
 
 class Log(Protocol):
@@ -47,38 +42,6 @@ class Log(Protocol):
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Make ``payloads`` durable, all or none."""
-
-
-class _Acted(NamedTuple):
-    """Who answered, under which preference, with which actions [n, ...] and propensities [n].
-
-    ``candidate`` is that of the front which the constraints led to.
-    """
-
-    variant: LoadedVariant
-    preference: dict[str, float] | None
-    actions: NDArray[Any]
-    densities: NDArray[np.float64] | None
-    candidate: str | None = None
-
-
-def live_policy(state: LiveState, name: str, *, field: str = "policy") -> LivePolicy:
-    """The live policy of that name.
-
-    Raises:
-        InvalidInputError: not a plain name.
-        ColdPolicyError: it is live, but not in memory.
-        NotFoundError: nothing of that name is live; says what is.
-    """
-    live = state.policies.get(name)
-    if live is None:
-        check_name(name, field=field)
-        if name in state.cold:
-            raise ColdPolicyError(name)
-        names = sorted({*state.policies, *state.cold})
-        allowed = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "") or "(none)"
-        raise NotFoundError(f"no live {field} {name!r}; allowed: {allowed}", field=field)
-    return live
 
 
 class DecisionEngine:
@@ -97,7 +60,7 @@ class DecisionEngine:
 
     Attributes:
         tally: counts of every version.
-        circuits: which versions keep failing.
+        acting: runs the versions, and knows which keep failing.
         used: when each policy was last asked, monotonic nanoseconds.
         shadows: copies for the versions that never answer.
     """
@@ -117,15 +80,13 @@ class DecisionEngine:
         self._producer = producer
         self._decisions = decisions
         self.tally = Tally()
-        self.circuits = Circuits()
         self.used: dict[str, int] = {}
         self.shadows = Shadows(self.tally)
         self._guard = Guard()
         self._intake = OutcomeIntake(ids, producer, outcomes, self.tally)
         self._max_rows = max_rows
         self._pressure = pressure or Pressure()
-        self._seeds = np.random.SeedSequence(seed)
-        self._local = threading.local()
+        self.acting = Acting(self.tally, self._pressure, seed)
         self._state = LiveState()
 
     @property
@@ -146,15 +107,70 @@ class DecisionEngine:
             NotFoundError: no such policy is live.
             RetryableError: the log cannot take the decision.
         """
-        live = live_policy(self._state, policy)
+        return self.answer(self.read(principal, policy, body))
+
+    def read(self, principal: Principal, policy: str, body: bytes) -> Question:
+        """The first half of :meth:`decide`: what needs no network.
+
+        Raises:
+            RequestError: see :meth:`decide`.
+        """
+        arrived_ns = time.perf_counter_ns()
+        live = self._state.policy(policy)
         request = decode_decide(body)
         check_supported(request)
-        storable(request.context, len(request.observations or ()) or 1)
         if request.observation is not None:
-            return encode_one(self._decide_one(principal, live, request, request.observation))
+            check_one(request.observation, live.primary.policy)
+        if request.context is not None:
+            storable(request.context, len(request.observations or ()) or 1)
+        return Question(principal, live, request, arrived_ns)
+
+    def answer(self, question: Question) -> bytes:
+        """The second half of :meth:`decide`."""
+        principal, live, request, _ = question
+        if question.plain:
+            (answer,) = self.answer_together([question])
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        if request.observation is not None:
+            rows = live.primary.policy.check_observations([request.observation], field="observation")
+            return encode_one(self._decide(principal, live, request, rows)[0])
         assert request.observations is not None
         rows = many_rows(request.observations, live.primary.policy, self._max_rows)
-        return encode_many(policy, self._decide(principal, live, request, rows))
+        return encode_many(live.record.policy, self._decide(principal, live, request, rows))
+
+    def answer_together(self, questions: Sequence[Question]) -> list[bytes | Exception]:
+        """Answers to plain questions, each by itself: one that fails leaves the others alone.
+
+        Those that go to one variant under one preference share a run of its network and a write to the log. Alone, a
+        decision is mostly spent on fetching code and tables that the one before has thrown out of the caches; together
+        they cost a fifth.
+        """
+        answers: list[bytes | Exception] = [_UNANSWERED] * len(questions)
+        groups: dict[tuple[Any, ...], list[Drawn]] = {}
+        uuids = uuids_hex(len(questions), time.time_ns() // 1_000_000)
+        for place, (question, uuid) in enumerate(zip(questions, uuids, strict=True)):
+            try:
+                drawn = draw(place, question, uuid)
+            except RlaasError as problem:
+                answers[place] = problem
+            else:
+                groups.setdefault(drawn.group(), []).append(drawn)
+        pending = list(groups.values())
+        while pending:
+            members = pending.pop()
+            try:
+                found = self._decide_together(members)
+            except SplitError:  # something is wrong with one of them: each by itself finds out with which
+                pending += [[member] for member in members]
+            except Exception as problem:
+                for member in members:
+                    answers[member.place] = problem
+            else:
+                for member, decision in zip(members, found, strict=True):
+                    answers[member.place] = encode_one(decision)
+        return answers
 
     def record_outcomes(self, principal: Principal, body: bytes) -> bytes:
         """Answer ``POST /api/v1/outcomes``; all or none are logged before this returns.
@@ -188,7 +204,7 @@ class DecisionEngine:
             NotFoundError: no such model or version is live.
             RetryableError: the log cannot take the decisions.
         """
-        live = live_policy(self._state, model, field="model")
+        live = self._state.policy(model, field="model")
         self.used[model] = time.perf_counter_ns()
         request, raw = decode_infer(body, header_length)
         given = read_input(live, version, request, raw, self._max_rows)
@@ -206,54 +222,41 @@ class DecisionEngine:
             },
         )
 
-    def _decide_one(
-        self, principal: Principal, live: LivePolicy, request: DecideRequest, observation: list[float]
-    ) -> Decision:
-        """The hot path: what :meth:`_decide` does, without what only several rows need."""
-        started = self.used[live.record.policy] = time.perf_counter_ns()
-        row = one_row(observation, live.primary.policy)
-        time_ns = time.time_ns()
-        uuid = uuid7_hex(time_ns // 1_000_000)
-        unit, session = sole(request.unit, "unit"), sole(request.session, "session")
-        variant, propensity = live.primary, 1.0
-        if not live.alone:
-            ((name, allocation),) = allocate(live, request.step, [unit], [uuid]).items()
-            variant, propensity = live.variants[name], allocation.propensity[0]
-        acted = self._act(live, variant, row, request)
-        action, proposed = acted.actions[0].tolist(), None
-        if live.shield is not None:
-            previous = self._guard.previous(live, live.shield, request, (session,))
-            guarded = self._guard.apply(live.shield, request, row, acted.actions, previous)
-            action, proposed = guarded.actions[0].tolist(), guarded.proposed[0]
-        density = None if acted.densities is None else float(acted.densities[0])
-        decision = self._decision(live, acted, uuid, action, propensity, density, proposed is not None)
-        payload = record_of(
-            decision,
-            live,
-            acted.variant,
-            request,
-            principal=principal,
-            producer=self._producer,
-            time_us=time_ns // 1000,
-            observation=observation,
-            unit=unit,
-            session=session,
-            preference=acted.preference,
-            proposed=proposed,
-        )
-        self._append([payload])
-        if live.shield is not None:
-            self._guard.remember(live, live.shield, request, (session,), (action,))
-        if live.shadows and not self._pressure.pressed and acted.candidate is None:
-            self.shadows.offer(live, row, request.mode, request.preference, acted.actions)
-        self.tally.decided(decision.policy, decision.version, 1, time.perf_counter_ns() - started)
-        return decision
+    def _decide_together(self, members: Sequence[Drawn]) -> list[Decision]:
+        """Decisions of one variant under one preference, for one row of each member."""
+        first = members[0].question
+        live, request = first.live, first.request
+        observations = [member.question.request.observation or [] for member in members]
+        rows = stacked(observations)
+        if not np.isfinite(rows).all():
+            if len(members) > 1:
+                raise SplitError
+            live.primary.policy.check_observations(observations, field="observation")  # says which feature it is
+        time_us = time.time_ns() // 1000
+        acted = self.acting.act(live, members[0].variant, rows, request, together=True)
+        densities = [None] * len(members) if acted.densities is None else acted.densities.tolist()
+        decisions: list[Decision] = []
+        payloads: list[bytes] = []
+        common: bytes | None = None
+        for member, action, density in zip(members, acted.actions.tolist(), densities, strict=True):
+            asked = member.question.request
+            decision = self._decision(live, acted, member.uuid, action, member.propensity, density, False)
+            decisions.append(decision)
+            common = common or self._common(first.principal, live, acted, request, decision, time_us)
+            payloads.append(record_of(decision, common, asked, asked.observation or [], member.unit, member.session))
+        self._append(payloads)
+        if live.shadows and not self._pressure.pressed:
+            self.shadows.offer(live, rows, request.mode, request.preference, acted.actions)
+        now_ns = self.used[live.record.policy] = time.perf_counter_ns()
+        for member in members:
+            self.tally.decided(live.record.policy, acted.variant.version, 1, now_ns - member.question.arrived_ns)
+        return decisions
 
     def _decide(self, principal: Principal, live: LivePolicy, request: DecideRequest, rows: Float32) -> list[Decision]:
         started = self.used[live.record.policy] = time.perf_counter_ns()
         count = len(rows)
         time_us = time.time_ns() // 1000
-        uuids = [uuid7_hex(time_us // 1000) for _ in range(count)]
+        uuids = uuids_hex(count, time_us // 1000)
         units = one_each(request.unit, count, "unit")
         sessions = one_each(request.session, count, "session")
         logged = request.observations or rows.tolist()
@@ -266,7 +269,7 @@ class DecisionEngine:
         for name, allocation in allocate(live, request.step, units, uuids).items():
             whole = len(allocation.rows) == count
             chosen = rows if whole else rows[allocation.rows]
-            acted = self._act(live, live.variants[name], chosen, request)
+            acted = self.acting.act(live, live.variants[name], chosen, request)
             none = [None] * len(chosen)
             propensities = none if acted.densities is None else acted.densities.tolist()
             answered.append((acted.variant.version, len(chosen)))
@@ -277,25 +280,14 @@ class DecisionEngine:
                 before = previous if previous is None or whole else previous[allocation.rows]
                 guarded = self._guard.apply(shield, request, chosen, actions, before)
                 actions, proposals = guarded.actions, guarded.proposed
+            common: bytes | None = None
             for row, action, propensity, density, proposed in zip(
                 allocation.rows, actions.tolist(), allocation.propensity, propensities, proposals, strict=True
             ):
                 decision = self._decision(live, acted, uuids[row], action, propensity, density, proposed is not None)
                 answers[row] = decision
-                payloads[row] = record_of(
-                    decision,
-                    live,
-                    acted.variant,
-                    request,
-                    principal=principal,
-                    producer=self._producer,
-                    time_us=time_us,
-                    observation=logged[row],
-                    unit=units[row],
-                    session=sessions[row],
-                    preference=acted.preference,
-                    proposed=proposed,
-                )
+                common = common or self._common(principal, live, acted, request, decision, time_us)
+                payloads[row] = record_of(decision, common, request, logged[row], units[row], sessions[row], proposed)
         self._append(payloads)
         decided = [answer for answer in answers if answer is not None]
         if shield is not None:
@@ -307,61 +299,10 @@ class DecisionEngine:
             self.tally.decided(live.record.policy, version, rows_of, taken)
         return decided
 
-    def _act(self, live: LivePolicy, variant: LoadedVariant, rows: Float32, request: DecideRequest) -> _Acted:
-        """What the variant decides; or a reserve while its circuit is open, or else the safe default.
-
-        Raises:
-            InvalidInputError: a preference or a constraint that cannot be kept.
-            RetryableError: nobody can answer.
-        """
-        failure: Exception | None = None
-        for candidate in (variant, *live.reserves):
-            chosen: Chosen | None = None
-            if request.constraints is not None:
-                try:
-                    chosen = candidate.choose(request.constraints, request.mode, request.preference)
-                except InvalidInputError:
-                    if candidate is variant:
-                        raise
-                    continue  # a reserve's front is not what the caller asked for: its lack is no fault of theirs
-                if chosen.action is not None:
-                    return _Acted(candidate, None, chosen.action.repeat(len(rows), axis=0), None, chosen.name)
-            circuit = self.circuits.of(candidate.policy_name, candidate.version)
-            if not circuit.admits():
-                continue
-            if chosen is None:
-                weights, preference = candidate.preference(request.mode, request.preference)
-            else:
-                weights, preference = chosen.weights, chosen.preference
-            try:
-                explores = candidate.explore and not self._pressure.pressed
-                actions, densities = candidate.policy.act(
-                    rows,
-                    weights,
-                    rng=self._draws() if explores else None,
-                    epsilon=candidate.epsilon if explores else 0.0,
-                )
-                if not math.isfinite(actions.sum()):
-                    raise BundleError(f"version {candidate.version} gave an action that is not finite")
-            except InvalidInputError:  # the caller's fault, such as a missing preference
-                raise
-            except Exception as problem:  # whatever a version raises is its own fault, and has to be survived
-                failure = problem
-                self.tally.failed(candidate.policy_name, candidate.version)
-                circuit.failed()
-            else:
-                circuit.succeeded()
-                return _Acted(candidate, preference, actions, densities, None if chosen is None else chosen.name)
-        if live.safe_default is not None:
-            return _Acted(live.safe_default.variant, None, live.safe_default.action.repeat(len(rows), axis=0), None)
-        raise RetryableError(
-            f"no version of {live.record.policy!r} can answer now: version {variant.version} keeps failing"
-        ) from failure
-
     def _decision(
         self,
         live: LivePolicy,
-        acted: _Acted,
+        acted: Acted,
         uuid: str,
         action: int | list[float],
         propensity: float,
@@ -384,15 +325,28 @@ class DecisionEngine:
             shielded,
         )
 
+    def _common(
+        self,
+        principal: Principal,
+        live: LivePolicy,
+        acted: Acted,
+        request: DecideRequest,
+        decision: Decision,
+        time_us: int,
+    ) -> bytes:
+        return common_of(
+            decision,
+            live,
+            acted.variant,
+            request,
+            principal=principal,
+            producer=self._producer,
+            time_us=time_us,
+            preference=acted.preference,
+        )
+
     def _append(self, payloads: list[bytes]) -> None:
         try:
             self._decisions.append(payloads)
         except LakeError as problem:
             raise RetryableError("the decision cannot be logged now, so it was not taken; try again later") from problem
-
-    def _draws(self) -> np.random.Generator:
-        """The source of exploration of this thread: generators are not thread-safe."""
-        rng: np.random.Generator | None = getattr(self._local, "rng", None)
-        if rng is None:
-            rng = self._local.rng = np.random.default_rng(self._seeds.spawn(1)[0])
-        return rng

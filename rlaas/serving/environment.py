@@ -25,6 +25,7 @@ FAST_LANE: Mapping[str, str] = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
     "RAY_SERVE_LOG_TO_STDERR": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",  # three misses and a dead HAProxy is replaced; 10 s each otherwise
+    "RAY_worker_niceness": "0",  # Ray nices its workers to 15: beside other work the servers would come last
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # it parses one datagram for each request, in Python
 }

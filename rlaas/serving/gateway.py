@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.live import LiveAnswer
 from rlaas.serving.load import LoadMeter
-from rlaas.serving.loading import LiveState
+from rlaas.serving.loaded import LiveState
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.residents import Residents
 from rlaas.serving.transport import Limits
@@ -180,6 +181,11 @@ class Gateway:
     def _switch(self, engine: DecisionEngine, state: LiveState) -> None:
         engine.switch(state)
         self._hot.refresh(engine)
+        # What was loaded stays: the collector would otherwise walk over all of it again and again, for tens of
+        # milliseconds during which nobody is answered. Thawed first, so that what an older state held can go.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
     def _seal(self) -> None:
         self._decisions.seal()

@@ -18,7 +18,7 @@ from rlaas.serving.shield import ActiveShield
 from rlaas.serving.shield_spec import PREVIOUS
 
 if TYPE_CHECKING:
-    from rlaas.serving.loading import LivePolicy
+    from rlaas.serving.loaded import LivePolicy
 
 __all__ = ["REMEMBERED", "Guard", "Guarded"]
 

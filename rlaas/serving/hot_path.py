@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers
-
 from rlaas.errors import OverloadedError
 from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.gather import Gather
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure
@@ -31,11 +30,13 @@ class _Endpoint:
         route: as the log names it.
         work: principal, body and headers in, answer out.
         status: of an answer that succeeds.
+        gathered: the same for requests that may be answered together with others, where there are such.
     """
 
     route: str
     work: Callable[[Principal, bytes, RequestHead], bytes | Inference]
     status: int
+    gathered: Callable[[Principal, bytes], Awaitable[bytes]] | None = None
 
 
 class HotPath:
@@ -59,8 +60,9 @@ class HotPath:
     def refresh(self, engine: DecisionEngine) -> None:
         """Take up what the engine serves now."""
         endpoints = {"/api/v1/outcomes": _recording(engine)}
+        gather = Gather(engine)
         for name, live in engine.state.policies.items():
-            endpoints[f"/api/v1/policies/{name}/decide"] = _deciding(engine, name)
+            endpoints[f"/api/v1/policies/{name}/decide"] = _deciding(engine, gather, name)
             endpoints[f"/v2/models/{name}/infer"] = _inferring(engine, name, None)
             for variant in live.variants.values():
                 version = str(variant.version)
@@ -92,9 +94,11 @@ class HotPath:
             try:
                 body = await read_body(receive, head, self._limits)
                 head.check_deadline()
-                principal = resolve_principal(Headers(scope=scope), tenant=self._tenant)
+                principal = resolve_principal(scope["headers"], tenant=self._tenant)
                 if len(body) > LARGE_BODY:
                     answer = await asyncio.to_thread(endpoint.work, principal, body, head)
+                elif endpoint.gathered is not None:
+                    answer = await endpoint.gathered(principal, body)
                 else:
                     answer = endpoint.work(principal, body, head)
             finally:
@@ -131,9 +135,16 @@ def _recording(engine: DecisionEngine) -> _Endpoint:
     return _Endpoint("/api/v1/outcomes", lambda principal, body, _: engine.record_outcomes(principal, body), 202)
 
 
-def _deciding(engine: DecisionEngine, policy: str) -> _Endpoint:
+def _deciding(engine: DecisionEngine, gather: Gather, policy: str) -> _Endpoint:
+    async def gathered(principal: Principal, body: bytes) -> bytes:
+        question = engine.read(principal, policy, body)
+        return await gather.ask(question) if question.plain else engine.answer(question)
+
     return _Endpoint(
-        "/api/v1/policies/{policy}/decide", lambda principal, body, _: engine.decide(principal, policy, body), 200
+        "/api/v1/policies/{policy}/decide",
+        lambda principal, body, _: engine.decide(principal, policy, body),
+        200,
+        gathered,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlaas.bundles import BoxAction, ChoicesAction, Float32
 from rlaas.errors import BundleError, InvalidInputError, NotFoundError, RetryableError, check_choice
-from rlaas.serving.loading import LivePolicy, LoadedVariant
+from rlaas.serving.loaded import LivePolicy, LoadedVariant
 from rlaas.serving.requests import DecideRequest, InferRequest, convert_decide
 from rlaas.serving.rows import storable
 from rlaas.serving.tally import Tally

@@ -2,233 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from rlaas.bundles import BundlePolicy, DiscreteAction, Float32, load_bundle
-from rlaas.errors import BundleError, InvalidInputError, NotReadyError, RlaasError, check_choice
-from rlaas.experiments.assignment import Assignment, unit_assigner
-from rlaas.objectives import Preference
-from rlaas.serving.choosing import Chosen, FrontChooser
+from rlaas.bundles import BundlePolicy, DiscreteAction, load_bundle
+from rlaas.errors import BundleError, InvalidInputError, RlaasError
+from rlaas.experiments.assignment import unit_assigner
+from rlaas.serving.choosing import FrontChooser
 from rlaas.serving.decision_ids import policy_tag
 from rlaas.serving.live import DeploymentRecord, Variant
+from rlaas.serving.loaded import FALLBACK, SAFE_DEFAULT, LivePolicy, LiveState, LoadedVariant, SafeDefault
 from rlaas.serving.served_front import front_key, read_served_front
 from rlaas.serving.shield import ActiveShield, action_of
 
-__all__ = [
-    "FALLBACK",
-    "SAFE_DEFAULT",
-    "ColdPolicyError",
-    "LivePolicy",
-    "LiveState",
-    "LoadedVariant",
-    "SafeDefault",
-    "check_compatible",
-    "check_record",
-    "load_state",
-]
-
-
-class ColdPolicyError(NotReadyError):
-    """A policy that is live, but not in memory now.
-
-    Attributes:
-        policy: its name.
-    """
-
-    def __init__(self, policy: str) -> None:
-        super().__init__(f"policy {policy!r} is being loaded; try again", field="policy")
-        self.policy = policy
-
-
-FALLBACK = "fallback"
-"""Variant under which a deployment's fallback version answers."""
-
-SAFE_DEFAULT = "safe-default"
-"""Variant, of version 0, under which a deployment's safe action is answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedVariant:
-    """A variant with its bundle in memory.
-
-    Attributes:
-        name, version, explore, epsilon: as in the deployment record.
-        share: probability that a decision goes here.
-        policy_name: name of its policy.
-        id_tag: of its decisions, see :func:`~rlaas.serving.decision_ids.policy_tag`.
-        policy: the loaded bundle.
-        preferences: weights float32 [n_objectives] and as a mapping, by mode; None stands for no mode: uniform.
-        front: who picks a candidate under constraints; where there is no front, why.
-    """
-
-    name: str
-    version: int
-    explore: bool
-    epsilon: float
-    share: float
-    policy_name: str
-    id_tag: str
-    policy: BundlePolicy
-    preferences: Mapping[str | None, tuple[Float32, dict[str, float]]]
-    front: FrontChooser | str
-
-    @classmethod
-    def of(
-        cls, variant: Variant, share: float, name: str, policy: BundlePolicy, front: FrontChooser | str = "has none"
-    ) -> LoadedVariant:
-        """Work out what every request needs once; ``name`` is that of the policy.
-
-        Raises:
-            InvalidInputError: a share of exploration for a policy whose actions have no density.
-        """
-        objectives = policy.objectives
-        found: dict[str | None, Preference] = {None: Preference.uniform(objectives)} if objectives else {}
-        found.update((mode, Preference.of(objectives, weights)) for mode, weights in policy.manifest.modes.items())
-        preferences = {mode: (p.array().astype(np.float32), p.to_dict()) for mode, p in found.items()}
-        return cls(
-            variant.name,
-            variant.version,
-            variant.explore,
-            policy.check_epsilon(variant.epsilon),
-            share,
-            name,
-            policy_tag(name, variant.version),
-            policy,
-            preferences,
-            front,
-        )
-
-    def preference(
-        self, mode: str | None, weights: Mapping[str, float] | None
-    ) -> tuple[Float32 | None, dict[str, float] | None]:
-        """The preference to act under, as an array [n_objectives] and as it is logged; None where the policy has none.
-
-        Raises:
-            InvalidInputError: both or unknown mode, or impossible weights.
-        """
-        chosen = self._asked(mode, weights)
-        # An unconditioned policy acts the same under every preference: logging one would claim an influence.
-        if chosen is None or not self.policy.manifest.preference_conditioned:
-            return None, None
-        return chosen
-
-    def choose(self, constraints: object, mode: str | None, weights: Mapping[str, float] | None) -> Chosen:
-        """The candidate of the version's front that keeps ``constraints`` and fits the preference best.
-
-        Raises:
-            InvalidInputError: there is no front, no candidate keeps them, or they or the preference are malformed.
-        """
-        asked = self._asked(mode, weights)
-        if isinstance(self.front, str) or asked is None:
-            reason = self.front if isinstance(self.front, str) else "has no objectives"
-            raise InvalidInputError(
-                f"constraints need a front, and version {self.version} of {self.policy_name!r} {reason}",
-                field="constraints",
-            )
-        return self.front.choose(constraints, asked[1])
-
-    def _asked(self, mode: str | None, weights: Mapping[str, float] | None) -> tuple[Float32, dict[str, float]] | None:
-        if mode is not None and weights is not None:
-            raise InvalidInputError("mode and preference exclude each other; send one of them", field="preference")
-        if mode is not None:
-            check_choice(mode, self.policy.manifest.modes, field="mode", error=InvalidInputError)
-        if weights is not None:
-            checked = Preference.of(self.policy.objectives, weights)
-            return checked.array().astype(np.float32), checked.to_dict()
-        return self.preferences.get(mode)
-
-    def utility(self, outcome: Mapping[str, float]) -> float | None:
-        """How good an outcome is, in [0, 1]: normalised objectives under equal weights, each cut to its range.
-
-        The yardstick of canaries: the same for every version and caller, whatever preference they decided under. None
-        where the outcome lacks an objective, or the policy has none.
-        """
-        total = 0.0
-        for objective in self.policy.objectives:
-            value = outcome.get(objective.name)
-            if value is None:
-                return None
-            share = min(1.0, max(0.0, (value - objective.low) / (objective.high - objective.low)))
-            total += share if objective.direction == "maximize" else 1.0 - share
-        return total / len(self.policy.objectives) if self.policy.objectives else None
-
-
-@dataclass(frozen=True, slots=True)
-class SafeDefault:
-    """The action that answers when no version can.
-
-    Attributes:
-        variant: under which it is answered and logged.
-        action: as one row [1, n_actions] or [1].
-    """
-
-    variant: LoadedVariant
-    action: NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LivePolicy:
-    """One deployment, ready to decide.
-
-    Attributes:
-        record: which.
-        variants: by name.
-        weights: share of the decisions by name of the variant.
-        primary: the variant with the largest share.
-        alone: every decision goes to ``primary``.
-        assign: variant of a unit, where they are drawn by unit.
-        experiment: its name, if one runs.
-        shadows: variants that get copies of the decisions and never answer.
-        safe_default: what answers when neither a version nor a reserve can; None: 503.
-        shield: has the last word; None where there is none.
-        reserves: who answers instead of a version that keeps failing, first the deployment's ``fallback``.
-        tag: of the policy in decision ids.
-        outcome_fields: what outcomes may carry.
-    """
-
-    record: DeploymentRecord
-    variants: Mapping[str, LoadedVariant]
-    weights: Mapping[str, float]
-    primary: LoadedVariant
-    alone: bool
-    assign: Callable[[str], Assignment]
-    experiment: str | None
-    reserves: tuple[LoadedVariant, ...]
-    shadows: tuple[LoadedVariant, ...]
-    safe_default: SafeDefault | None
-    shield: ActiveShield | None
-    tag: str
-    outcome_fields: frozenset[str]
-
-    def of_version(self, version: int | None) -> LoadedVariant | None:
-        """The first variant that serves a version."""
-        return next((variant for variant in self.variants.values() if variant.version == version), None)
-
-
-@dataclass(frozen=True, slots=True)
-class LiveState:
-    """Everything that a Gateway serves at one moment; replaced as a whole, never changed.
-
-    Attributes:
-        policies: in memory, by name.
-        cold: names that are live, but not in memory.
-        by_tag: the same policies by their tag in decision ids.
-    """
-
-    policies: Mapping[str, LivePolicy] = field(default_factory=lambda: MappingProxyType({}))
-    cold: frozenset[str] = frozenset()
-    by_tag: Mapping[str, LivePolicy] = field(default_factory=lambda: MappingProxyType({}))
-
-    def generations(self) -> dict[str, int]:
-        """Loaded generation by deployment id."""
-        return {live.record.id: live.record.generation for live in self.policies.values()}
+__all__ = ["check_compatible", "check_record", "load_state"]
 
 
 def check_compatible(policies: Mapping[int, BundlePolicy]) -> None:

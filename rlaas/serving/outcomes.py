@@ -15,7 +15,7 @@ from rlaas.errors import ConflictError, InvalidInputError, LakeError, RetryableE
 from rlaas.lake.records import OutcomeRecord, encode
 from rlaas.names import check_name
 from rlaas.serving.decision_ids import DecisionIds, uuid7_hex
-from rlaas.serving.loading import LiveState, LoadedVariant
+from rlaas.serving.loaded import LiveState, LoadedVariant
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import MAX_OUTCOME_FIELDS, OutcomeItem
 from rlaas.serving.tally import Tally

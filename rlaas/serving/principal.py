@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["Principal", "resolve_principal"]
 
@@ -19,15 +20,20 @@ class Principal:
     tenant: str
 
 
-def resolve_principal(headers: Mapping[str, str], *, tenant: str) -> Principal:
+@lru_cache(maxsize=1024)
+def _of_tenant(tenant: str) -> Principal:
+    return Principal(tenant)
+
+
+def resolve_principal(headers: Iterable[tuple[bytes, bytes]], *, tenant: str) -> Principal:
     """The principal behind a request.
 
     An installation has one tenant until accounts exist, so the headers decide nothing yet: whoever reaches the
     port acts for the installation's tenant.
 
     Args:
-        headers: request headers, lower-case names.
+        headers: of the ASGI scope, lower-case names.
         tenant: the installation's tenant.
     """
     del headers
-    return Principal(tenant)
+    return _of_tenant(tenant)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rlaas.errors import BundleError
 from rlaas.serving.live import DeploymentRecord
-from rlaas.serving.loading import LiveState, load_state
+from rlaas.serving.loaded import LiveState
+from rlaas.serving.loading import load_state
 
 __all__ = ["Residents"]
 

@@ -13,33 +13,35 @@ from rlaas.bundles import BundlePolicy, Float32
 from rlaas.errors import InvalidInputError
 from rlaas.serving.requests import DecideRequest
 
-__all__ = ["check_supported", "many_rows", "one_each", "one_row", "sole", "storable"]
+__all__ = ["check_one", "check_supported", "many_rows", "one_each", "sole", "stacked", "storable"]
 
 _MAX_NESTING = 32
 _MAX_CONTEXT_BYTES = 2 * 2**20
 """Of the contexts that one request adds to the log."""
-_PLAIN = 1e76
-"""Square of 1e38: where the squares of a row sum to less, every number of it is finite as float32."""
 
 
-def one_row(observation: Sequence[float], policy: BundlePolicy) -> Float32:
-    """One observation as float32 [1, n_features].
+def check_one(observation: Sequence[float], policy: BundlePolicy) -> None:
+    """Raise where one observation has not as many numbers as the policy has features.
 
     Raises:
-        InvalidInputError: of another length, or a number beyond float32; names the feature.
+        InvalidInputError: saying how many there should be.
     """
     if len(observation) != policy.n_features:
         raise InvalidInputError(
             f"observation has {len(observation)} numbers; expected {policy.n_features}", field="observation"
         )
-    row = np.array(observation)
-    if row.dot(row) < _PLAIN:
-        return row.astype(np.float32).reshape(1, -1)
-    return policy.check_observations(row[None], field="observation")
+
+
+def stacked(observations: Sequence[Sequence[float]]) -> Float32:
+    """Observations of equal length as float32 [n, n_features]; what lies beyond float32 is infinite."""
+    n, width = len(observations), len(observations[0])
+    flat = np.fromiter(chain.from_iterable(observations), np.float64, count=n * width)
+    with np.errstate(over="ignore"):
+        return flat.astype(np.float32).reshape(n, width)
 
 
 def many_rows(observations: Sequence[Sequence[float]], policy: BundlePolicy, max_rows: int) -> Float32:
-    """Observations as float32 [n, n_features].
+    """Observations of one request as float32 [n, n_features].
 
     Raises:
         InvalidInputError: too many, of another length, or a number beyond float32; names the row.

@@ -23,8 +23,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rlaas.errors import InvalidInputError, MalformedBodyError
 from rlaas.serving.decision_ids import uuid7_hex
-from rlaas.serving.engine import DecisionEngine, live_policy
-from rlaas.serving.loading import ColdPolicyError
+from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.loaded import ColdPolicyError
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import answer_failure
 
@@ -116,10 +116,10 @@ def session_route(
                 if loop is None:
                     current = engine()
                     try:
-                        live_policy(current.state, policy)
+                        current.state.policy(policy)
                     except ColdPolicyError:
                         await warm(policy)
-                    loop = _Loop(current, resolve_principal(socket.headers, tenant=tenant), policy)
+                    loop = _Loop(current, resolve_principal(socket.scope["headers"], tenant=tenant), policy)
                 try:
                     answer = loop.answer(message)
                 except ColdPolicyError:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rlaas.bundles import BoxAction, Float32
-from rlaas.serving.loading import LivePolicy, LoadedVariant
+from rlaas.serving.loaded import LivePolicy, LoadedVariant
 from rlaas.serving.tally import Tally
 
 __all__ = ["Shadows"]

@@ -6,10 +6,12 @@ Free of any web framework: ASGI scopes and ``receive`` callables in, bytes out.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,11 @@ LARGE_BODY = 64 * 1024
 
 _LONGEST_TIMEOUT_S = 3600.0
 _LONGEST_ID = 128
+_READ = frozenset(
+    {b"content-length", b"content-encoding", b"inference-header-content-length", b"x-request-id", b"x-request-timeout"}
+)
+_PROCESS, _COUNTER = os.urandom(8).hex().encode(), itertools.count()
+"""Of which request ids are made: those of a process differ by their number, processes by their name."""
 _TOO_LATE = "x-request-timeout passed before the request was answered; nothing was done"
 
 
@@ -113,6 +120,8 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
     """
     head = RequestHead()
     for name, value in headers:
+        if name not in _READ:
+            continue
         if name == b"content-length":
             head.declared = _whole(value, "content-length")
         elif name == b"x-request-id":
@@ -124,7 +133,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         elif name == b"content-encoding" and value.lower() != b"identity":
             head.encoding = value
     if not head.request_id:
-        head.request_id = os.urandom(8).hex().encode()
+        head.request_id = b"%b-%x" % (_PROCESS, next(_COUNTER))
     return head
 
 
@@ -163,15 +172,38 @@ async def read_body(receive: Receive, head: RequestHead, limits: Limits) -> byte
         )
     if head.declared > limits.body_bytes:
         raise TooLargeError(f"body is longer than {limits.body_bytes} bytes", field="body")
+    # Nearly always everything is here by now. A timer is set only where there is something to wait for.
+    reading = _read(receive, limits).__await__()
+    try:
+        waits_for = reading.send(None)
+    except StopIteration as done:
+        found: bytes = done.value
+        return found
     left = math.inf if head.deadline is None else head.deadline - time.monotonic()
     try:
         async with asyncio.timeout(min(limits.body_s, left)):
-            return await _read(receive, limits)
+            return await _go_on(reading, waits_for)
     except TimeoutError:
         # Not by the clock: a timer may fire a moment before its time.
         if left < limits.body_s:
             raise DeadlineError(_TOO_LATE) from None
         raise SlowBodyError(f"the body did not arrive within {limits.body_s:g} s", field="body") from None
+
+
+@types.coroutine
+def _go_on(reading: Generator[Any, Any, bytes], waits_for: Any) -> Generator[Any, Any, bytes]:
+    """Await what was begun already and waits for a future now."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as problem:  # a timeout, say: it is for whoever waits
+                waits_for = reading.throw(problem)
+            else:
+                waits_for = reading.send(sent)
+    except StopIteration as done:
+        found: bytes = done.value
+        return found
 
 
 async def _read(receive: Receive, limits: Limits) -> bytes:

@@ -20,10 +20,10 @@ from starlette.routing import Route, WebSocketRoute
 
 from rlaas.errors import NotFoundError, NotReadyError
 from rlaas.serving.edge import EdgeSync
-from rlaas.serving.engine import DecisionEngine, live_policy
+from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.exposition import CONTENT_TYPE, render
 from rlaas.serving.inference import model_metadata, versioned
-from rlaas.serving.loading import ColdPolicyError, LivePolicy
+from rlaas.serving.loaded import ColdPolicyError, LivePolicy
 from rlaas.serving.openapi import openapi_document
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure, for_protocol, problem_document, problem_of
@@ -105,7 +105,7 @@ def _health_routes(lane: Lane) -> list[Route]:
 
     async def metrics(_: Request) -> Response:
         engine = lane.engine()
-        return Response(render(engine.tally.snapshot(), engine.circuits.open()), media_type=CONTENT_TYPE)
+        return Response(render(engine.tally.snapshot(), engine.acting.circuits.open()), media_type=CONTENT_TYPE)
 
     async def openapi(_: Request) -> Response:
         return _raw(openapi_document())
@@ -129,7 +129,7 @@ def _v2_routes(lane: Lane) -> list[Route]:
         return _json(model_metadata(live, request.path_params.get("version")))
 
     async def ready(request: Request) -> Response:
-        live = live_policy(lane.engine().state, request.path_params["model"], field="model")
+        live = lane.engine().state.policy(request.path_params["model"], field="model")
         versioned(live, request.path_params.get("version"))
         return _json({"name": live.record.policy, "ready": True})
 
@@ -205,10 +205,10 @@ def _session_route(lane: Lane) -> WebSocketRoute:
 
 async def _warmed(lane: Lane, name: str, *, field: str = "model") -> LivePolicy:
     try:
-        return live_policy(lane.engine().state, name, field=field)
+        return lane.engine().state.policy(name, field=field)
     except ColdPolicyError:
         await lane.warm(name)
-        return live_policy(lane.engine().state, name, field=field)
+        return lane.engine().state.policy(name, field=field)
 
 
 async def _run(lane: Lane, head: RequestHead, work: Callable[..., Answer], body: bytes, *arguments: Any) -> Answer:
@@ -235,7 +235,7 @@ def _loaded(lane: Lane) -> dict[str, int]:
 
 
 def _principal(request: Request, lane: Lane) -> Principal:
-    return resolve_principal(request.headers, tenant=lane.tenant)
+    return resolve_principal(request.scope["headers"], tenant=lane.tenant)
 
 
 async def _body(request: Request, lane: Lane) -> tuple[RequestHead, bytes]:

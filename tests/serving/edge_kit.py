@@ -27,7 +27,8 @@ from rlaas.files import sha256_of
 from rlaas.lake import Committer, Lake, WriteAheadLog
 from rlaas.serving.edge import EdgeSync, Receipts, device_key, export_edge
 from rlaas.serving.live import DeploymentRecord
-from rlaas.serving.loading import LiveState, load_state
+from rlaas.serving.loaded import LiveState
+from rlaas.serving.loading import load_state
 from rlaas.serving.problems import problem_of
 
 DEVICE = "till7"

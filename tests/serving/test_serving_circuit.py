@@ -92,7 +92,7 @@ def test_the_fallback_answers_for_a_version_that_fails_and_says_so(
     # The failing version was asked until its circuit opened, not for every request.
     errors = {tally.version: tally.errors for tally in bench.engine.tally.snapshot()}
     assert errors == {1: 0, 2: FAILURES}
-    assert bench.engine.circuits.open() == [("toy", 2)]
+    assert bench.engine.acting.circuits.open() == [("toy", 2)]
     assert {record.version for record in bench.logged_decisions()[1:]} == {1}
 
 
@@ -110,5 +110,5 @@ def test_the_callers_own_faults_count_against_nobody(bench: Bench) -> None:
     for _ in range(2 * FAILURES):
         with pytest.raises(ValueError, match="mode"):
             bench.decide("toy", observation=ROW, mode="nonsense")
-    assert bench.engine.circuits.open() == []
+    assert bench.engine.acting.circuits.open() == []
     assert bench.decide("toy", observation=ROW)["version"] == 2

@@ -194,7 +194,7 @@ def test_the_safe_action_answers_when_no_version_can(
             "variant_propensity": 1.0,
             "action_propensity": None,
         }
-    assert bench.engine.circuits.open() == [("box", 1), ("box", 2)]
+    assert bench.engine.acting.circuits.open() == [("box", 1), ("box", 2)]
     many = bench.decide("box", observations=[ROW] * 3)["decisions"]
     assert [d["action"] for d in many] == [[0.25, 0.5]] * 3
     record = bench.logged_decisions()[-1]

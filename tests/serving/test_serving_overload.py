@@ -221,7 +221,7 @@ def test_a_thread_of_its_own_explores_apart(bench: Bench) -> None:
     found: dict[int, list[float]] = {}
 
     def draw(index: int) -> None:
-        found[index] = bench.engine._draws().random(4).tolist()
+        found[index] = bench.engine.acting.draws().random(4).tolist()
 
     threads = [threading.Thread(target=draw, args=(index,)) for index in range(4)]
     for thread in threads:

@@ -16,7 +16,7 @@ from support.serving_kit import Bench, deployment, make_bench
 from rlaas.errors import NotReadyError
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
-from rlaas.serving.loading import ColdPolicyError
+from rlaas.serving.loaded import ColdPolicyError
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.residents import Residents
 from rlaas.serving.transport import Limits

@@ -14,7 +14,8 @@ from rlaas.lake.wal import WriteAheadLog
 from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.live import DeploymentRecord
-from rlaas.serving.loading import LiveState, load_state
+from rlaas.serving.loaded import LiveState
+from rlaas.serving.loading import load_state
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal
 

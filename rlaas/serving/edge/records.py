@@ -15,7 +15,7 @@ from rlaas.lake.records import DecisionRecord, OutcomeRecord, encode
 from rlaas.lake.segments import Stream
 from rlaas.names import check_name
 from rlaas.serving.decision_ids import DecisionIds, policy_tag
-from rlaas.serving.loading import LivePolicy
+from rlaas.serving.loaded import LivePolicy
 from rlaas.serving.requests import MAX_OUTCOME_FIELDS, Count, Key, Time
 
 __all__ = ["Delivery", "EdgeDecision", "EdgeOutcome", "EdgeRecord", "decode_record", "deliver"]

@@ -27,8 +27,8 @@ from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.edge.export import edge_files
 from rlaas.serving.edge.receipts import Receipts
 from rlaas.serving.edge.records import Delivery, EdgeRecord, decode_record, deliver
-from rlaas.serving.engine import Log, live_policy
-from rlaas.serving.loading import LivePolicy, LiveState
+from rlaas.serving.engine import Log
+from rlaas.serving.loaded import LivePolicy, LiveState
 from rlaas.serving.principal import Principal
 
 __all__ = ["DeviceKeyError", "EdgeAnswer", "EdgeSync", "device_key"]
@@ -146,7 +146,7 @@ class EdgeSync:
         proof = hmac.digest(key, policy.encode() + b"\0" + body, "sha256").hex()
         if not hmac.compare_digest(proof.encode(), signature.encode("utf-8", "replace")):
             raise DeviceKeyError("x-rlaas-signature is not that of the device over this body", field="signature")
-        live = live_policy(state, policy)
+        live = state.policy(policy)
         refused: list[_Refused] = []
         deliveries = self._deliveries(principal, live, batch, refused)
         with self._alone(batch.device):
