@@ -13,6 +13,7 @@ from rlaas.lake import Committer, CommitterLoop, Lake, update_transitions
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.events import configure_events
 from rlaas.serving.gateway import GATEWAY
+from rlaas.serving.priority import give_way
 from rlaas.settings import Settings
 
 __all__ = ["COMMITTER", "CommitterDeployment"]
@@ -31,6 +32,7 @@ class CommitterDeployment:
 
     def __init__(self, config: ServingConfig, settings: Settings) -> None:
         configure_events()
+        give_way()
         self._lake = Lake(settings.lake_root, tenant=settings.tenant)
         committer = Committer(self._lake, settings.wal_root, tenant=settings.tenant)
         self._loop = CommitterLoop(committer, interval_s=config.committer.interval_s)

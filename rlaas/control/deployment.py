@@ -37,6 +37,7 @@ from rlaas.serving.config import ServingConfig
 from rlaas.serving.events import configure_events
 from rlaas.serving.gateway import GATEWAY
 from rlaas.serving.live import LiveAnswer
+from rlaas.serving.priority import give_way
 from rlaas.serving.tally import VersionTally
 from rlaas.serving.web import ControlReply, ControlRequest
 from rlaas.settings import Settings
@@ -61,6 +62,7 @@ class Control:
 
     def __init__(self, committer: Any, config: ServingConfig, settings: Settings) -> None:
         configure_events()
+        give_way()
         stale_s = max(10.0, 5 * config.control.poll_s)
         self._service = ControlService(settings, stale_s=stale_s)
         started = time.monotonic()

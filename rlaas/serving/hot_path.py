@@ -13,6 +13,7 @@ from rlaas.serving.gather import Gather
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure
+from rlaas.serving.responding import respond
 from rlaas.serving.tensors import Inference, inference_headers
 from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, RequestHead, read_body, read_head
 
@@ -113,18 +114,12 @@ class HotPath:
         except Exception as failure:
             status, payload, more = answer_failure(endpoint.route, scope["method"], scope["path"], failure)
             headers = _raw({"Content-Type": PROBLEM_TYPE, **more})
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    *headers,
-                    (b"content-length", str(len(payload)).encode()),
-                    (b"x-request-id", request_id),
-                ],
-            }
+        await respond(
+            send,
+            status,
+            [*headers, (b"content-length", b"%d" % len(payload)), (b"x-request-id", request_id)],
+            payload,
         )
-        await send({"type": "http.response.body", "body": payload})
 
 
 def _raw(headers: Mapping[str, str]) -> _Headers:

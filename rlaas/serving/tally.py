@@ -6,6 +6,7 @@ twice does no harm.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,14 +75,11 @@ class _Counts:
 
 # Bucket by the whole microsecond up to 4 ms: a lookup, where nearly every decision falls.
 _DIRECT_US = 4096
-_BUCKET_OF = np.searchsorted(LATENCY_EDGES_US, np.arange(_DIRECT_US), side="left").tolist()
+_BUCKET_OF = [bisect_left(LATENCY_EDGES_US, microseconds) for microseconds in range(_DIRECT_US)]
 
 
 def _bucket(microseconds: int) -> int:
-    if 0 <= microseconds < _DIRECT_US:
-        bucket: int = _BUCKET_OF[microseconds]
-        return bucket
-    return int(np.searchsorted(LATENCY_EDGES_US, microseconds, side="left"))
+    return _BUCKET_OF[microseconds] if microseconds < _DIRECT_US else bisect_left(LATENCY_EDGES_US, microseconds)
 
 
 class Tally:

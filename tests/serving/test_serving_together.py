@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,53 @@ def test_what_arrives_in_one_turn_shares_a_write_and_one_who_left_disturbs_nobod
     assert isinstance(answers[3], asyncio.CancelledError)
     assert len({json.loads(answer)["decision_id"] for answer in answers if isinstance(answer, bytes)}) == 19
     assert writes == [20, 1]
+
+
+class _Counting:
+    """An engine that answers at once, and notes how many it was asked together."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def answer_together(self, questions: list[Any]) -> list[bytes]:
+        self.sizes.append(len(questions))
+        return [b"{}"] * len(questions)
+
+
+def test_a_wait_is_worth_it_only_where_it_brings_more() -> None:
+    async def steady(engine: Any, count: int) -> int:
+        """Callers who come by the clock, each 50 us; how often was waited."""
+        loop, gather, waits = asyncio.get_running_loop(), Gather(engine), []
+        later = loop.call_later
+        loop.call_later = lambda delay, *rest: (waits.append(delay), later(delay, *rest))[1]  # type: ignore[method-assign]
+        answers, begun = [], time.perf_counter()
+        while len(answers) < count:
+            await asyncio.sleep(0)
+            while len(answers) < min(count, (time.perf_counter() - begun) / 50e-6):
+                answers.append(gather.ask(None))  # type: ignore[arg-type]
+        await asyncio.gather(*answers)
+        return len(waits)
+
+    async def in_turn(engine: Any, callers: int, turns: int) -> int:
+        """Callers who ask again when they have the answer; how often was waited."""
+        loop, gather, waits = asyncio.get_running_loop(), Gather(engine), []
+        later = loop.call_later
+        loop.call_later = lambda delay, *rest: (waits.append(delay), later(delay, *rest))[1]  # type: ignore[method-assign]
+
+        async def caller() -> None:
+            for _ in range(turns):
+                await gather.ask(None)  # type: ignore[arg-type]
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return len(waits)
+
+    engine = _Counting()
+    waits = asyncio.run(steady(engine, 8000))
+    assert waits > 100
+    assert sum(engine.sizes) == 8000
+    assert np.mean(engine.sizes[len(engine.sizes) // 2 :]) > 4
+
+    engine = _Counting()
+    waits = asyncio.run(in_turn(engine, 8, 1000))
+    assert sum(engine.sizes) == 8000
+    assert waits <= len(engine.sizes) / 60
