@@ -85,7 +85,7 @@ def border(
     mode_b: Mode,
     method: str | Method = "topsis",
     *,
-    normalisation: str = "vector",
+    normalisation: str = "range",
     disagreement: Mapping[str, float] | None = None,
     rules: Requirements | None = None,
 ) -> Border:

@@ -53,7 +53,7 @@ class Resolver:
         modes: Mapping[str, Mode],
         *,
         method: str | Method = "topsis",
-        normalisation: str = "vector",
+        normalisation: str = "range",
         disagreement: Mapping[str, float] | None = None,
     ) -> None:
         if isinstance(method, str):

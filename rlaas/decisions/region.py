@@ -138,12 +138,14 @@ def _linear_radius(ahead: FloatArray, weights: FloatArray) -> float | None:
     held = weights[order]
     lead = np.maximum(ahead @ weights, 0.0)
     gone = np.cumsum(falls * held, axis=1)
-    reached = gone[:, -1] >= lead
+    # All weight on the objective where the lead is smallest is as far as it goes. Said so, not by the sum of the moves
+    # on the way there, which rounds.
+    reached = ahead.min(axis=1) <= 0
     if not reached.any():
         return None
     moves = []
     for fall, mass, total, target in zip(falls[reached], held[reached], gone[reached], lead[reached], strict=True):
-        last = int(np.searchsorted(total, target))
+        last = min(int(np.searchsorted(total, target)), len(total) - 1)
         before = float(total[last - 1]) if last else 0.0
         step = (target - before) / fall[last] if fall[last] > 0 else 0.0
         moves.append(float(mass[:last].sum()) + float(step))

@@ -43,7 +43,7 @@ def resolve(
     *,
     mode: Mode,
     method: str | Method = "topsis",
-    normalisation: str = "vector",
+    normalisation: str = "range",
     disagreement: Mapping[str, float] | None = None,
     rules: Requirements | None = None,
 ) -> Choice:
@@ -58,7 +58,7 @@ def resolve(
         front: candidates with their objective values.
         mode: preference and rules; its objectives must be the front's.
         method: a name of :data:`rlaas.decisions.METHODS`, or a method with settings of its own.
-        normalisation: of TOPSIS by name, ``vector`` or ``minmax``.
+        normalisation: of TOPSIS by name, ``range`` (the objectives' frozen ranges), ``vector`` or ``minmax``.
         disagreement: of the Nash bargaining solution by name: value of each objective in its unit without an
             agreement; None: those of the scenario's default where the front knows them, else the worse ends of the
             ranges.

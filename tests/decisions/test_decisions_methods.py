@@ -293,7 +293,7 @@ class TestEveryMethod:
         (lambda: Vikor(v=True), r"v must be a number in \[0, 1\], got True"),
         (lambda: Lexicographic(tolerance=-1), "tolerance must be a finite number >= 0"),
         (lambda: Lexicographic(tolerance=math.inf), "tolerance must be a finite number >= 0"),
-        (lambda: Topsis(normalisation="sum"), "unknown normalisation 'sum'; allowed: minmax, vector"),
+        (lambda: Topsis(normalisation="sum"), "unknown normalisation 'sum'; allowed: minmax, range, vector"),
         (lambda: Nash(disagreement={"a": math.nan}), "disagreement.a must be a finite number, got nan"),
         (lambda: Nash(disagreement={"a": "1"}), "disagreement.a must be a finite number, got '1'"),  # type: ignore[dict-item]
         (lambda: method_named("électre"), "unknown method 'électre'; allowed: knee, lexicographic, nash"),

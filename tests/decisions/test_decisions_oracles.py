@@ -49,7 +49,7 @@ def test_scores_equal_pymcdm() -> None:
         ours = {
             name: method.scores(matrix, weights[None])[0]
             for name, method in {
-                "vector": Topsis(),
+                "vector": Topsis(normalisation="vector"),
                 "minmax": Topsis(normalisation="minmax"),
                 "vikor": Vikor(v=0.3),
                 "weighted_sum": WeightedSum(),
@@ -99,7 +99,10 @@ def test_scores_and_compromise_sets_equal_scikit_criteria() -> None:
             expected = closeness.evaluate(scaler.transform(table)).e_.similarity
             compromise = vikor.evaluate(table)
             additive = weighted_sum.evaluate(goodness).e_.score
-        np.testing.assert_allclose(Topsis().scores(matrix, weights[None])[0], expected, atol=1e-9)
+        np.testing.assert_allclose(Topsis(normalisation="vector").scores(matrix, weights[None])[0], expected, atol=1e-9)
+        np.testing.assert_allclose(
+            Topsis().scores(matrix, weights[None])[0], closeness.evaluate(goodness).e_.similarity, atol=1e-9
+        )
         np.testing.assert_allclose(WeightedSum().scores(matrix, weights[None])[0], additive, atol=1e-9)
         ours = Vikor().distances(matrix, weights)
         np.testing.assert_allclose(ours["Q"], compromise.e_.q_k, atol=1e-8)

@@ -44,11 +44,15 @@ def test_weights_pull_the_choice() -> None:
     assert resolve(front, mode=_mode((0.05, 0.05, 0.9))).candidate.name == "green"
 
 
-def test_scores_are_topsis_of_the_competing() -> None:
+@pytest.mark.parametrize("normalisation", ["range", "vector", "minmax"])
+def test_scores_are_topsis_of_the_competing(normalisation: str) -> None:
     front = _front()
     mode = _mode((0.5, 0.3, 0.2))
-    choice = resolve(front, mode=mode)
-    expected = topsis(front.values(), mode.preference.weights, [False, True, False])
+    choice = resolve(front, mode=mode, normalisation=normalisation)
+    if normalisation == "range":
+        expected = _topsis_in_ranges(normalise(OBJECTIVES, front.values()), np.array(mode.preference.weights))
+    else:
+        expected = topsis(front.values(), mode.preference.weights, [False, True, False], normalisation)
     assert choice.scores == pytest.approx(dict(zip(VALUES, expected, strict=True)))
     assert choice.certificate.score == max(choice.scores.values())
     ordered = sorted(choice.scores.values(), reverse=True)
@@ -162,11 +166,19 @@ def choice_weights(choice: Choice, weights: tuple[float, ...]) -> tuple[float, .
     return Preference.of(OBJECTIVES, weights).weights
 
 
+def _topsis_in_ranges(goodness: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """As Hwang & Yoon (1981), on columns that the frozen ranges have normalised."""
+    weighted = goodness * weights
+    to_ideal = np.linalg.norm(weighted - weighted.max(axis=0), axis=1)
+    to_worst = np.linalg.norm(weighted - weighted.min(axis=0), axis=1)
+    return to_worst / (to_ideal + to_worst)
+
+
 def _winner(front: Front, base: np.ndarray, j: int, target: float, method: str) -> str:
     others = np.delete(base, j)
     moved = np.insert(others / others.sum() * (1 - target), j, target)
     if method == "topsis":
-        scores = topsis(front.values(), moved, [False, True, False])
+        scores = _topsis_in_ranges(normalise(OBJECTIVES, front.values()), moved)
     else:
         scores = normalise(OBJECTIVES, front.values()) @ moved
     return front.candidates[int(scores.argmax())].name

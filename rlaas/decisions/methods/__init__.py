@@ -40,9 +40,7 @@ METHODS: Mapping[str, Callable[[], Method]] = {
 """Maker of every method with its default settings, by name."""
 
 
-def method_named(
-    name: str, *, normalisation: str = "vector", disagreement: Mapping[str, float] | None = None
-) -> Method:
+def method_named(name: str, *, normalisation: str = "range", disagreement: Mapping[str, float] | None = None) -> Method:
     """The method of this name.
 
     Args:

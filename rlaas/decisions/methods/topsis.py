@@ -15,26 +15,31 @@ from rlaas.errors import InvalidInputError, check_choice
 __all__ = ["NORMALISATIONS", "Normalisation", "Topsis", "topsis"]
 
 FloatArray = NDArray[np.float64]
-Normalisation = Literal["vector", "minmax"]
+Normalisation = Literal["range", "vector", "minmax"]
 
-NORMALISATIONS = ("minmax", "vector")
+NORMALISATIONS = ("minmax", "range", "vector")
+_OF_A_MATRIX = ("minmax", "vector")
+"""Those that need nothing but the values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topsis:
     """Technique for order preference by similarity to the ideal solution (Hwang & Yoon 1981).
 
-    Works on values in their units. Ideal and worst are those of the candidates that compete, so one more or less of
-    them can reverse the order of two others; a certificate checks that.
+    Ideal and worst are those of the candidates that compete, so one more or less of them can reverse the order of two
+    others; a certificate checks that.
 
     Attributes:
-        normalisation: ``vector`` (classic: divide by the column's Euclidean norm) or ``minmax``.
+        normalisation: ``range`` divides by the objectives' frozen ranges: what a unit of each is worth then depends
+            neither on where its zero lies nor on who else competes, which takes most rank reversals away
+            (García-Cascales & Lamata 2012). ``vector`` (classic) divides by the column's Euclidean norm, ``minmax`` by
+            the spread of those that compete.
 
     Raises:
         InvalidInputError: an unknown normalisation.
     """
 
-    normalisation: str = "vector"
+    normalisation: str = "range"
     name = "topsis"
     work = 1
 
@@ -43,16 +48,25 @@ class Topsis:
 
     def scores(self, matrix: DecisionMatrix, weights: FloatArray) -> FloatArray:
         """Closeness [k, n] in [0, 1]; see :func:`topsis`."""
-        return _closeness(*_distances(matrix.values, weights, matrix.up, self.normalisation))
+        return _closeness(*self._distances(matrix, weights))
 
     def distances(self, matrix: DecisionMatrix, weights: FloatArray) -> Mapping[str, FloatArray]:
         """``to_ideal`` and ``to_worst`` [n], Euclidean over weighted normalised columns."""
-        to_ideal, to_worst = _distances(matrix.values, weights[None], matrix.up, self.normalisation)
+        to_ideal, to_worst = self._distances(matrix, weights[None])
         return {"to_ideal": to_ideal[0], "to_worst": to_worst[0]}
 
     def notes(self, matrix: DecisionMatrix, weights: FloatArray) -> tuple[str, ...]:
         """Nothing: the distances say it all."""
         return ()
+
+    def _distances(self, matrix: DecisionMatrix, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if self.normalisation != "range":
+            return _distances(matrix.values, weights, matrix.up, self.normalisation)
+        # All by the largest first: squares of values near the float limits would overflow.
+        largest = float(np.abs(matrix.goodness).max())
+        largest = largest if largest > 1.0 else 1.0
+        to_ideal, to_worst = _apart(matrix.goodness / largest, weights, np.ones(matrix.goodness.shape[1]))
+        return to_ideal * largest, to_worst * largest
 
 
 def topsis(
@@ -77,7 +91,7 @@ def topsis(
     Raises:
         InvalidInputError: no candidate, shapes that do not fit, a NaN or infinite value, or invalid weights.
     """
-    check_choice(normalisation, NORMALISATIONS, field="normalisation", error=InvalidInputError)
+    check_choice(normalisation, _OF_A_MATRIX, field="normalisation", error=InvalidInputError)
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:
         raise InvalidInputError(f"values have shape {matrix.shape}; expected [n, m] with n, m >= 1", field="values")
@@ -112,9 +126,13 @@ def _distances(
     # By the largest magnitude first: squares of values near the float limits would overflow.
     largest = np.abs(better).max(axis=0)
     better = better / np.where(largest > 0, largest, 1.0)
+    scale = np.sqrt((better**2).sum(axis=0)) if normalisation == "vector" else np.ptp(better, axis=0)
+    return _apart(better, weights, np.where(scale > 0, scale, 1.0))
+
+
+def _apart(better: FloatArray, weights: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Distances [k, n] to the best and the worst of ``better`` [n, m] in units of ``scale`` [m]."""
     best, worst = better.max(axis=0), better.min(axis=0)
-    scale = np.sqrt((better**2).sum(axis=0)) if normalisation == "vector" else best - worst
-    scale = np.where(scale > 0, scale, 1.0)
     squared = weights**2
     to_ideal = np.sqrt(squared @ (((better - best) / scale) ** 2).T)
     to_worst = np.sqrt(squared @ (((better - worst) / scale) ** 2).T)
