@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from rlaas.cli import policies_gate
 from rlaas.cli.output import JsonOption, check_folder, print_json, print_table
 from rlaas.errors import InvalidInputError, check_choice
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Registered policies and their versions.", invoke_without_command=True)
+app.add_typer(policies_gate.app, name="gate")
 
 
 @app.callback()
@@ -62,14 +64,20 @@ def list_policies(context: typer.Context, as_json: JsonOption = False) -> None:
 def promote(
     name: Annotated[str, typer.Argument(help="Name of the policy.")],
     version: Annotated[str, typer.Argument(help="Version number, or an alias such as candidate.")],
+    override: Annotated[
+        str | None, typer.Option(help="Why it may go live though it does not pass the policy's gate.")
+    ] = None,
+    actor: Annotated[str, typer.Option(help="Who; kept in the history of the gate.")] = "operator",
     as_json: JsonOption = False,
 ) -> None:
     """Make a version the champion; a running platform with the same home switches within seconds."""
     from rlaas.control import ControlService
+    from rlaas.control.gating import Override
     from rlaas.settings import load_settings
 
+    word = Override(override, actor)
     service = ControlService(load_settings())
-    document, record = service.promote(name, version)
+    document, record = service.promote(name, version, override=word)
     generation = record.generation if record else None
     if as_json:
         print_json({"version": document, "generation": generation})

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 import rlaas.serving.openapi
 from rlaas import __version__
 from rlaas.client.contract_experiments import experiment_operations, experiment_schemas
+from rlaas.client.contract_gate import gate_operations, gate_schemas
 from rlaas.client.contract_parts import (
     COUNT,
     EXPERIMENT,
@@ -108,12 +109,21 @@ def control_schemas() -> dict[str, dict[str, Any]]:
     found["PolicyVersion"] = {**TypeAdapter(PolicyVersion).json_schema(), "title": "PolicyVersion"}
     found |= answer_schemas(found.pop("DeploymentRecord"))
     found |= experiment_schemas()
+    found |= gate_schemas()
     return found
 
 
 def control_operations() -> list[Operation]:
     """Every route of :class:`rlaas.control.routes.ControlRoutes` with fronts and experiments."""
-    return [*_models(), *_deployments(), *_rollouts(), *_fronts(), *experiment_operations(), *_lake()]
+    return [
+        *_models(),
+        *gate_operations(),
+        *_deployments(),
+        *_rollouts(),
+        *_fronts(),
+        *experiment_operations(),
+        *_lake(),
+    ]
 
 
 def _models() -> list[Operation]:

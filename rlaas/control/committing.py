@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from ray import serve
+from ray.util.metrics import Gauge
 
 from rlaas.errors import OperatorError
 from rlaas.lake import Committer, CommitterLoop, Lake, update_transitions
@@ -37,6 +38,10 @@ class CommitterDeployment:
         committer = Committer(self._lake, settings.wal_root, tenant=settings.tenant)
         self._loop = CommitterLoop(committer, interval_s=config.committer.interval_s)
         self._loop.start()
+        self._failing = Gauge("rlaas_committer_failing", "1 while the latest run of the Committer ended with an error")
+        self._since = Gauge(
+            "rlaas_committer_success_age_seconds", "since the latest run of the Committer that went well"
+        )
         self._joining = asyncio.Lock()
 
     async def status(self) -> dict[str, Any]:
@@ -52,11 +57,13 @@ class CommitterDeployment:
             return await asyncio.to_thread(self._flush)
 
     def check_health(self) -> None:
-        """Called by Serve.
+        """Called by Serve, every ten seconds; tells Ray's exporter how the runs go.
 
         Raises:
             OperatorError: the thread has ended: replace the process.
         """
+        self._failing.set(float(self._loop.last_error is not None))
+        self._since.set(self._loop.since_success_s)
         if not self._loop.running:
             raise OperatorError("the committer's thread has ended")
 
@@ -83,4 +90,5 @@ class CommitterDeployment:
             "tables": self._lake.versions(),
             "running": self._loop.running,
             "last_error": None if error is None else str(error),
+            "since_success_s": round(self._loop.since_success_s, 3),
         }

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlaas.errors import InvalidInputError, MalformedBodyError
+from rlaas.errors import InvalidInputError
 from rlaas.serving.live import validation_error
+from rlaas.serving.requests import decode_document
 from rlaas.serving.web import ControlRequest
 
 __all__ = ["Answer", "Body", "Handler", "page_of", "parse_body"]
@@ -48,10 +48,7 @@ def parse_body(request: ControlRequest, model: type[BodyType]) -> BodyType:
         MalformedBodyError: it is not JSON.
         InvalidInputError: a wrong key or value; names it and what is allowed.
     """
-    try:
-        document = msgspec.json.decode(request.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise MalformedBodyError(f"body is not valid JSON: {problem}", field="body") from None
+    document = decode_document(request.body)
     try:
         return model.model_validate(document)
     except ValidationError as problem:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from rlaas.control.state import StateDatabase
+from rlaas.control.tables import TenantStore, tenant_table
 from rlaas.decisions import Requirements
 from rlaas.decisions.effectiveness import Effectiveness, Resolution, Settlement, effectiveness, settle
 from rlaas.errors import ConfigurationError, ConflictError, InvalidInputError, shown
@@ -21,10 +22,9 @@ __all__ = ["ResolutionStore"]
 
 _metadata = sa.MetaData()
 
-_resolutions = sa.Table(
-    "resolutions",
+_resolutions = tenant_table(
     _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
+    "resolutions",
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("schema_version", sa.Integer, nullable=False),
     sa.Column("scenario", sa.String(128), nullable=False),
@@ -59,7 +59,7 @@ class _Row:
     rules_hit: tuple[str, ...]
 
 
-class ResolutionStore:
+class ResolutionStore(TenantStore):
     """Resolutions of a tenant, and what became of them. Thread-safe, and safe for several processes.
 
     Args:
@@ -75,8 +75,8 @@ class ResolutionStore:
     def __init__(self, database: StateDatabase, tenant: str, *, keep_s: float = 90 * 86_400.0) -> None:
         if isinstance(keep_s, bool) or not isinstance(keep_s, int | float) or not 0 < keep_s <= 1e10:
             raise ConfigurationError(f"keep_s must be seconds > 0 and <= 1e10, got {shown(keep_s)}", field="keep_s")
-        database.create_tables(_metadata)
-        self._engine, self._tenant, self._keep_us = database.engine, tenant, int(keep_s * 1e6)
+        super().__init__(database, tenant, _metadata)
+        self._keep_us = int(keep_s * 1e6)
 
     def record(self, resolution: Resolution) -> None:
         """Keep a resolution; the same one twice is kept once. Those past their time are forgotten.
@@ -116,9 +116,8 @@ class ResolutionStore:
 
     def scenarios(self) -> tuple[str, ...]:
         """Scenarios that have resolutions, by name."""
-        query = sa.select(_resolutions.c.scenario).where(_resolutions.c.tenant == self._tenant).distinct()
-        with self._engine.connect() as connection:
-            return tuple(sorted(connection.execute(query).scalars()))
+        query = sa.select(_resolutions.c.scenario).where(*self._mine(_resolutions)).distinct()
+        return tuple(sorted(row.scenario for row in self._rows(query)))
 
     def latest(self, scenario: str, *, limit: int = 100) -> tuple[tuple[Resolution, Settlement | None], ...]:
         """The newest resolutions, newest first, with what became of them."""
@@ -129,8 +128,7 @@ class ResolutionStore:
             .order_by(columns.time_us.desc(), columns.id.desc())
             .limit(limit)
         )
-        with self._engine.connect() as connection:
-            return tuple((_resolution(row), _settlement(row)) for row in connection.execute(query))
+        return tuple((_resolution(row), _settlement(row)) for row in self._rows(query))
 
     def settle(
         self,
@@ -165,8 +163,7 @@ class ResolutionStore:
             .where(*self._of(front.scenario), columns.time_us <= time_us, wanted)
             .order_by(columns.time_us, columns.id)
         )
-        with self._engine.connect() as connection:
-            records = {row.id: row.record for row in connection.execute(query)}
+        records = {row.id: row.record for row in self._rows(query)}
         for id_ in observed:
             if id_ not in records:
                 raise InvalidInputError(f"outcome of an unknown resolution {shown(id_)}", field="outcomes")
@@ -184,7 +181,7 @@ class ResolutionStore:
                 still_open = sa.true() if one.observed else columns.settled_us.is_(None)
                 changed = connection.execute(
                     _resolutions.update()
-                    .where(columns.tenant == self._tenant, columns.id == one.id, still_open)
+                    .where(*self._mine(_resolutions, id=one.id), still_open)
                     .values(
                         settled_us=one.time_us,
                         utility=one.utility,
@@ -232,17 +229,15 @@ class ResolutionStore:
             .distinct()
         )
         names = {candidate.name for candidate in front.candidates}
-        with self._engine.connect() as connection:
-            met = [name for name in connection.execute(query).scalars() if name in names]
+        met = [row.candidate for row in self._rows(query) if row.candidate in names]
         return sa.not_(unknown) | columns.candidate.in_(met)
 
     def _of(self, scenario: str) -> tuple[sa.ColumnElement[bool], ...]:
-        return _resolutions.c.tenant == self._tenant, _resolutions.c.scenario == scenario
+        return self._mine(_resolutions, scenario=scenario)
 
     def _record_of(self, id_: str) -> str | None:
-        query = sa.select(_resolutions.c.record).where(_resolutions.c.tenant == self._tenant, _resolutions.c.id == id_)
-        with self._engine.connect() as connection:
-            return connection.execute(query).scalar_one_or_none()
+        row = self._row(sa.select(_resolutions.c.record).where(*self._mine(_resolutions, id=id_)))
+        return None if row is None else row.record
 
 
 def _resolution(row: Any) -> Resolution:

@@ -16,6 +16,8 @@ from rlaas.control.experiments.routes import ExperimentRoutes
 from rlaas.control.experiments.service import ExperimentService
 from rlaas.control.front_routes import FrontRoutes
 from rlaas.control.fronts import FrontService
+from rlaas.control.gating.override import Override
+from rlaas.control.gating.routes import GateRoutes
 from rlaas.control.requests import Answer, Body, Handler, page_of, parse_body
 from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.routes import RolloutRoutes
@@ -46,6 +48,20 @@ class Operations(Protocol):
         """Bring everything that was acknowledged into the lake and join it."""
 
 
+class _Decided(Body):
+    override: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="why a version may go live that does not pass the policy's gate; kept in the history",
+    )
+    actor: str = Field(default="operator", min_length=1, max_length=128, description="who; kept in that history")
+
+    def word(self) -> Override:
+        """What the operator says of the gate."""
+        return Override(self.override, self.actor)
+
+
 class _Register(Body):
     name: str
     path: str = Field(description="folder of the bundle, relative to the installation's home")
@@ -55,12 +71,12 @@ class _Register(Body):
     tags: dict[str, Any] = Field(default_factory=dict)
 
 
-class _Promote(Body):
+class _Promote(_Decided):
     version: int = Field(ge=1, strict=True)
     alias: str = CHAMPION
 
 
-class _Create(Body):
+class _Create(_Decided):
     policy: str
     variants: list[Any]
     experiment: Any = None
@@ -122,6 +138,7 @@ class ControlRoutes:
                 ("GET", r"/api/v1/models/(?P<model>.+)/versions", self._list_versions),
                 ("DELETE", r"/api/v1/models/(?P<model>.+)/versions/(?P<version>[^/]+)", self._delete_version),
                 ("POST", r"/api/v1/models/(?P<model>.+)/promote", self._promote),
+                *GateRoutes(service.gates).table(),
                 ("GET", r"/api/v1/deployments", self._list_deployments),
                 ("POST", r"/api/v1/deployments/create", self._create),
                 ("GET", r"/api/v1/deployments/(?P<deployment>.+)/status", self._status),
@@ -195,7 +212,11 @@ class ControlRoutes:
         check_name(path["model"], field="model")
         body = parse_body(request, _Promote)
         version, record = self._service.promote(
-            path["model"], body.version, alias=body.alias, if_match=request.headers.get("if-match")
+            path["model"],
+            body.version,
+            alias=body.alias,
+            if_match=request.headers.get("if-match"),
+            override=body.word(),
         )
         document = {"version": version, "deployment": None if record is None else _document(record)}
         return Answer(200, document, {} if record is None else {"ETag": record.etag})
@@ -217,6 +238,7 @@ class ControlRoutes:
                 scaling=scaling,
                 safety=body.safety(),
                 if_match=request.headers.get("if-match"),
+                override=body.word(),
             )
             return Answer(201 if new else 200, _document(record), {"ETag": record.etag})
 

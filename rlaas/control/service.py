@@ -6,7 +6,6 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,9 @@ import structlog
 from pydantic import ValidationError
 
 from rlaas.bundles import load_bundle
+from rlaas.control.gating.override import Override
+from rlaas.control.gating.service import GateService
+from rlaas.control.records import champion, check_match, version_document, versions_of
 from rlaas.control.replicas import ReplicaBoard
 from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.service import RolloutService
@@ -21,8 +23,9 @@ from rlaas.control.served_fronts import ServedFronts
 from rlaas.control.state import StateDatabase, StoredDeployment
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
 from rlaas.files import folder_below
+from rlaas.lake import Lake
 from rlaas.names import check_name
-from rlaas.registry import CHAMPION, FrontStore, PolicyVersion, Registry
+from rlaas.registry import CHAMPION, FrontStore, Registry
 from rlaas.serving.live import DeploymentRecord, LiveAnswer, validation_error
 from rlaas.serving.loading import check_record
 from rlaas.serving.tally import VersionTally
@@ -31,6 +34,7 @@ from rlaas.settings import Settings
 __all__ = ["ControlService"]
 
 _SAFETY = ("shield", "safe_action")
+_NO_OVERRIDE = Override()
 
 
 class ControlService:
@@ -42,6 +46,10 @@ class ControlService:
     Args:
         settings: names the state database, the registry and the tenant.
         stale_s: a Gateway that has been silent for so long counts as gone.
+
+    Attributes:
+        rollouts: how new versions take over.
+        gates: what new versions have to pass.
     """
 
     def __init__(self, settings: Settings, *, stale_s: float = 15.0) -> None:
@@ -52,7 +60,9 @@ class ControlService:
         self._secret = self._database.secret(given)
         self._registry = Registry(settings)
         self._replicas = ReplicaBoard(stale_s)
-        self._rollouts = RolloutService(self._database, self._tenant, stale_s=stale_s)
+        self.rollouts = RolloutService(self._database, self._tenant, stale_s=stale_s)
+        lake = Lake(settings.lake_root, self._tenant)
+        self.gates = GateService(self._database, self._tenant, lake, self._registry, self.rollouts)
         self._fronts = ServedFronts(FrontStore(self._registry), settings.home / "cache" / "fronts")
         self._paths: dict[tuple[str, int], str] = {}
         self._changing = threading.RLock()
@@ -68,11 +78,6 @@ class ControlService:
         """The registry, which takes seconds to open: who needs one beside this service shares it."""
         return self._registry
 
-    @property
-    def rollouts(self) -> RolloutService:
-        """How new versions take over."""
-        return self._rollouts
-
     def adopt_champions(self) -> list[DeploymentRecord]:
         """Give every policy that has a champion and never had a deployment one; the new records.
 
@@ -82,11 +87,11 @@ class ControlService:
         adopted: list[DeploymentRecord] = []
         with self._changing:
             for name in self._registry.names():
-                champion = next((v for v in self._registry.versions(name) if CHAMPION in v.aliases), None)
-                if champion is None or self._database.of_policy(self._tenant, name) is not None:
+                found = next((v for v in self._registry.versions(name) if CHAMPION in v.aliases), None)
+                if found is None or self._database.of_policy(self._tenant, name) is not None:
                     continue
                 try:
-                    adopted.append(self._write(name, [_champion(champion.version)], None, None))
+                    adopted.append(self._write(name, [champion(found.version)], None, None))
                 except RlaasError as problem:  # one damaged bundle must not keep the others from being served
                     self._events.error("champion_not_adopted", policy=name, error=problem.message)
         return adopted
@@ -109,9 +114,9 @@ class ControlService:
             producer: names its process; empty: the replica does.
         """
         self._replicas.report(replica, generations or {}, failures or {})
-        self._rollouts.reports.note(replica, producer, generations or {}, failures or {}, tallies)
+        self.rollouts.reports.note(replica, producer, generations or {}, failures or {}, tallies)
         records = tuple(self._database.deployments(self._tenant))
-        wanted = {(record.policy, version): record for record in records for version in _versions(record)}
+        wanted = {(record.policy, version): record for record in records for version in versions_of(record)}
         for key in wanted.keys() - self._paths.keys():
             try:
                 self._paths[key] = str(self._registry.path(*key))
@@ -130,7 +135,7 @@ class ControlService:
         Raises:
             NotFoundError: no such policy.
         """
-        return [_version_document(version) for version in self._registry.versions(name)]
+        return [version_document(version) for version in self._registry.versions(name)]
 
     def register(
         self,
@@ -156,7 +161,7 @@ class ControlService:
         with self._changing:
             version = self._registry.register(name, folder, params=params, metrics=metrics, tags=tags, alias=alias)
         self._events.info("policy_registered", policy=name, version=version.version)
-        return _version_document(version)
+        return version_document(version)
 
     def delete_version(self, name: str, version: int) -> None:
         """Delete a version that nothing serves.
@@ -167,7 +172,7 @@ class ControlService:
         """
         with self._changing:
             self._registry.get(name, version)
-            self._rollouts.refuse_while_running(name)  # a rollback may need it again
+            self.rollouts.refuse_while_running(name)  # a rollback may need it again
             stored = self._database.of_policy(self._tenant, name)
             live = stored.record.variants if stored and stored.record else ()
             if any(variant.version == version for variant in live):
@@ -183,7 +188,13 @@ class ControlService:
             self._paths.pop((name, version), None)
 
     def promote(
-        self, name: str, version: int | str, *, alias: str = CHAMPION, if_match: str | None = None
+        self,
+        name: str,
+        version: int | str,
+        *,
+        alias: str = CHAMPION,
+        if_match: str | None = None,
+        override: Override = _NO_OVERRIDE,
     ) -> tuple[dict[str, Any], DeploymentRecord | None]:
         """Point an alias at a version; as ``champion`` it is also the only one live from now on.
 
@@ -196,17 +207,19 @@ class ControlService:
         Raises:
             NotFoundError: no such policy or version.
             BundleError: the bundle cannot be served.
-            ConflictError: ``if_match`` names another generation, or a rollout of the policy is running.
+            ConflictError: ``if_match`` names another generation, a rollout or an experiment of the policy is running,
+                or the version does not pass the policy's gate and there is no override.
         """
         with self._changing:
             found = self._registry.get(name, version)
             record = None
             if alias == CHAMPION:
-                self._rollouts.refuse_while_running(name)
-                record = self._write(name, [_champion(found.version)], None, if_match)
+                self.rollouts.refuse_while_running(name)
+                self.gates.refuse_during_experiment(name)
+                record = self._write(name, [champion(found.version)], None, if_match, override=override)
             mirrored = self._registry.set_alias(name, alias, found.version)
         self._events.info("version_promoted", policy=name, version=found.version, alias=alias)
-        return _version_document(mirrored), record
+        return version_document(mirrored), record
 
     def create_deployment(
         self,
@@ -219,6 +232,7 @@ class ControlService:
         safety: Mapping[str, Any] | None = None,
         scaling: ReplicaBounds | None = None,
         if_match: str | None = None,
+        override: Override = _NO_OVERRIDE,
     ) -> tuple[DeploymentRecord, bool]:
         """Serve a policy from several versions; an existing deployment of the policy gets its next generation.
 
@@ -232,6 +246,7 @@ class ControlService:
             safety: documents of ``shield`` and ``safe_action``, None for none; what is left out stays as it was.
             scaling: bounds of the pool; None: as before.
             if_match: entity tag of the generation to replace.
+            override: lets versions through that do not pass the policy's gate.
 
         Returns:
             The record, and whether the deployment is new.
@@ -240,8 +255,8 @@ class ControlService:
             InvalidInputError: an impossible variant, weight or experiment, or versions that do not fit together.
             NotFoundError: no such policy or version.
             BundleError: a bundle is damaged.
-            ConflictError: ``if_match`` names another generation, a rollout of the policy is running, or there is
-                nothing that a strategy could begin from.
+            ConflictError: ``if_match`` names another generation, a rollout of the policy is running, a strategy has
+                nothing to begin from or an experiment is running, or a version does not pass the gate.
         """
         check_name(policy, field="policy")
         if strategy is not None:
@@ -249,16 +264,22 @@ class ControlService:
                 if value is not None:
                     raise InvalidInputError(f"{name} cannot be given with a strategy; leave it out", field=name)
         with self._changing:
-            self._rollouts.refuse_while_running(policy)
+            self.rollouts.refuse_while_running(policy)
             before = self._database.of_policy(self._tenant, policy)
             if strategy is None:
-                record = self._write(policy, variants, experiment, if_match, fallback, safety)
+                record = self._write(policy, variants, experiment, if_match, fallback, safety, override)
             else:
+                self.gates.refuse_during_experiment(policy)
                 live = before.record if before else None
-                _check_match(live, if_match)
-                record = self._rollouts.start(live, variants, strategy, check=self._check_bundles)
+                check_match(live, if_match)
+
+                def check(record: DeploymentRecord) -> None:
+                    self._check_bundles(record)
+                    self.gates.ask(live, record, override, warm=True)
+
+                record = self.rollouts.start(live, variants, strategy, check=check)
             if scaling is not None:
-                self._rollouts.set_scaling(policy, scaling)
+                self.rollouts.set_scaling(policy, scaling)
         return record, before is None or before.record is None
 
     def deployments(self) -> list[DeploymentRecord]:
@@ -275,7 +296,7 @@ class ControlService:
         replicas = self._replicas.of(record.id)
         ready = bool(replicas) and all(r["generation"] == record.generation and not r["error"] for r in replicas)
         document = record.model_dump(mode="json")
-        rollout = self._rollouts.status(record.policy)
+        rollout = self.rollouts.status(record.policy)
         return record, {**document, "weights": record.weights(), "ready": ready, "replicas": replicas, **rollout}
 
     def policy_of(self, deployment: str) -> str:
@@ -295,8 +316,9 @@ class ControlService:
         """
         with self._changing:
             stored, record = self._find(deployment)
-            self._rollouts.refuse_while_running(record.policy)
-            _check_match(record, if_match)
+            self.rollouts.refuse_while_running(record.policy)
+            check_match(record, if_match)
+            self.gates.note_served(record)
             self._database.delete(self._tenant, stored)
         self._events.info("deployment_deleted", deployment=deployment, policy=record.policy)
 
@@ -315,7 +337,7 @@ class ControlService:
     def _check_bundles(self, record: DeploymentRecord) -> None:
         # Loaded here too, so that a damaged bundle is refused now and not by every Gateway later.
         check_record(
-            record, {version: load_bundle(self._bundle(record.policy, version)) for version in _versions(record)}
+            record, {version: load_bundle(self._bundle(record.policy, version)) for version in versions_of(record)}
         )
 
     def _bundle(self, policy: str, version: int) -> Path:
@@ -344,10 +366,11 @@ class ControlService:
         if_match: str | None,
         fallback: int | None = None,
         safety: Mapping[str, Any] | None = None,
+        override: Override = _NO_OVERRIDE,
     ) -> DeploymentRecord:
         stored = self._database.of_policy(self._tenant, policy)
         before = stored.record if stored else None
-        _check_match(before, if_match)
+        check_match(before, if_match)
         document = {
             "id": stored.id if stored else f"dep-{uuid.uuid4().hex[:16]}",
             "tenant": self._tenant,
@@ -370,28 +393,7 @@ class ControlService:
         compared = ("variants", "experiment", "fallback", *_SAFETY)
         if before is not None and all(getattr(before, name) == getattr(record, name) for name in compared):
             return before
+        self.gates.ask(before, record, override)
         self._database.write(record)
         self._events.info("deployment_written", deployment=record.id, policy=policy, generation=record.generation)
         return record
-
-
-def _versions(record: DeploymentRecord) -> list[int]:
-    """Versions that a Gateway needs for a record."""
-    fallback = [] if record.fallback is None else [record.fallback]
-    return sorted({*(variant.version for variant in record.variants), *fallback})
-
-
-def _champion(version: int) -> dict[str, Any]:
-    return {"name": CHAMPION, "version": version, "weight": 1.0}
-
-
-def _version_document(version: PolicyVersion) -> dict[str, Any]:
-    return {**asdict(version), "aliases": list(version.aliases)}
-
-
-def _check_match(record: DeploymentRecord | None, if_match: str | None) -> None:
-    if if_match is None or if_match == "*":
-        return
-    if record is None or record.etag != if_match:
-        current = record.etag if record else "(none)"
-        raise ConflictError(f"If-Match is {if_match[:80]} but the current entity tag is {current}", field="If-Match")

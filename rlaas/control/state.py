@@ -12,17 +12,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
+from rlaas.control.tables import tenant_table
 from rlaas.errors import ConfigurationError, ConflictError, OperatorError
 from rlaas.serving.live import DeploymentRecord
 
-__all__ = ["Remembered", "StateDatabase", "StoredDeployment"]
+__all__ = ["Remembered", "StateDatabase", "StoredDeployment", "write_over"]
 
 _metadata = sa.MetaData()
 
-_deployments = sa.Table(
-    "deployments",
+_deployments = tenant_table(
     _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
+    "deployments",
     sa.Column("policy", sa.String(128), primary_key=True),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("generation", sa.BigInteger, nullable=False),
@@ -36,10 +36,9 @@ _secrets = sa.Table(
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("value", sa.LargeBinary, nullable=False),
 )
-_replies = sa.Table(
-    "replies",
+_replies = tenant_table(
     _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
+    "replies",
     sa.Column("idempotency_key", sa.String(256), primary_key=True),
     sa.Column("request", sa.String(64), nullable=False),
     sa.Column("status", sa.Integer, nullable=False),
@@ -221,28 +220,40 @@ class StateDatabase:
             with self._engine.begin() as connection:
                 if generation == 1:
                     connection.execute(_deployments.insert().values(tenant=tenant, policy=policy, **row))
-                    return
-                changed = connection.execute(
-                    _deployments.update()
-                    .where(
-                        _deployments.c.tenant == tenant,
-                        _deployments.c.policy == policy,
-                        _deployments.c.generation == generation - 1,
-                    )
-                    .values(**row)
-                ).rowcount
-        except IntegrityError:
-            changed = 0
-        if changed != 1:
-            raise ConflictError(
-                f"the deployment of {policy!r} was changed by somebody else meanwhile; read its status and try again",
-                field="generation",
-            )
+                else:
+                    write_over(connection, tenant, policy, generation, row)
+        except IntegrityError as problem:
+            raise _overtaken(policy) from problem
 
     @staticmethod
     def _secret(connection: Connection) -> bytes | None:
         row = connection.execute(sa.select(_secrets.c.value).where(_secrets.c.name == _SECRET)).one_or_none()
         return None if row is None else bytes(row.value)
+
+
+def write_over(connection: Connection, tenant: str, policy: str, generation: int, row: dict[str, Any]) -> None:
+    """Store a generation of a deployment over the one before it, in a transaction that may hold more.
+
+    Args:
+        connection: with the transaction.
+        tenant, policy: whose.
+        generation: the new one.
+        row: columns of the new one, its ``generation`` among them.
+
+    Raises:
+        ConflictError: somebody else has written that generation.
+    """
+    columns = _deployments.c
+    before = (columns.tenant == tenant, columns.policy == policy, columns.generation == generation - 1)
+    if connection.execute(_deployments.update().where(*before).values(**row)).rowcount != 1:
+        raise _overtaken(policy)
+
+
+def _overtaken(policy: str) -> ConflictError:
+    return ConflictError(
+        f"the deployment of {policy!r} was changed by somebody else meanwhile; read its status and try again",
+        field="generation",
+    )
 
 
 def _stored(row: Any) -> StoredDeployment:

@@ -88,7 +88,16 @@ if TYPE_CHECKING:
         sequential_inflation,
         welch_test,
     )
-    from rlaas.experiments.layers import BUCKETS, AllocationPlan, Layer, LayeredExperiment, WeightedVariant, place
+    from rlaas.experiments.layers import (
+        BUCKETS,
+        AllocationPlan,
+        Buckets,
+        Layer,
+        LayeredExperiment,
+        WeightedVariant,
+        diverter,
+        place,
+    )
     from rlaas.experiments.metric_analysis import MetricResult, Segment, analyse_metric
     from rlaas.experiments.metrics import (
         CountMetric,
@@ -137,6 +146,7 @@ __all__ = [
     "BetaPrior",
     "BoundedDifference",
     "BoundedMean",
+    "Buckets",
     "CanaryBounds",
     "CanaryJudge",
     "Comparison",
@@ -213,6 +223,7 @@ __all__ = [
     "cross_fitted_action_values",
     "cross_fitted_prediction",
     "cross_fitted_values",
+    "diverter",
     "duration_days",
     "e_benjamini_hochberg",
     "estimate",
@@ -268,7 +279,7 @@ _NAMES = {
         "proportions_z_test ratio_deviation sample_size_mean sample_size_proportion sequential_inflation "
         "welch_test"
     ),
-    "layers": "AllocationPlan BUCKETS Layer LayeredExperiment WeightedVariant place",
+    "layers": "AllocationPlan BUCKETS Layer LayeredExperiment WeightedVariant place Buckets diverter",
     "metric_analysis": "MetricResult Segment analyse_metric",
     "metrics": (
         "CountMetric Guardrail MeanMetric Metric MetricBase ProportionMetric QuantileMetric RatioMetric Winsorising"

@@ -10,21 +10,40 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from struct import Struct
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlaas.errors import InvalidInputError
 from rlaas.experiments.targeting import TargetingRule
 from rlaas.names import check_name
 
-__all__ = ["BUCKETS", "AllocationPlan", "Layer", "LayeredExperiment", "WeightedVariant", "place"]
+__all__ = ["BUCKETS", "AllocationPlan", "Buckets", "Layer", "LayeredExperiment", "WeightedVariant", "diverter", "place"]
 
 BUCKETS = 10_000
 """Buckets of a layer: the smallest share that can be had is one in so many."""
 
 Span = tuple[int, int]
 """Buckets from the first number up to, without, the second."""
+
+_WORD = Struct(">Q56x").unpack
+"""The first 64 bits of a digest: asking blake2b for a shorter one costs more than it saves."""
+
+
+def _spans(value: tuple[Span, ...]) -> tuple[Span, ...]:
+    for first, end in value:
+        if not 0 <= first < end <= BUCKETS:
+            raise ValueError(f"span ({first}, {end}) must keep 0 <= first < end <= {BUCKETS}")
+    if len(set(_members(value))) != sum(end - first for first, end in value):
+        raise ValueError("the spans of an experiment overlap")
+    return value
+
+
+Buckets = Annotated[tuple[Span, ...], AfterValidator(_spans)]
+"""Spans of a layer that do not overlap."""
 
 
 class _Document(BaseModel):
@@ -53,7 +72,7 @@ class LayeredExperiment(_Document):
     name: str
     salt: str = Field(min_length=1, max_length=128, description="another one reshuffles the variants")
     variants: tuple[WeightedVariant, ...] = Field(min_length=1, max_length=32)
-    buckets: tuple[Span, ...] = Field(default=(), description="spans of the layer, first to last without last")
+    buckets: Buckets = Field(default=(), description="spans of the layer, first to last without last")
     targeting: TargetingRule | None = Field(default=None, description="who is eligible; default: everyone")
 
     @field_validator("name")
@@ -67,16 +86,6 @@ class LayeredExperiment(_Document):
         _no_repeats("variants", "name", (variant.name for variant in value))
         if not any(variant.weight > 0 for variant in value):
             raise ValueError("variants need at least one positive weight")
-        return value
-
-    @field_validator("buckets")
-    @classmethod
-    def _spans(cls, value: tuple[Span, ...]) -> tuple[Span, ...]:
-        for first, end in value:
-            if not 0 <= first < end <= BUCKETS:
-                raise ValueError(f"span ({first}, {end}) must keep 0 <= first < end <= {BUCKETS}")
-        if len(set(_members(value))) != sum(end - first for first, end in value):
-            raise ValueError("the spans of an experiment overlap")
         return value
 
     @property
@@ -169,6 +178,24 @@ def place(layer: Layer, experiment: LayeredExperiment, share: float) -> Layer:
     placed = experiment.model_copy(update={"buckets": _joined(kept + added)})
     others = tuple(placed if one.name == placed.name else one for one in layer.experiments)
     return layer.model_copy(update={"experiments": others if placed in others else (*others, placed)})
+
+
+def diverter(salt: str, buckets: Iterable[Span]) -> Callable[[str], bool]:
+    """Whether a unit's bucket, in the layer of that salt, is one of these; built once, called for every unit.
+
+    The buckets are those of :class:`~rlaas.experiments.diversion.PlanAssigner`: who asks about one experiment only
+    needs no plan.
+    """
+    inside = bytearray(BUCKETS)
+    for bucket in _members(buckets):
+        inside[bucket] = 1
+    prefix = f"layer:{len(salt)}:{salt}".encode()
+
+    def diverted(unit: str) -> bool:
+        draw: int = _WORD(blake2b(prefix + unit.encode()).digest())[0]
+        return inside[draw % BUCKETS] != 0
+
+    return diverted
 
 
 def _members(spans: Iterable[Span]) -> Iterable[int]:

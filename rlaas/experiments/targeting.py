@@ -150,21 +150,24 @@ def _condition(rule: Condition) -> Matcher:
 
         return ordered
     negated = rule.operator in ("not_equals", "not_in")
-    values = frozenset(_key(one) for one in (value if isinstance(value, tuple) else (value,)))
+    given = value if isinstance(value, tuple) else (value,)
+    # Apart by kind: in Python alone True would be 1.
+    texts = frozenset(one for one in given if isinstance(one, str))
+    truths = frozenset(one for one in given if isinstance(one, bool))
+    numbers = frozenset(one for one in given if isinstance(one, int | float) and not isinstance(one, bool))
 
     def among(attributes: Mapping[str, Any]) -> bool:
         found = attributes.get(name)
+        if isinstance(found, str):
+            return (found in texts) is not negated
+        if isinstance(found, bool):
+            return (found in truths) is not negated
         # A NaN equals nothing and differs from nothing: it is as good as missing.
-        if not isinstance(found, str | int | float) or found != found:  # noqa: PLR0124
-            return False
-        return (_key(found) in values) is not negated
+        if isinstance(found, int | float) and found == found:  # noqa: PLR0124
+            return (found in numbers) is not negated
+        return False
 
     return among
-
-
-def _key(value: str | float | bool) -> tuple[str, str | float | bool]:
-    """Equal for equal values of one kind: in Python alone True would be 1."""
-    return ("bool" if isinstance(value, bool) else "text" if isinstance(value, str) else "number", value)
 
 
 def _checked_depth(rules: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import msgspec
 
@@ -11,7 +12,7 @@ from rlaas.serving.loaded import LivePolicy, LoadedVariant
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest
 
-__all__ = ["Decision", "common_of", "encode_many", "encode_one", "record_of"]
+__all__ = ["Decision", "common_of", "encode_many", "encode_one", "records_of"]
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,43 +90,53 @@ def common_of(
     ).encoded()
 
 
-def record_of(
-    decision: Decision,
+def records_of(
+    decisions: Sequence[Decision],
     common: bytes,
-    request: DecideRequest,
-    observation: list[float],
-    unit: str | None,
-    session: str | None,
-    proposed: list[float] | None = None,
-) -> bytes:
-    """What the log keeps of a decision.
+    requests: Iterable[DecideRequest],
+    observations: Sequence[list[float]],
+    units: Sequence[str | None],
+    sessions: Sequence[str | None],
+    proposals: Sequence[list[float] | None] | None = None,
+) -> list[bytes]:
+    """What the log keeps of decisions.
 
     Args:
-        decision: as answered.
+        decisions: as answered [n].
         common: of :func:`common_of`.
-        request: what was asked.
-        observation: as it was sent [n_features]; the network sees its float32.
-        unit, session: of this row.
-        proposed: what the policy chose, where the shield changed it.
+        requests: what was asked, for each.
+        observations: as they were sent [n, n_features]; the network sees their float32.
+        units, sessions: of each.
+        proposals: what the policy chose, where the shield changed it; default nowhere.
 
     Raises:
         InvalidInputError: the context holds what the lake cannot.
     """
-    action = decision.action
-    return encode_decision(
-        DecisionOwn(
-            decision.decision_id,
-            decision.decision_id,
-            decision.variant_propensity,
-            observation,
-            action if isinstance(action, list) else [float(action)],
-            decision.action_propensity,
-            session,
-            request.step,
-            unit,
-            request.context,
-            proposed,
-            decision.candidate,
-        ),
-        common,
-    )
+    return [
+        encode_decision(
+            DecisionOwn(
+                decision.decision_id,
+                decision.decision_id,
+                decision.variant_propensity,
+                observation,
+                decision.action if isinstance(decision.action, list) else [float(decision.action)],
+                decision.action_propensity,
+                session,
+                request.step,
+                unit,
+                request.context,
+                proposed,
+                decision.candidate,
+            ),
+            common,
+        )
+        for decision, request, observation, unit, session, proposed in zip(
+            decisions,
+            requests,
+            observations,
+            units,
+            sessions,
+            repeat(None, len(decisions)) if proposals is None else proposals,
+            strict=True,
+        )
+    ]

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from itertools import repeat
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlaas.bundles import Float32
 from rlaas.errors import LakeError, RetryableError, RlaasError
 from rlaas.serving.acting import Acted, Acting, SplitError
 from rlaas.serving.allocation import allocate
-from rlaas.serving.answers import Decision, common_of, encode_many, encode_one, record_of
+from rlaas.serving.answers import Decision, common_of, encode_many, encode_one, records_of
 from rlaas.serving.decision_ids import DecisionIds, uuids_hex
 from rlaas.serving.guard import Guard
 from rlaas.serving.inference import infer, logging_of, read_input
@@ -234,16 +236,21 @@ class DecisionEngine:
             live.primary.policy.check_observations(observations, field="observation")  # says which feature it is
         time_us = time.time_ns() // 1000
         acted = self.acting.act(live, members[0].variant, rows, request, together=True)
-        densities = [None] * len(members) if acted.densities is None else acted.densities.tolist()
-        decisions: list[Decision] = []
-        payloads: list[bytes] = []
-        common: bytes | None = None
-        for member, action, density in zip(members, acted.actions.tolist(), densities, strict=True):
-            asked = member.question.request
-            decision = self._decision(live, acted, member.uuid, action, member.propensity, density, False)
-            decisions.append(decision)
-            common = common or self._common(first.principal, live, acted, request, decision, time_us)
-            payloads.append(record_of(decision, common, asked, asked.observation or [], member.unit, member.session))
+        decisions = self._signed(
+            live,
+            acted,
+            [member.uuid for member in members],
+            acted.actions,
+            [member.propensity for member in members],
+        )
+        payloads = records_of(
+            decisions,
+            self._common(first.principal, live, acted, request, decisions[0], time_us),
+            [member.question.request for member in members],
+            observations,
+            [member.unit for member in members],
+            [member.session for member in members],
+        )
         self._append(payloads)
         if live.shadows and not self._pressure.pressed:
             self.shadows.offer(live, rows, request.mode, request.preference, acted.actions)
@@ -266,28 +273,32 @@ class DecisionEngine:
         served: list[tuple[Float32, Any]] = []
         shield = live.shield
         previous = None if shield is None else self._guard.previous(live, shield, request, sessions)
-        for name, allocation in allocate(live, request.step, units, uuids).items():
+        for allocation in allocate(live, request.step, units, uuids, request.context):
             whole = len(allocation.rows) == count
             chosen = rows if whole else rows[allocation.rows]
-            acted = self.acting.act(live, live.variants[name], chosen, request)
-            none = [None] * len(chosen)
-            propensities = none if acted.densities is None else acted.densities.tolist()
+            acted = self.acting.act(live, allocation.variant, chosen, request)
             answered.append((acted.variant.version, len(chosen)))
             if acted.candidate is None:
                 served.append((chosen, acted.actions))
-            actions, proposals = acted.actions, cast(Sequence[list[float] | None], none)
+            actions, proposals = acted.actions, None
             if shield is not None:
                 before = previous if previous is None or whole else previous[allocation.rows]
                 guarded = self._guard.apply(shield, request, chosen, actions, before)
                 actions, proposals = guarded.actions, guarded.proposed
-            common: bytes | None = None
-            for row, action, propensity, density, proposed in zip(
-                allocation.rows, actions.tolist(), allocation.propensity, propensities, proposals, strict=True
-            ):
-                decision = self._decision(live, acted, uuids[row], action, propensity, density, proposed is not None)
-                answers[row] = decision
-                common = common or self._common(principal, live, acted, request, decision, time_us)
-                payloads[row] = record_of(decision, common, request, logged[row], units[row], sessions[row], proposed)
+            made = self._signed(
+                live, acted, [uuids[row] for row in allocation.rows], actions, allocation.propensity, proposals
+            )
+            records = records_of(
+                made,
+                self._common(principal, live, acted, request, made[0], time_us),
+                repeat(request, len(made)),
+                [logged[row] for row in allocation.rows],
+                [units[row] for row in allocation.rows],
+                [sessions[row] for row in allocation.rows],
+                proposals,
+            )
+            for row, decision, record in zip(allocation.rows, made, records, strict=True):
+                answers[row], payloads[row] = decision, record
         self._append(payloads)
         decided = [answer for answer in answers if answer is not None]
         if shield is not None:
@@ -299,31 +310,32 @@ class DecisionEngine:
             self.tally.decided(live.record.policy, version, rows_of, taken)
         return decided
 
-    def _decision(
+    def _signed(
         self,
         live: LivePolicy,
         acted: Acted,
-        uuid: str,
-        action: int | list[float],
-        propensity: float,
-        density: float | None,
-        shielded: bool,
-    ) -> Decision:
+        uuids: Sequence[str],
+        actions: NDArray[Any],
+        propensities: Sequence[float],
+        proposals: Sequence[list[float] | None] | None = None,
+    ) -> list[Decision]:
         variant = acted.variant
-        # What a reserve decides is no part of the experiment that drew another variant.
+        count = len(uuids)
+        # What a reserve decides is no part of the experiment that drew another variant; nor are units outside of it.
         drawn = live.variants.get(variant.name) is variant
-        return Decision(
-            self._ids.sign(uuid, variant.id_tag),
-            action,
-            live.record.policy,
-            variant.version,
-            variant.name,
-            live.experiment if drawn else None,
-            propensity if drawn else 1.0,
-            density,
-            acted.candidate,
-            shielded,
-        )
+        policy, version, name, candidate = live.record.policy, variant.version, variant.name, acted.candidate
+        experiment = live.experiment if drawn else None
+        return [
+            Decision(decision_id, action, policy, version, name, experiment, propensity, density, candidate, shielded)
+            for decision_id, action, propensity, density, shielded in zip(
+                self._ids.sign_all(uuids, variant.id_tag),
+                actions.tolist(),
+                propensities if drawn else repeat(1.0, count),
+                repeat(None, count) if acted.densities is None else acted.densities.tolist(),
+                repeat(False, count) if proposals is None else [proposed is not None for proposed in proposals],
+                strict=True,
+            )
+        ]
 
     def _common(
         self,

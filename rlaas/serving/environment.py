@@ -14,8 +14,11 @@ from pathlib import Path
 
 from rlaas.errors import ConfigurationError
 from rlaas.serving.fast_lane import CALLBACK
+from rlaas.serving.haproxy import LAUNCHER, write_launcher
 
 __all__ = ["FAST_LANE", "enter_fast_lane"]
+
+_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 FAST_LANE: Mapping[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # a C proxy, and replicas that listen themselves
@@ -24,7 +27,8 @@ FAST_LANE: Mapping[str, str] = {
     # Throughput mode turns these two off: Control asks the committer from a thread, and events go to standard error.
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
     "RAY_SERVE_LOG_TO_STDERR": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",  # three misses and a dead HAProxy is replaced; 10 s each otherwise
+    _BINARY: LAUNCHER,  # HAProxy with a parent that replaces it at once when it is killed
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",  # three misses and Serve replaces it; 10 s each otherwise
     "RAY_worker_niceness": "0",  # Ray nices its workers to 15: beside other work the servers would come last
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # it parses one datagram for each request, in Python
@@ -40,6 +44,7 @@ _FIRST_PORT, _LAST_PORT = 30_000, 32_000
 """Below what Linux hands out for outgoing connections, from where Ray's own ports come."""
 
 _REPLICA_PORTS = 100
+_DRAINING_S = "2"
 
 
 def enter_fast_lane(folder: Path) -> None:
@@ -48,16 +53,20 @@ def enter_fast_lane(folder: Path) -> None:
     What is set already stays as it is.
 
     Args:
-        folder: for the proxy's own files; its path has to be short enough for a socket.
+        folder: for the proxy's own files; it exists, and its path has to be short enough for a socket.
 
     Raises:
-        ConfigurationError: Serve was imported already, and would not notice.
+        ConfigurationError: Serve was imported already, and would not notice; or there is no HAProxy.
     """
     if "ray.serve" in sys.modules:
         raise ConfigurationError("enter the fast lane before ray.serve is imported", field="ray")
+    if _BINARY not in os.environ:
+        os.environ[_BINARY] = str(write_launcher(folder / "haproxy"))
     first = _free_block(_REPLICA_PORTS)
     wanted = {
         **FAST_LANE,
+        # Serve lets what stops listen on for half a minute, for balancers that ask rarely; HAProxy is told at once.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAINING_S,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from rlaas.serving.backlog import BacklogWatch
 from rlaas.serving.tally import LATENCY_EDGES_US, VersionTally
 
 __all__ = ["CONTENT_TYPE", "RayExporter", "Series", "render", "series_of"]
@@ -76,7 +77,24 @@ def render(tallies: Iterable[VersionTally], open_circuits: Iterable[tuple[str, i
     gauge = "rlaas_circuit_open"
     lines[gauge] = [f"# HELP {gauge} versions that are avoided because they keep failing", f"# TYPE {gauge} gauge"]
     lines[gauge] += [f'{gauge}{{policy="{policy}",version="{version}"}} 1' for policy, version in open_circuits]
+    lines |= _backlog()
     return "\n".join(line for family in lines.values() for line in family) + "\n"
+
+
+def _backlog() -> dict[str, list[str]]:
+    """What the logs hold that the lake does not, as this process saw it last."""
+    watch = BacklogWatch.current
+    if watch is None:
+        return {}
+    size, oldest = "rlaas_wal_bytes", "rlaas_wal_oldest_seconds"
+    lines = {
+        size: [f"# HELP {size} bytes acknowledged and not committed, by all Gateways", f"# TYPE {size} gauge"],
+        oldest: [f"# HELP {oldest} age of the oldest of them", f"# TYPE {oldest} gauge"],
+    }
+    for stream, backlog in watch.streams.items():
+        lines[size].append(f'{size}{{stream="{stream}"}} {backlog.size}')
+        lines[oldest].append(f'{oldest}{{stream="{stream}"}} {backlog.oldest_s():.3f}')
+    return lines
 
 
 class RayExporter:

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from rlaas.errors import NotReadyError, OperatorError, RetryableError
 from rlaas.lake import Lake
 from rlaas.lake.wal import WriteAheadLog
+from rlaas.serving.backlog import BacklogWatch
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.edge import EdgeSync, Receipts
@@ -74,6 +75,7 @@ class Gateway:
         self._decisions = WriteAheadLog(settings.wal_root, "decisions", self._producer, tenant=self.tenant)
         self._outcomes = WriteAheadLog(settings.wal_root, "outcomes", self._producer, tenant=self.tenant)
         self._exporter = RayExporter()
+        self._backlog = BacklogWatch(settings.wal_root, self.tenant)
         self._engine: DecisionEngine | None = None
         self._edge: EdgeSync | None = None
         self._settings = settings
@@ -93,8 +95,10 @@ class Gateway:
             asyncio.get_running_loop().create_task(self._hand_over(), name="hand-over"),
             asyncio.get_running_loop().create_task(self._work_shadows(), name="work-shadows"),
             asyncio.get_running_loop().create_task(self._pressure.watch(), name="watch-pressure"),
+            asyncio.get_running_loop().create_task(self._backlog.run(), name="watch-backlog"),
         ]
         FastLane.gateway = self._hot
+        BacklogWatch.current = self._backlog
         self._events.info("gateway_started", tenant=self.tenant)
         return create_app(self)
 
@@ -173,6 +177,8 @@ class Gateway:
     def __del__(self) -> None:
         if FastLane.gateway is self._hot:
             FastLane.gateway = None
+        if BacklogWatch.current is self._backlog:
+            BacklogWatch.current = None
         for task in self._tasks:
             task.cancel()
         self._decisions.close()

@@ -15,7 +15,16 @@ from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import PROBLEM_TYPE, answer_failure
 from rlaas.serving.responding import respond
 from rlaas.serving.tensors import Inference, inference_headers
-from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, RequestHead, read_body, read_head
+from rlaas.serving.transport import (
+    LARGE_BODY,
+    ClientGoneError,
+    Limits,
+    PatientProtocol,
+    RequestHead,
+    read_body,
+    read_head,
+    request_id_of,
+)
 
 __all__ = ["HotPath"]
 
@@ -45,7 +54,7 @@ class HotPath:
 
     Args:
         tenant: of the installation.
-        limits: of a request.
+        limits: of a request; those of time hold for headers too, from the next server that this process starts.
         most_open: requests whose body is being read or that are worked on in a thread, at most; beyond it 429.
         pressure: of the event loop; while it is overloaded the answer is 429 too.
     """
@@ -57,6 +66,7 @@ class HotPath:
         self._pressure = pressure
         self._open = 0
         self._endpoints: dict[str, _Endpoint] = {}
+        PatientProtocol.enter(limits.body_s)
 
     def refresh(self, engine: DecisionEngine) -> None:
         """Take up what the engine serves now."""
@@ -112,6 +122,7 @@ class HotPath:
         except ClientGoneError:
             return
         except Exception as failure:
+            request_id = request_id or request_id_of(scope["headers"])
             status, payload, more = answer_failure(endpoint.route, scope["method"], scope["path"], failure)
             headers = _raw({"Content-Type": PROBLEM_TYPE, **more})
         await respond(

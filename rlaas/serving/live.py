@@ -10,10 +10,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaas.errors import InvalidInputError, RequestError
+from rlaas.experiments.layers import Buckets
+from rlaas.experiments.targeting import TargetingRule
 from rlaas.names import check_name
 from rlaas.serving.shield_spec import ActionValue, Shield
 
-__all__ = ["DeploymentRecord", "ExperimentSpec", "LiveAnswer", "Variant", "validation_error"]
+__all__ = ["DeploymentRecord", "ExperimentSpec", "LiveAnswer", "Placement", "Variant", "validation_error"]
 
 
 class _Document(BaseModel):
@@ -53,13 +55,34 @@ class Variant(_Document):
         return self
 
 
+class Placement(_Document):
+    """An experiment's part of a layer: experiments of one layer, of whatever policy, have no unit in common."""
+
+    layer: str
+    salt: str = Field(min_length=1, max_length=128, description="the layer's: draws the bucket of a unit")
+    buckets: Buckets = Field(min_length=1, description="spans that the experiment has, first to last without last")
+
+    @field_validator("layer")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return check_name(value, field="layer")
+
+
 class ExperimentSpec(_Document):
-    """How decisions are allocated to the variants."""
+    """How decisions are allocated to the variants.
+
+    Units that it does not take in, by its placement or its targeting, are answered by the version of the record's first
+    variant, and belong to no experiment.
+    """
 
     name: str
     design: Literal["user", "switchback"] = Field(description="sticky by unit, or all in blocks of steps")
     salt: str = Field(min_length=1, max_length=128, description="names this allocation: another salt reshuffles it")
     block_steps: int | None = Field(default=None, ge=1, strict=True, description="steps per block of a switchback")
+    targeting: TargetingRule | None = Field(
+        default=None, description="which units it takes in, by the context of a request; default: everyone's"
+    )
+    placement: Placement | None = Field(default=None, description="its part of a layer; default: every unit")
 
     @field_validator("name")
     @classmethod
@@ -68,9 +91,17 @@ class ExperimentSpec(_Document):
 
     @model_validator(mode="after")
     def _blocks(self) -> ExperimentSpec:
-        if self.design == "switchback" and self.block_steps is None:
-            raise ValueError("block_steps is needed by design 'switchback'")
+        if self.design == "switchback":
+            if self.block_steps is None:
+                raise ValueError("block_steps is needed by design 'switchback'")
+            if self.selective:
+                raise ValueError("targeting and placement are for design 'user': a switchback treats all alike")
         return self
+
+    @property
+    def selective(self) -> bool:
+        """Whether there may be units that it does not take in."""
+        return self.targeting is not None or self.placement is not None
 
 
 class DeploymentRecord(_Document):
@@ -100,6 +131,10 @@ class DeploymentRecord(_Document):
             raise ValueError(f"variants repeat a name: {', '.join(names)}")
         if not 0 < math.fsum(variant.weight for variant in self.variants) < math.inf:
             raise ValueError("weights of the variants must sum to a finite number > 0")
+        if self.experiment is not None and self.experiment.selective and self.variants[0].shadow:
+            raise ValueError(
+                f"the first variant, {names[0]}, answers the units outside the experiment and cannot be a shadow"
+            )
         return self
 
     @property

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rlaas.bundles import BundlePolicy, Float32
 from rlaas.errors import InvalidInputError, NotFoundError, NotReadyError, check_choice
 from rlaas.experiments.assignment import Assignment
+from rlaas.experiments.targeting import Matcher
 from rlaas.names import check_name
 from rlaas.objectives import Preference
 from rlaas.serving.choosing import Chosen, FrontChooser
@@ -20,7 +21,17 @@ from rlaas.serving.decision_ids import policy_tag
 from rlaas.serving.live import DeploymentRecord, Variant
 from rlaas.serving.shield import ActiveShield
 
-__all__ = ["FALLBACK", "SAFE_DEFAULT", "ColdPolicyError", "LivePolicy", "LiveState", "LoadedVariant", "SafeDefault"]
+__all__ = [
+    "FALLBACK",
+    "OUTSIDE",
+    "SAFE_DEFAULT",
+    "Audience",
+    "ColdPolicyError",
+    "LivePolicy",
+    "LiveState",
+    "LoadedVariant",
+    "SafeDefault",
+]
 
 _MOST_NAMED = 50
 
@@ -39,6 +50,9 @@ class ColdPolicyError(NotReadyError):
 
 FALLBACK = "fallback"
 """Variant under which a deployment's fallback version answers."""
+
+OUTSIDE = "outside"
+"""Variant under which the units are answered that the experiment does not take in: the control's version."""
 
 SAFE_DEFAULT = "safe-default"
 """Variant, of version 0, under which a deployment's safe action is answered."""
@@ -164,6 +178,21 @@ class SafeDefault:
 
 
 @dataclass(frozen=True, slots=True)
+class Audience:
+    """Whom an experiment takes in: units whose bucket is its own, and whose attributes are targeted.
+
+    Attributes:
+        diverted: whether a unit's bucket is; None: every unit's.
+        matches: whether attributes are; None: all are.
+        outside: who answers the others.
+    """
+
+    diverted: Callable[[str], bool] | None
+    matches: Matcher | None
+    outside: LoadedVariant
+
+
+@dataclass(frozen=True, slots=True)
 class LivePolicy:
     """One deployment, ready to decide.
 
@@ -175,6 +204,7 @@ class LivePolicy:
         alone: every decision goes to ``primary``.
         assign: variant of a unit, where they are drawn by unit.
         experiment: its name, if one runs.
+        audience: of an experiment that does not take in everyone; None: it does, or there is none.
         shadows: variants that get copies of the decisions and never answer.
         safe_default: what answers when neither a version nor a reserve can; None: 503.
         shield: has the last word; None where there is none.
@@ -190,6 +220,7 @@ class LivePolicy:
     alone: bool
     assign: Callable[[str], Assignment]
     experiment: str | None
+    audience: Audience | None
     reserves: tuple[LoadedVariant, ...]
     shadows: tuple[LoadedVariant, ...]
     safe_default: SafeDefault | None

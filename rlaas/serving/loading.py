@@ -13,10 +13,21 @@ from numpy.typing import NDArray
 from rlaas.bundles import BundlePolicy, DiscreteAction, load_bundle
 from rlaas.errors import BundleError, InvalidInputError, RlaasError
 from rlaas.experiments.assignment import unit_assigner
+from rlaas.experiments.layers import diverter
+from rlaas.experiments.targeting import matcher
 from rlaas.serving.choosing import FrontChooser
 from rlaas.serving.decision_ids import policy_tag
-from rlaas.serving.live import DeploymentRecord, Variant
-from rlaas.serving.loaded import FALLBACK, SAFE_DEFAULT, LivePolicy, LiveState, LoadedVariant, SafeDefault
+from rlaas.serving.live import DeploymentRecord, ExperimentSpec, Variant
+from rlaas.serving.loaded import (
+    FALLBACK,
+    OUTSIDE,
+    SAFE_DEFAULT,
+    Audience,
+    LivePolicy,
+    LiveState,
+    LoadedVariant,
+    SafeDefault,
+)
 from rlaas.serving.served_front import front_key, read_served_front
 from rlaas.serving.shield import ActiveShield, action_of
 
@@ -125,14 +136,16 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
     }
     primary = max(variants.values(), key=lambda variant: variant.share)
     shield, safe_action = _safety(record, primary.policy)
+    audience = _audience(record.experiment, variants[record.variants[0].name])
     return LivePolicy(
         record=record,
         variants=MappingProxyType(variants),
         weights=MappingProxyType(weights),
         primary=primary,
-        alone=primary.share == 1.0,
+        alone=primary.share == 1.0 and audience is None,
         assign=unit_assigner(record.experiment.salt if record.experiment else record.id, weights),
         experiment=record.experiment.name if record.experiment else None,
+        audience=audience,
         shadows=tuple(variants[v.name] for v in record.variants if v.shadow),
         reserves=tuple(
             LoadedVariant.of(v, 0.0, record.policy, bundles[v.version], fronts[v.version]) for v in fallback
@@ -141,6 +154,17 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
         shield=shield,
         tag=policy_tag(record.policy),
         outcome_fields=frozenset(name for policy in bundles.values() for name in policy.outcome_fields),
+    )
+
+
+def _audience(experiment: ExperimentSpec | None, control: LoadedVariant) -> Audience | None:
+    if experiment is None or not experiment.selective:
+        return None
+    placement, rule = experiment.placement, experiment.targeting
+    return Audience(
+        diverted=None if placement is None else diverter(placement.salt, placement.buckets),
+        matches=None if rule is None else matcher(rule),
+        outside=replace(control, name=OUTSIDE, share=0.0),
     )
 
 

@@ -15,6 +15,8 @@ __all__ = ["PROBLEM_TYPE", "answer_failure", "for_protocol", "problem_document",
 
 PROBLEM_TYPE = "application/problem+json"
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_KEY_OF = re.compile(r"(?P<path>\S+) (?:objective|field)")
+"""How the rooms call a key that an object of the request should not have."""
 
 
 def problem_document(
@@ -45,7 +47,9 @@ def _sendable(text: str) -> str:
 def problem_of(error: RlaasError) -> tuple[int, bytes]:
     """Status and body that tell a client about ``error``."""
     kind = type(error)
-    document = problem_document(kind.http_status, error.message, code=kind.__name__, field=error.field)
+    key = _KEY_OF.fullmatch(error.field or "")
+    field = error.field if key is None else key["path"]
+    document = problem_document(kind.http_status, error.message, code=kind.__name__, field=field)
     return kind.http_status, msgspec.json.encode(document)
 
 

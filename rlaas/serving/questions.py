@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rlaas.serving.allocation import allocate
+from rlaas.serving.allocation import allocate_one
 from rlaas.serving.loaded import LivePolicy, LoadedVariant
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest
@@ -50,7 +50,7 @@ class Drawn(NamedTuple):
         """Those that share it are decided together."""
         request = self.question.request
         weights = None if request.preference is None else tuple(request.preference.items())
-        return self.question.principal, id(self.question.live), self.variant.name, request.mode, weights
+        return self.question.principal, id(self.question.live), id(self.variant), request.mode, weights
 
 
 def draw(place: int, question: Question, uuid: str) -> Drawn:
@@ -63,5 +63,5 @@ def draw(place: int, question: Question, uuid: str) -> Drawn:
     unit, session = sole(request.unit, "unit"), sole(request.session, "session")
     if live.alone:
         return Drawn(place, question, uuid, unit, session, live.primary, 1.0)
-    ((name, allocation),) = allocate(live, request.step, [unit], [uuid]).items()
-    return Drawn(place, question, uuid, unit, session, live.variants[name], allocation.propensity[0])
+    variant, propensity = allocate_one(live, request.step, uuid if unit is None else unit, request.context)
+    return Drawn(place, question, uuid, unit, session, variant, propensity)

@@ -19,8 +19,10 @@ __all__ = [
     "OutcomeItem",
     "convert_decide",
     "decode_decide",
+    "decode_document",
     "decode_infer",
     "decode_outcomes",
+    "malformed",
     "numbers",
 ]
 
@@ -34,6 +36,10 @@ _PATH = re.compile(r" - at `(?P<kind>key in )?\$(?P<path>.*?)`$")
 _SOME_KEY = "[...]"
 _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CAPITAL = re.compile(r"[A-Z](?![A-Z])")
+"""That of a word, and not of an abbreviation such as JSON."""
 
 
 class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -117,6 +123,11 @@ class InferRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     parameters: dict[str, Any] | None = None
 
 
+_EXAMPLES = {
+    DecideRequest: '{"observation": [...]}',
+    OutcomeItem: '{"outcome_id": "...", "decision_id": "...", "outcome": {...}}',
+    InferRequest: '{"inputs": [...]}',
+}
 Body = TypeVar("Body")
 _DECIDE = msgspec.json.Decoder(DecideRequest)
 _INFER = msgspec.json.Decoder(InferRequest)
@@ -149,13 +160,13 @@ def decode_infer(body: bytes, header_length: int | None = None) -> tuple[InferRe
         header_length: of the JSON, in a binary request.
 
     Raises:
-        InvalidInputError: a header longer than the body; otherwise as :func:`decode_decide`.
+        InvalidInputError: a header of no length or longer than the body; otherwise as :func:`decode_decide`.
     """
     if header_length is None:
         return _decode(_INFER, body, InferRequest), memoryview(b"")
-    if header_length > len(body):
+    if body and not 1 <= header_length <= len(body):
         raise InvalidInputError(
-            f"inference-header-content-length is {header_length}, but the body has {len(body)} bytes",
+            f"inference-header-content-length is {header_length}; allowed: 1 to {len(body)}, the bytes of the body",
             field="inference-header-content-length",
         )
     return _decode(_INFER, body[:header_length], InferRequest), memoryview(body)[header_length:]
@@ -164,15 +175,16 @@ def decode_infer(body: bytes, header_length: int | None = None) -> tuple[InferRe
 def decode_outcomes(body: bytes) -> list[OutcomeItem]:
     """Decode one outcome, a list of them, or ``{"outcomes": [...]}``; raises like :func:`decode_decide`."""
     document = _decode(_ANY, body, OutcomeItem)
+    batch = isinstance(document, dict) and "outcomes" in document
     try:
         if isinstance(document, list):
             items = msgspec.convert(document, list[OutcomeItem])
-        elif isinstance(document, dict) and "outcomes" in document:
+        elif batch:
             items = msgspec.convert(document, _OutcomeBatch).outcomes
         else:
             items = [msgspec.convert(document, OutcomeItem)]
     except msgspec.ValidationError as problem:
-        _refuse(problem, OutcomeItem, document)
+        _refuse(problem, _OutcomeBatch if batch else OutcomeItem, document)
     if not items or len(items) > MAX_OUTCOMES:
         raise InvalidInputError(
             f"outcomes has {len(items)} entries; allowed: 1 to {MAX_OUTCOMES} per request", field="outcomes"
@@ -199,7 +211,12 @@ def _decode(decoder: msgspec.json.Decoder[Body], body: bytes, kind: type[msgspec
     except msgspec.ValidationError as problem:
         _refuse(problem, kind, body)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise _malformed(body, str(problem)) from None
+        hint = ""
+        if kind is InferRequest and "trailing" in str(problem):
+            hint = (
+                "; bytes of tensors behind it need the header inference-header-content-length, the length of the JSON"
+            )
+        raise malformed(body, problem, example=_EXAMPLES[kind], hint=hint) from None
     except RecursionError:
         raise MalformedBodyError("body is nested too deeply", field="body") from None
 
@@ -212,15 +229,20 @@ def _refuse(problem: msgspec.ValidationError, kind: type[msgspec.Struct], docume
     text = text[: where.start()] if where else text
     if path.endswith(_SOME_KEY):
         path = _name_key(path.removesuffix(_SOME_KEY), document)
-    unknown = _UNKNOWN.fullmatch(text)
+    if kind is OutcomeItem and path.startswith("["):
+        path = f"outcomes{path}"
+    unknown, missing = _UNKNOWN.fullmatch(text), _MISSING.fullmatch(text)
+    if missing is not None:
+        path = f"{path}.{missing['name']}" if path else missing["name"]
+        text = "missing, but required"
     if unknown is not None:
         name = unknown["name"][:80]
         owner = _struct_at(kind, path)
-        path = f"{path}.{name}" if path and not path.startswith("[") else name
+        path = f"{path}.{name}" if path else name
         text = f"unknown field; allowed: {', '.join(owner.__struct_fields__)}"
     path = f"{prefix}{'' if not path or path.startswith('[') else '.'}{path}" if prefix else path
     path = path or "body"
-    raise InvalidInputError(f"{path}: {text[:1].lower()}{text[1:]}", field=path) from None
+    raise InvalidInputError(f"{path}: {_uncapitalised(text)}", field=path) from None
 
 
 def _name_key(path: str, document: Any) -> str:
@@ -242,20 +264,51 @@ def _struct_at(kind: type[msgspec.Struct], path: str) -> type[msgspec.Struct]:
         return InferTensor
     if kind is InferRequest and path.startswith("outputs"):
         return _InferOutput
-    return kind
+    return OutcomeItem if kind is _OutcomeBatch and path else kind
 
 
-def _malformed(body: bytes, reason: str) -> MalformedBodyError:
-    """Python writes NaN and Infinity without being asked: find the field that holds one."""
+def _uncapitalised(text: str) -> str:
+    return _CAPITAL.sub(lambda found: found[0].lower(), text, count=1) if _CAPITAL.match(text) else text
+
+
+def decode_document(body: bytes, *, field: str = "body") -> Any:
+    """Any JSON value.
+
+    Raises:
+        MalformedBodyError: it is none.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise malformed(body, problem, field=field) from None
+
+
+def malformed(
+    body: bytes, problem: Exception, *, example: str = "", hint: str = "", field: str = "body"
+) -> MalformedBodyError:
+    """What is wrong with a body that is not JSON.
+
+    Args:
+        body: as it came.
+        problem: of its decoding.
+        example: of what was wanted.
+        hint: added to what the decoder says.
+        field: what the sender calls it.
+    """
+    if not body.strip():
+        wanted = f" like {example}" if example else ""
+        return MalformedBodyError(f"the {field} is empty; send a JSON object{wanted}", field=field)
+    # Python writes NaN and Infinity without being asked: find the field that holds one.
     try:
         path = _non_finite(json.loads(body), "")
     except (ValueError, RecursionError):
         path = None
     if path is not None:
-        return MalformedBodyError(
-            f"{path or 'body'} is NaN or Infinity, which JSON does not have", field=path or "body"
-        )
-    return MalformedBodyError(f"body is not valid JSON: {reason[:1].lower()}{reason[1:]}", field="body")
+        return MalformedBodyError(f"{path or field} is NaN or Infinity, which JSON does not have", field=path or field)
+    reason = _uncapitalised(str(problem).removeprefix("JSON is malformed: ")) + hint
+    if body.startswith(_BYTE_ORDER_MARK):
+        reason = "it begins with a byte order mark; leave that out"
+    return MalformedBodyError(f"{field} is not valid JSON: {reason}", field=field)
 
 
 def _non_finite(value: Any, path: str) -> str | None:

@@ -21,12 +21,13 @@ import msgspec
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from rlaas.errors import InvalidInputError, MalformedBodyError
+from rlaas.errors import InvalidInputError
 from rlaas.serving.decision_ids import uuid7_hex
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.loaded import ColdPolicyError
 from rlaas.serving.principal import Principal, resolve_principal
 from rlaas.serving.problems import answer_failure
+from rlaas.serving.requests import decode_document
 
 __all__ = ["session_route"]
 
@@ -52,10 +53,7 @@ class _Loop:
         Raises:
             RlaasError: it is refused; the loop stands where it stood.
         """
-        try:
-            document = msgspec.json.decode(message)
-        except (msgspec.DecodeError, RecursionError) as problem:
-            raise MalformedBodyError(f"message is not valid JSON: {problem}", field="message") from None
+        document = decode_document(message.encode(), field="message")
         if not isinstance(document, dict):
             raise InvalidInputError("a message must be a JSON object", field="message")
         return self._record(document) if "outcome" in document else self._decide(document)

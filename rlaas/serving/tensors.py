@@ -97,10 +97,13 @@ def float_rows(tensor: InferTensor, raw: RawTensors, field: str, columns: int, m
     else:
         where = f"{field}.parameters.binary_data_size"
         expected = math.prod(shape) * dtype.itemsize
-        if tensor.data is not None or isinstance(size, bool) or size != expected:
+        if tensor.data is not None:
             raise InvalidInputError(
-                f"{where} is {str(size)[:40]}; the shape {shape} of {tensor.datatype} needs {expected}, and no data",
-                field=where,
+                f"{field} has data, and with binary_data_size bytes behind the JSON too; send one of them", field=where
+            )
+        if isinstance(size, bool) or size != expected:
+            raise InvalidInputError(
+                f"{where} is {str(size)[:40]}; the shape {shape} of {tensor.datatype} needs {expected}", field=where
             )
         rows = np.frombuffer(raw.take(expected, where), dtype=dtype).reshape(shape)
     # Also true where a number is NaN: the comparison is false then.
@@ -112,6 +115,11 @@ def float_rows(tensor: InferTensor, raw: RawTensors, field: str, columns: int, m
 
 
 def _from_json(tensor: InferTensor, field: str, columns: int) -> NDArray[np.float64]:
+    if tensor.data is None:
+        raise InvalidInputError(
+            f"{field}.data is missing; send numbers, or bytes behind the JSON and parameters.binary_data_size",
+            field=f"{field}.data",
+        )
     data = numbers(tensor.data, field=f"{field}.data")
     if data and isinstance(data[0], list):
         if len(data) != tensor.shape[0] or any(len(row) != columns for row in data):

@@ -1,6 +1,7 @@
 """What both lanes make of an HTTP request before the engine sees it: headers that matter, and a bounded body.
 
-Free of any web framework: ASGI scopes and ``receive`` callables in, bytes out.
+Free of any web framework: ASGI scopes and ``receive`` callables in, bytes out. What comes before there is a scope is
+bounded by :class:`PatientProtocol`, where uvicorn is the server.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ import time
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
+from typing import Any, ClassVar
 
-from rlaas.errors import InvalidInputError, RetryableError
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from rlaas.errors import InvalidInputError, MalformedBodyError, RetryableError, RlaasError
+from rlaas.serving.problems import PROBLEM_TYPE, problem_of
 
 __all__ = [
     "LARGE_BODY",
     "ClientGoneError",
     "DeadlineError",
     "Limits",
+    "PatientProtocol",
     "RequestHead",
     "SlowBodyError",
+    "SlowHeadError",
     "TooLargeError",
     "UnsupportedEncodingError",
     "read_body",
     "read_head",
+    "request_id_of",
 ]
 
 Receive = Callable[[], Awaitable[Any]]
@@ -63,6 +72,10 @@ class SlowBodyError(InvalidInputError):
     http_status = 408
 
 
+class SlowHeadError(SlowBodyError):
+    """The header did not arrive in time."""
+
+
 class DeadlineError(RetryableError):
     """The caller's own deadline passed before there was an answer; nothing was done."""
 
@@ -79,7 +92,7 @@ class Limits:
 
     Attributes:
         body_bytes: longest body.
-        body_s: seconds within which it has to arrive.
+        body_s: seconds within which it has to arrive; before it the header has as many.
     """
 
     body_bytes: int
@@ -133,8 +146,18 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         elif name == b"content-encoding" and value.lower() != b"identity":
             head.encoding = value
     if not head.request_id:
-        head.request_id = b"%b-%x" % (_PROCESS, next(_COUNTER))
+        head.request_id = _fresh_id()
     return head
+
+
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What :func:`read_head` finds as the id of a request, also where it refuses the other headers."""
+    given = [value[:_LONGEST_ID] for name, value in headers if name == b"x-request-id"]
+    return (given[-1] if given else b"") or _fresh_id()
+
+
+def _fresh_id() -> bytes:
+    return b"%b-%x" % (_PROCESS, next(_COUNTER))
 
 
 def _whole(value: bytes, field: str) -> int:
@@ -220,3 +243,81 @@ async def _read(receive: Receive, limits: Limits) -> bytes:
         if not message.get("more_body", False):
             return b"".join([*chunks, chunk]) if chunks else chunk
         chunks.append(chunk)
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a limit to its patience with headers, which uvicorn has not: 408 and the connection ends.
+
+    What is no HTTP at all gets a problem document too.
+
+    Without it a client that sends a byte now and then holds a connection for as long as it likes, unseen by any
+    application. Each connection looks at itself a few times within the limit; a request costs nothing.
+
+    What it finds is always a client that is slow: the response before is complete and uvicorn's keep-alive timer, which
+    it stops at the first byte, does not run.
+
+    Attributes:
+        head_s: seconds that a header may take from the opening of the connection, or from its first byte where it is
+            not the first. There a look may come late by a fourth of it.
+    """
+
+    head_s: ClassVar[float] = 10.0
+    _LOOKS: ClassVar[int] = 4
+
+    @classmethod
+    def enter(cls, head_s: float) -> None:
+        """Have every uvicorn that this process starts from now on use it, wherever it is left to choose."""
+        cls.head_s = head_s
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{cls.__module__}:{cls.__qualname__}"
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the event loop."""
+        super().connection_made(transport)
+        self._found, self._looks = self.cycle, 1
+        self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _look_again(self) -> None:
+        self._timer = self.loop.call_later(self.head_s / self._LOOKS, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return  # at its end, or a WebSocket by now
+        answered = self.cycle is None or self.cycle.response_complete
+        if not answered or self.timeout_keep_alive_task is not None:
+            self._looks = 0
+        else:
+            self._looks = self._looks + 1 if self._looks and self._found is self.cycle else 1
+        self._found = self.cycle
+        if self._looks > self._LOOKS:
+            self._cut()
+        else:
+            self._look_again()
+
+    def _cut(self) -> None:
+        self._refuse(SlowHeadError(f"the header did not arrive within {self.head_s:g} s", field="header"))
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what is no HTTP."""
+        del msg
+        self._refuse(
+            MalformedBodyError(
+                "the request cannot be read: its method is unknown, or its first line or a header is malformed"
+            )
+        )
+
+    def _refuse(self, problem: RlaasError) -> None:
+        status, body = problem_of(problem)
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"content-type: {PROBLEM_TYPE}",
+            f"content-length: {len(body)}",
+            f"x-request-id: {_fresh_id().decode()}",
+            "connection: close",
+        )
+        self.transport.write("\r\n".join((*head, "", "")).encode() + body)
+        self.transport.close()

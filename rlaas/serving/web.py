@@ -35,6 +35,7 @@ __all__ = ["ControlReply", "ControlRequest", "Lane", "create_app"]
 
 _FORWARDED = ("models", "deployments", "lake", "fronts", "resolve", "experiments")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+_INFER = "/infer"
 _PASSED_ON = ("if-match", "if-none-match", "idempotency-key")
 
 Answer = TypeVar("Answer")
@@ -83,10 +84,13 @@ class Lane(Protocol):
 
 def create_app(lane: Lane) -> Starlette:
     """The ASGI application of a Gateway."""
-    return Starlette(
+    app = Starlette(
         routes=[*_health_routes(lane), *_v2_routes(lane), *_api_routes(lane), _session_route(lane)],
         exception_handlers={HTTPException: _framework_problem},
     )
+    # A path with a slash too many is no route: sent elsewhere, a client would lose its body, or land on another error.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _health_routes(lane: Lane) -> list[Route]:
@@ -125,7 +129,10 @@ def _v2_routes(lane: Lane) -> list[Route]:
         return _json({"name": "rlaas", "version": "2", "extensions": ["binary_tensor_data"]})
 
     async def metadata(request: Request) -> Response:
-        live = await _warmed(lane, request.path_params["model"])
+        model = request.path_params["model"]
+        if model.endswith(_INFER):  # no name has a slash: this is another method on the route above
+            raise HTTPException(405, headers={"Allow": "POST"})
+        live = await _warmed(lane, model)
         return _json(model_metadata(live, request.path_params.get("version")))
 
     async def ready(request: Request) -> Response:
@@ -143,7 +150,7 @@ def _v2_routes(lane: Lane) -> list[Route]:
     # The path convertor takes what is not a plain name too, so that the answer names the field instead of "not found".
     for base in ("/v2/models/{model:path}/versions/{version}", "/v2/models/{model:path}"):
         routes += [
-            _route(f"{base}/infer", infer, ["POST"]),
+            _route(f"{base}{_INFER}", infer, ["POST"]),
             _route(f"{base}/ready", ready, ["GET"]),
         ]
     routes += [
@@ -249,6 +256,8 @@ def _route(path: str, handler: Handler, methods: list[str]) -> Route:
             return await handler(request)
         except ClientGoneError:
             return Response(status_code=400)  # nobody is left to read it
+        except HTTPException:
+            raise  # as the router's own
         except Exception as failure:
             status, body, headers = answer_failure(path, request.method, request.scope["path"], failure)
             return Response(body, status, headers=headers, media_type=PROBLEM_TYPE)
@@ -264,7 +273,7 @@ async def _framework_problem(request: Request, problem: Exception) -> Response:
         missing = NotFoundError(f"no route {request.method} {request.scope['path'][:200]}", field="path")
         return _problem(request, *problem_of(missing))
     if status == 405:
-        allowed = (headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((headers or {}).get("Allow", "").split(", ")))
         document = problem_document(405, f"method {request.method[:20]} is not allowed here; allowed: {allowed}")
         document["field"] = "method"
         response = _problem(request, 405, msgspec.json.encode(document))

@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bundles import policy_bundle
+from support.control_kit import Routes, control_over, home_with
 from support.experiment_kit import Traffic, document
 
 from rlaas.control.experiments import AnalysisLoop, ExperimentService, parse_document
-from rlaas.control.routes import ControlRoutes
-from rlaas.control.service import ControlService
 from rlaas.errors import InvalidInputError
 from rlaas.lake import Lake
 from rlaas.lake.rows import decision_rows, outcome_rows
-from rlaas.registry import Registry
-from rlaas.serving.web import ControlRequest
-from rlaas.settings import Settings, load_settings
-
-
-class NoOperations:
-    """No processes around Control."""
-
-    def scale(self, replicas: int) -> None:
-        raise AssertionError(replicas)
-
-    def lake_status(self) -> dict[str, Any]:
-        return {}
-
-    def flush_lake(self) -> dict[str, Any]:
-        return {}
+from rlaas.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    root = tmp_path_factory.mktemp("experiments")
-    settings = load_settings(home=root / "home")
-    registry = Registry(settings)
-    registry.register("toy", policy_bundle(root / "one", seed=1), alias="champion")
-    registry.register("toy", policy_bundle(root / "two", seed=2))
-    registry.register("other", policy_bundle(root / "three", seed=3), alias="champion")
-    registry.register("other", policy_bundle(root / "four", seed=4))
-    return settings
+    policies = {"toy": [{"seed": 1}, {"seed": 2}], "other": [{"seed": 3}, {"seed": 4}]}
+    return home_with(tmp_path_factory.mktemp("experiments"), policies)
 
 
-class Api:
+class Api(Routes):
     """Asks the routes of a Control; another one is what a restart gives."""
 
     def __init__(self, home: Settings, folder: Path) -> None:
-        url = f"sqlite:///{folder / 'state.db'}"
-        self.control = ControlService(home.model_copy(update={"state_url": url}))
-        self.control.adopt_champions()
+        self.control = control_over(home, folder)
         self.lake = Lake(folder / "lake")
         self.service = ExperimentService(self.control, "default", self.lake)
-        self._routes = ControlRoutes(self.control, NoOperations(), experiments=self.service)
-
-    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
-        path, _, query = path.partition("?")
-        pairs = dict(part.split("=", 1) for part in query.split("&") if part)
-        content = b"" if body is None else json.dumps(body).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        reply = self._routes.dispatch(ControlRequest("default", method, f"/api/v1/{path}", pairs, named, content))
-        return reply.status, json.loads(reply.body)
+        super().__init__(self.control, self.service)
 
     @property
     def shares(self) -> dict[str, tuple[int, float]]:
@@ -163,7 +129,7 @@ def test_an_experiment_that_was_made_by_hand_is_not_replaced(api: Api) -> None:
 
 def test_a_deployment_that_somebody_else_changes_disturbs_it(api: Api) -> None:
     api("POST", "experiments", document())
-    api.control.promote("toy", 1)
+    api.control.create_deployment("toy", [{"name": "champion", "version": 1, "weight": 1}])
     page = api("POST", "experiments/exp/analyse")[1]
     assert page["recommendation"]["words"] == "stop: disturbed"
     assert api("POST", "experiments/exp/stop", {"decision": "none", "reason": "disturbed"})[0] == 200

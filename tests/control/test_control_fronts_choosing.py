@@ -218,7 +218,7 @@ def test_a_store_that_hangs_or_fails_is_fallen_back_from(
         (b"{", 400, "body"),
         ({"mode": "party"}, 422, "mode"),
         ({"mode": "normal", "preference": {"latency": 1}}, 422, "mode"),
-        ({"preference": {"speed": 1}}, 422, "preference objective"),
+        ({"preference": {"speed": 1}}, 422, "preference"),
         ({"preference": {"latency": "1"}}, 422, "preference.latency"),
         ({"preference": {"latency": True}}, 422, "preference.latency"),
         ({"preference": {"latency": -1}}, 422, "preference.latency"),

@@ -9,75 +9,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bundles import policy_bundle
+from support.control_kit import Routes, control_over, home_with
 
 from rlaas.control.deployment import Control
 from rlaas.control.rollouts import RolloutController
-from rlaas.control.routes import ControlRoutes
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError
-from rlaas.registry import Registry
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.tally import Tally
 from rlaas.serving.web import ControlRequest
-from rlaas.settings import Settings, load_settings
+from rlaas.settings import Settings
 
 CANARY = {"kind": "canary", "steps": [0.1], "step_s": 1, "min_decisions": 1, "analysis": {"metrics": ["errors"]}}
 
 
-class NoOperations:
-    """No processes around Control."""
-
-    def scale(self, replicas: int) -> None:
-        raise AssertionError(replicas)
-
-    def lake_status(self) -> dict[str, Any]:
-        return {}
-
-    def flush_lake(self) -> dict[str, Any]:
-        return {}
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    root = tmp_path_factory.mktemp("rollouts")
-    settings = load_settings(home=root / "home")
-    registry = Registry(settings)
-    registry.register("toy", policy_bundle(root / "one", seed=1), alias="champion")
-    registry.register("toy", policy_bundle(root / "two", seed=2))
-    registry.register("toy", policy_bundle(root / "wide", features=5))
-    return settings
+    return home_with(tmp_path_factory.mktemp("rollouts"), {"toy": [{"seed": 1}, {"seed": 2}, {"features": 5}]})
 
 
 @pytest.fixture
 def service(home: Settings, tmp_path: Path) -> ControlService:
-    service = ControlService(home.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"}))
-    service.adopt_champions()
-    return service
-
-
-class Api:
-    """Asks the routes."""
-
-    def __init__(self, service: ControlService) -> None:
-        self._routes = ControlRoutes(service, NoOperations())
-
-    def __call__(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
-        content = b"" if body is None else json.dumps(body).encode()
-        reply = self._routes.dispatch(ControlRequest("default", method, f"/api/v1/{path}", {}, {}, content))
-        return reply.status, json.loads(reply.body)
+    return control_over(home, tmp_path)
 
 
 @pytest.fixture
-def api(service: ControlService) -> Api:
-    return Api(service)
+def api(service: ControlService) -> Routes:
+    return Routes(service)
 
 
 def _create(version: int = 2, **more: Any) -> dict[str, Any]:
     return {"policy": "toy", "variants": [{"name": "champion", "version": version, "weight": 1}], **more}
 
 
-def test_a_canary_from_creation_to_promotion_by_hand(api: Api, service: ControlService) -> None:
+def test_a_canary_from_creation_to_promotion_by_hand(api: Routes, service: ControlService) -> None:
     status, created = api("POST", "deployments/create", _create(strategy=CANARY, min_replicas=2, max_replicas=8))
     assert status == 200
     assert created["weights"] == pytest.approx({"champion": 0.9, "canary": 0.1})
@@ -106,7 +71,7 @@ def test_a_canary_from_creation_to_promotion_by_hand(api: Api, service: ControlS
     assert ("toy", 1) in service.live("g1").paths  # the fallback has to be loaded too
 
 
-def test_what_the_gateways_count_rolls_a_version_back(api: Api, service: ControlService) -> None:
+def test_what_the_gateways_count_rolls_a_version_back(api: Routes, service: ControlService) -> None:
     api("POST", "deployments/create", _create(strategy=CANARY))
     controller = RolloutController(
         service.database, "default", reports=service.rollouts.reports, mirror=service.mirror_champion
@@ -127,7 +92,7 @@ def test_what_the_gateways_count_rolls_a_version_back(api: Api, service: Control
     assert service.create_deployment("toy", _create()["variants"])[0].variants[0].version == 2
 
 
-def test_blue_green_over_the_routes(api: Api, service: ControlService) -> None:
+def test_blue_green_over_the_routes(api: Routes, service: ControlService) -> None:
     assert api("POST", "deployments/create", _create(strategy={"kind": "blue_green", "auto_switch": False}))[0] == 200
     status, problem = api("POST", "deployments/toy/switch", {"reason": "now"})
     assert (status, problem["field"]) == (409, "rollout")
@@ -182,7 +147,7 @@ def test_promotions_remember_what_served_before(service: ControlService) -> None
     ],
 )
 def test_bad_requests_name_the_field_and_change_nothing(
-    api: Api, service: ControlService, method: str, path: str, body: Any, status: int, field: str
+    api: Routes, service: ControlService, method: str, path: str, body: Any, status: int, field: str
 ) -> None:
     before = service.deployments()
     found, problem = api(method, path, body)

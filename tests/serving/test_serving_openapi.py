@@ -184,11 +184,20 @@ def _no_experiment(api: Api) -> dict[str, str]:
     return {}
 
 
+def _gate(api: Api) -> dict[str, str]:
+    operation = DOCUMENT["paths"]["/api/v1/models/{model}/gate"]["put"]
+    body = operation["requestBody"]["content"]["application/json"]["examples"]["throughput"]["value"]
+    declared = api("PUT", "/api/v1/models/toy/gate", json=body)
+    assert declared.status_code == 200, declared.text
+    return {}
+
+
 PREPARED: dict[str, Callable[[Api], dict[str, str]]] = {
     "steer_rollout": _rollout("canary"),
     "switch": _rollout("blue_green"),
     "delete_version": _spare_version,
     "create_experiment": _no_experiment,
+    **dict.fromkeys(("remove_gate", "gate_history", "judge_version", "override_gate"), _gate),
     **dict.fromkeys(
         ("experiment", "experiment_result", "experiment_audit", "analyse_experiment", "stop_experiment"), _experiment
     ),

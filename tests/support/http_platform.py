@@ -138,11 +138,13 @@ class HttpPlatform:
         return self.control.live("replica", self._engine.state.generations(), {}, tallies, "test")
 
     def restore(self) -> None:
-        """End experiments and rollouts, and have version 1 of both policies live alone."""
+        """End experiments, rollouts and gates, and have version 1 of both policies live alone."""
         for stored in self.experiments.all():
             if stored["stopped_us"] is None:
                 self.experiments.stop(stored["id"], "none", variant=None, reason="restored", actor="test")
         for policy in ("toy", "box"):
+            if self.control.gates.describe(policy)["gate"] is not None:
+                self.control.gates.remove(policy)
             for running in self.control.rollouts.store.running(policy):
                 self.control.rollouts.act(policy, running.number, "rollback", actor="test", reason="restored")
             live = [(v.version, v.shadow) for r in self.control.deployments() if r.policy == policy for v in r.variants]

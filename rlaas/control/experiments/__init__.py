@@ -10,8 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlaas.control.experiments.adaptive import ThompsonAllocation
     from rlaas.control.experiments.analysis import Analyst
-    from rlaas.control.experiments.documents import ExperimentDocument, FixedHorizon, SequentialRule, parse_document
+    from rlaas.control.experiments.batches import Batch, BatchBook
+    from rlaas.control.experiments.documents import (
+        ExperimentDocument,
+        FixedHorizon,
+        LayerShare,
+        SequentialRule,
+        parse_document,
+    )
+    from rlaas.control.experiments.layer_book import LayerBook
     from rlaas.control.experiments.loop import AnalysisLoop
     from rlaas.control.experiments.routes import ExperimentRoutes
     from rlaas.control.experiments.service import ExperimentService
@@ -20,12 +29,17 @@ if TYPE_CHECKING:
 __all__ = [
     "AnalysisLoop",
     "Analyst",
+    "Batch",
+    "BatchBook",
     "ExperimentDocument",
     "ExperimentRoutes",
     "ExperimentService",
     "ExperimentStore",
     "FixedHorizon",
+    "LayerBook",
+    "LayerShare",
     "SequentialRule",
+    "ThompsonAllocation",
     "parse_document",
 ]
 
@@ -38,6 +52,11 @@ _HOMES = {
     "ExperimentStore": "store",
     "FixedHorizon": "documents",
     "SequentialRule": "documents",
+    "ThompsonAllocation": "adaptive",
+    "Batch": "batches",
+    "BatchBook": "batches",
+    "LayerBook": "layer_book",
+    "LayerShare": "documents",
     "parse_document": "documents",
 }
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from rlaas.control.experiments.adaptive import propensities
+from rlaas.control.experiments.batches import Batch
 from rlaas.control.experiments.entries import SPLIT, ResumableEntries, split_metric
 from rlaas.control.experiments.lake_rows import Decided, ExposureReader, outcome_of, read_new
 from rlaas.control.experiments.metric_state import LEAST_BLOCK, MetricState
@@ -55,13 +57,21 @@ class Analyst:
         self._settle_s, self._patience_us = settle_s, round(patience_s * 1e6)
         self._settle_us = round(settle_s * 1e6)
 
-    def run(self, id_: str, *, now_us: int | None = None, disturbed: str = "") -> dict[str, Any]:
+    def run(
+        self,
+        id_: str,
+        *,
+        now_us: int | None = None,
+        disturbed: str = "",
+        batches: Callable[[], Sequence[Batch]] = tuple,
+    ) -> dict[str, Any]:
         """Take in what is new, and make the result page.
 
         Args:
             id_: of the experiment.
             now_us: everything received before it is in the lake, UTC microseconds; default: as the rows say.
             disturbed: what somebody else has done to its deployment; empty: nothing.
+            batches: gives those of an adaptive allocation, after the first.
 
         Returns:
             The result page, as JSON types.
@@ -75,6 +85,8 @@ class Analyst:
         before = self._store.analysis(id_)
         run = _Run(self._store, stored, before, self._settle_s)
         new = read_new(self._lake, stored.document, stored.start_us, run.versions)
+        # After the rows: a batch is known before anything is decided in it.
+        run.batches = batches()
         run.take_in(new.decisions, new.outcomes)
         newest = max(
             [run.newest_us, *(row["time_us"] for row in new.decisions), *(row["received_us"] for row in new.outcomes)]
@@ -104,6 +116,7 @@ class _Run:
         self._audited: dict[str, int] = dict(state.get("audited", {}))
         self._refused: dict[str, int] = dict(state.get("refused", {}))
         self._learnt: dict[str, tuple[str, int]] = {}
+        self.batches: Sequence[Batch] = ()
         waiting, monitors, id_ = state.get("entries", {}), state.get("monitors", {}), self.document.id
         guards = {guardrail.metric.name: guardrail for guardrail in self.document.guardrails}
         self.entered: dict[str, list[Entry]] = {}
@@ -127,7 +140,7 @@ class _Run:
 
     def take_in(self, decisions: Sequence[_Row], outcomes: Sequence[_Row]) -> None:
         """Feed new rows; an outcome whose decision has not come waits for it."""
-        reader, id_ = ExposureReader(self.document, self.stored.start_us), self.document.id
+        reader, id_ = ExposureReader(self.document, self.stored.start_us, self.batches), self.document.id
         # A device that was cut off may have delivered a decision twice.
         known = self._store.units_of(id_, (row["decision_id"] for row in decisions))
         for row in decisions:
@@ -160,8 +173,9 @@ class _Run:
         self._unmatched = [row for row in self._unmatched if row["received_us"] > give_up_us]
         for name, entries in self._entries.items():
             self.entered[name].extend(entries.advance(now_us))
-        for name, metric in self.metrics.items():
-            metric.advance(self.entered[name])
+        if self.document.allocation is None:  # the monitors know no propensities
+            for name, metric in self.metrics.items():
+                metric.advance(self.entered[name])
         exposed = self.entered[SPLIT]
         while self._split_taken + LEAST_BLOCK <= len(exposed):
             self._take_split(self.split, exposed[self._split_taken : self._split_taken + LEAST_BLOCK])
@@ -187,6 +201,7 @@ class _Run:
             audit={name: count for name, count in audit.items() if name != SPLIT},
             refused=self._refused,
             disturbed=disturbed,
+            batches=self.batches,
         )
 
     def state(self) -> dict[str, Any]:
@@ -225,18 +240,10 @@ class _Run:
         if not entries:
             return
         arms = [monitor.variants.index(entry.arm) for entry in entries]
-        monitor.update_units(arms, np.array([_propensities(monitor, entry) for entry in entries]))
-
-
-def _propensities(monitor: SplitMonitor, entry: Entry) -> list[float]:
-    """Of every variant when the unit was assigned: its own was logged; the others share the rest as planned."""
-    total = sum(monitor.weights.values())
-    shares = {name: weight / total for name, weight in monitor.weights.items()}
-    if entry.propensity is None:
-        return list(shares.values())
-    rest = sum(share for name, share in shares.items() if name != entry.arm)
-    left = 1 - entry.propensity
-    return [entry.propensity if name == entry.arm else left * share / rest for name, share in shares.items()]
+        planned = [monitor.weights, *(batch.shares for batch in self.batches)]
+        adaptive = self.document.allocation is not None  # otherwise a segment may have that name
+        shares = [propensities(entry, planned[entry.attributes["batch"] if adaptive else 0]) for entry in entries]
+        monitor.update_units(arms, np.array(shares))
 
 
 def _finite(value: Any) -> Any:

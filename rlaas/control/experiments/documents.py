@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaas.configfiles import complaint
+from rlaas.control.experiments.adaptive import ThompsonAllocation
 from rlaas.errors import InvalidInputError
 from rlaas.experiments.layers import WeightedVariant
 from rlaas.experiments.metrics import CountMetric, Guardrail, MeanMetric, Metric, QuantileMetric, RatioMetric
@@ -20,6 +21,7 @@ __all__ = [
     "ExperimentDocument",
     "ExperimentVariant",
     "FixedHorizon",
+    "LayerShare",
     "SequentialRule",
     "StoppingRule",
     "parse_document",
@@ -30,6 +32,9 @@ HOLDOUT = "holdout"
 
 LATEST_US = 253_402_300_799_999_999
 """End of the year 9999, up to which the lake has dates."""
+
+_LONGEST_BATCHED = 100
+"""Of a salt, to which the number of a batch is added."""
 
 _OF_BLOCKS = (MeanMetric, CountMetric, RatioMetric)
 
@@ -90,6 +95,18 @@ class FixedHorizon(_Rule):
 StoppingRule = Annotated[SequentialRule | FixedHorizon, Field(discriminator="kind")]
 
 
+class LayerShare(_Document):
+    """A part of a layer: no unit is in two experiments of one layer, whatever their policies."""
+
+    layer: str
+    share: float = Field(gt=0, le=1, allow_inf_nan=False, description="of the layer's units, in steps of 0.0001")
+
+    @field_validator("layer")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return check_name(value, field="layer")
+
+
 class ExperimentDocument(_Document):
     """An experiment, as it is declared before it begins. The first variant is the control."""
 
@@ -104,10 +121,18 @@ class ExperimentDocument(_Document):
     primary: Metric
     secondary: tuple[Metric, ...] = Field(default=(), max_length=20)
     guardrails: tuple[Guardrail, ...] = Field(default=(), max_length=20)
-    layer: str | None = Field(default=None, description="experiments of a layer exclude one another")
-    targeting: TargetingRule | None = Field(default=None, description="whose units are analysed; default: everyone's")
+    layer: str | None = Field(default=None, description="held as a whole: at most one experiment of it runs at a time")
+    placement: LayerShare | None = Field(
+        default=None, description="runs beside the others of a layer, on units of its own; default: every unit"
+    )
+    targeting: TargetingRule | None = Field(
+        default=None, description="which units it takes in, by the context of a request; default: everyone's"
+    )
     holdout: float = Field(
         default=0.0, ge=0, le=0.9, description="share of the units kept out, at the control's version"
+    )
+    allocation: ThompsonAllocation | None = Field(
+        default=None, description="moves the weights to what earns most; default: they stay as declared"
     )
     stopping: StoppingRule
     split_alpha: float = Field(default=0.001, gt=0, lt=0.5, description="probability of a false alarm about the split")
@@ -147,6 +172,8 @@ class ExperimentDocument(_Document):
 
     @model_validator(mode="after")
     def _fits_the_design(self) -> ExperimentDocument:
+        if self.layer is not None and self.placement is not None:
+            raise ValueError("layer and placement exclude each other: hold the whole layer, or a share of one")
         if self.design == "user":
             if self.block_steps is not None or self.washout_steps:
                 raise ValueError("block_steps and washout_steps are for design 'switchback'; leave them out")
@@ -157,8 +184,10 @@ class ExperimentDocument(_Document):
             raise ValueError(f"washout_steps must be below block_steps ({self.block_steps}), got {self.washout_steps}")
         if self.stopping.kind != "fixed":
             raise ValueError("stopping of a switchback must be of kind 'fixed': its few blocks are judged once")
-        if self.holdout or self.targeting is not None or self.guardrails:
-            raise ValueError("holdout, targeting and guardrails are for design 'user': a switchback treats all alike")
+        if self.holdout or self.targeting is not None or self.placement is not None or self.guardrails:
+            raise ValueError(
+                "holdout, targeting, placement and guardrails are for design 'user': a switchback treats all alike"
+            )
         if len(self.variants) != 2 or self.variants[0].weight != self.variants[1].weight:
             raise ValueError("variants of a switchback must be two of equal weight: they are compared in pairs")
         for metric in self.metrics:
@@ -167,6 +196,24 @@ class ExperimentDocument(_Document):
                     f"metric {metric.name} of a switchback must be a mean, count or ratio of a block, without cuped, "
                     "winsorise and segments"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_allocation(self) -> ExperimentDocument:
+        if self.allocation is None:
+            return self
+        if self.design != "user" or self.stopping.kind != "fixed":
+            raise ValueError("allocation is for design 'user' and stopping of kind 'fixed': it is judged once")
+        if len(self.salt or self.id) > _LONGEST_BATCHED:
+            raise ValueError(f"salt, by default the id, has at most {_LONGEST_BATCHED} characters beside allocation")
+        if self.holdout or self.guardrails:
+            raise ValueError("holdout and guardrails are for fixed weights; leave them out beside allocation")
+        for metric in self.metrics:
+            if isinstance(metric, RatioMetric | QuantileMetric):
+                raise ValueError(f"metric {metric.name} beside allocation must be a mean, count or proportion")
+            if metric.cuped or metric.segments or getattr(metric, "winsorise", None):
+                raise ValueError(f"metric {metric.name} beside allocation has no cuped, winsorise and segments")
+        self.allocation.check(self.primary, len(self.variants))
         return self
 
     @property
@@ -199,9 +246,9 @@ class ExperimentDocument(_Document):
         """Version of a variant, which must be there."""
         return next(one.version for one in self.variants if one.name == variant)
 
-    def live_variants(self) -> list[dict[str, object]]:
-        """Documents of :class:`rlaas.serving.live.Variant` that serve the experiment."""
-        shares = self.shares()
+    def live_variants(self, shares: Mapping[str, float] | None = None) -> list[dict[str, object]]:
+        """Documents of :class:`rlaas.serving.live.Variant` that serve the experiment, by default as declared."""
+        shares = shares or self.shares()
         found: list[dict[str, object]] = [
             {
                 "name": one.name,
@@ -216,13 +263,30 @@ class ExperimentDocument(_Document):
             found.append({**found[0], "name": HOLDOUT, "weight": self.holdout})
         return found
 
-    def live_spec(self) -> dict[str, object]:
-        """Document of :class:`rlaas.serving.live.ExperimentSpec`."""
-        spec: dict[str, object] = {"name": self.id, "design": self.design, "salt": self.salt or self.id}
-        return {**spec, "block_steps": self.block_steps} if self.block_steps is not None else spec
+    def live_salt(self, batch: int = 0) -> str:
+        """Salt under which units are assigned; another in each batch of an adaptive allocation, which draws anew."""
+        salt = self.salt or self.id
+        return salt if self.allocation is None else f"{salt}/batch {batch}"
+
+    def live_spec(self, placement: Mapping[str, object] | None = None, batch: int = 0) -> dict[str, object]:
+        """Document of :class:`rlaas.serving.live.ExperimentSpec`.
+
+        Args:
+            placement: document of the :class:`rlaas.serving.live.Placement` that it was given; None: every unit.
+            batch: of an adaptive allocation.
+        """
+        return {
+            "name": self.id,
+            "design": self.design,
+            "salt": self.live_salt(batch),
+            "block_steps": self.block_steps,
+            "targeting": None if self.targeting is None else self.targeting.model_dump(mode="json"),
+            "placement": placement,
+        }
 
 
-_TAGS = ("mean", "count", "proportion", "ratio", "quantile", "sequential", "fixed", "condition", "all", "any")
+_METRICS = ("mean", "count", "proportion", "ratio", "quantile")
+_TAGS = (*_METRICS, "sequential", "fixed", "condition", "all", "any", "beta", "gaussian")
 """What pydantic puts into a path to say which kind of a union it took the document for."""
 
 

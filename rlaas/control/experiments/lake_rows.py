@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rlaas.control.experiments.batches import Batch, batch_at
 from rlaas.control.experiments.documents import ExperimentDocument
 from rlaas.errors import LakeError
 from rlaas.experiments.assignment import block_of
@@ -29,7 +31,9 @@ _DECISION_COLUMNS = (
     "step",
     "unit",
     "context",
+    "generation",
 )
+_LONGEST_UNIT = 256
 _OUTCOME_COLUMNS = ("receipt_id", "decision_id", "revision", "outcome", "time_us", "received_us")
 
 
@@ -102,10 +106,11 @@ class ExposureReader:
     Args:
         document: the experiment.
         start_us: decisions before it do not count, UTC microseconds.
+        batches: of an adaptive allocation, after the first.
     """
 
-    def __init__(self, document: ExperimentDocument, start_us: int) -> None:
-        self._document, self._start_us = document, start_us
+    def __init__(self, document: ExperimentDocument, start_us: int, batches: Sequence[Batch] = ()) -> None:
+        self._document, self._start_us, self._batches = document, start_us, batches
         self._arms = frozenset(document.shares())
         self._matches = None if document.targeting is None else matcher(document.targeting)
         self._attributes = {name for metric in document.metrics for name in metric.segments}
@@ -130,6 +135,10 @@ class ExposureReader:
             unit = row["unit"] or row["decision_id"]
             if self._matches is not None and not self._matches(context):
                 return None
+            if self._document.allocation is not None:
+                # Drawn anew in each batch, so that the chance of a variant is what was logged: a unit of its own.
+                batch = batch_at(self._batches, row["generation"])
+                attributes, unit = {"batch": batch}, in_batch(unit, batch)
         return Exposure(
             unit=unit,
             arm=row["variant"],
@@ -139,6 +148,12 @@ class ExposureReader:
             covariates={name: float(context[name]) for name in self._covariates if _is_number(context.get(name))},
             propensity=row["variant_propensity"],
         )
+
+
+def in_batch(unit: str, batch: int) -> str:
+    """Name of a unit in one batch, no longer than a unit's may be."""
+    name = f"{batch}/{unit}"
+    return name if len(name) <= _LONGEST_UNIT else f"{batch}/{blake2b(unit.encode(), digest_size=32).hexdigest()}"
 
 
 def outcome_of(row: Mapping[str, Any], decided: Decided, names: frozenset[str]) -> Outcome:

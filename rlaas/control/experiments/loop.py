@@ -12,7 +12,9 @@ __all__ = ["AnalysisLoop"]
 
 
 class AnalysisLoop(Loop):
-    """Analyses every experiment that may have something new. What a stopped round has not stored is nothing.
+    """Analyses every experiment that may have something new, and moves the weights of adaptive ones.
+
+    What a stopped round has not stored is nothing.
 
     Args:
         experiments: the service.
@@ -36,6 +38,7 @@ class AnalysisLoop(Loop):
                 return
             try:
                 self._experiments.analyse(id_)
+                self._experiments.reallocate(id_)
             except ConflictError as problem:  # another Control was faster: its result is as good
                 events.info("experiment_analysed_elsewhere", experiment=id_, error=problem.message)
             except Exception as problem:  # a lake that cannot be read now may be in the next round

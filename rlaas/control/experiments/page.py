@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlaas.control.experiments.adaptive import estimated, probably_earning
+from rlaas.control.experiments.batches import Batch
 from rlaas.control.experiments.documents import ExperimentDocument
 from rlaas.control.experiments.figures import (
     arm_counts,
@@ -26,6 +28,8 @@ from rlaas.experiments.records import Entry
 
 __all__ = ["result_page"]
 
+_BATCHES_SHOWN = 100
+
 
 def result_page(
     stored: StoredExperiment,
@@ -41,6 +45,7 @@ def result_page(
     audit: Mapping[str, int],
     refused: Mapping[str, int],
     disturbed: str,
+    batches: Sequence[Batch] = (),
 ) -> dict[str, Any]:
     """The page.
 
@@ -57,20 +62,22 @@ def result_page(
         audit: records that came too late, by metric.
         refused: outcomes with a value that a metric cannot count, by metric.
         disturbed: what somebody else has done to the deployment; empty: nothing.
+        batches: of an adaptive allocation, after the first.
     """
     document = stored.document
     primary_entries = entered[document.primary.name]
     reached = _reached(document, primary_entries)
     guards = {guardrail.metric.name: guardrail for guardrail in document.guardrails}
     found = {
-        name: _metric(document, metrics[name], entered[name])
+        name: _metric(document, metrics[name], entered[name], batches)
         for name in (document.primary.name, *(metric.name for metric in document.secondary))
     }
     _adjust(document, found)
     guardrails = [one for name in guards for one in _guardrail(document, metrics[name], entered[name])]
     counts = arm_counts(document, exposed)
     first_us = exposed[0].exposed_us if exposed else None
-    end_us = None if reached or document.design == "switchback" else expected_end(document, first_us, now_us, counts)
+    plain = document.design == "user" and document.allocation is None
+    end_us = expected_end(document, first_us, now_us, counts) if plain and not reached else None
     recommendation = recommend(
         document,
         primary={
@@ -111,7 +118,15 @@ def result_page(
             "entered": arm_counts(document, primary_entries),
             "reached": reached,
             "expected_end_us": end_us,
-            "power": power_so_far(document, document.primary, primary_entries) if document.design == "user" else None,
+            "power": power_so_far(document, document.primary, primary_entries) if plain else None,
+        },
+        "allocation": None
+        if document.allocation is None
+        else {
+            "kind": document.allocation.kind,
+            "batch": len(batches),
+            "shares": batches[-1].shares if batches else document.shares(),
+            "batches": [batch.to_dict() for batch in batches[-_BATCHES_SHOWN:]],
         },
         "audit": dict(audit),
         "refused": dict(refused),
@@ -119,13 +134,19 @@ def result_page(
     }
 
 
-def _metric(document: ExperimentDocument, metric: MetricState, entries: Sequence[Entry]) -> dict[str, Any]:
+def _metric(
+    document: ExperimentDocument, metric: MetricState, entries: Sequence[Entry], batches: Sequence[Batch]
+) -> dict[str, Any]:
     spec = metric.metric
     ratio = isinstance(spec, QuantileMetric) and document.stopping.kind == "sequential"
     treatments: dict[str, dict[str, Any]]
     best, segments = None, []
     if document.design == "switchback":
         treatments = {document.treatments[0]: _of_blocks(document, metric, entries)}
+    elif document.allocation is not None:
+        treatments = _of_batches(document, metric, entries, batches)
+        if spec.name == document.primary.name:
+            best = probably_earning(document, entries)
     else:
         now = metric.now(entries)
         planned = at_size(document, entries)
@@ -205,6 +226,32 @@ def _of_blocks(document: ExperimentDocument, metric: MetricState, entries: Seque
     }
 
 
+def _of_batches(
+    document: ExperimentDocument, metric: MetricState, entries: Sequence[Entry], batches: Sequence[Batch]
+) -> dict[str, dict[str, Any]]:
+    """Of an adaptive allocation: estimates with the logged propensities, at the planned size and so far."""
+    spec, size = metric.metric, document.stopping.size * len(document.variants)
+    planned = estimated(document, entries[:size], batches) if len(entries) >= size else None
+    so_far = estimated(document, entries, batches)
+    up = 1.0 if spec.better == "higher" else -1.0
+    found = {}
+    for name in document.treatments:
+        known = None if planned is None or isinstance(planned, str) else planned.differences[name]
+        base = None if planned is None or isinstance(planned, str) else planned.arms[document.control].value
+        found[name] = {
+            "always_valid": None,
+            "fixed": None if known is None else {"adaptive": known.to_dict()},
+            "fixed_note": planned if isinstance(planned, str) else "" if known else "the planned size is not reached",
+            "so_far": None if isinstance(so_far, str) else so_far.differences[name].to_dict(),
+            "estimate": None if known is None else known.value,
+            "relative": known.value / base if known is not None and base else None,
+            "better": known is not None and up * known.value > 0,
+            "p_value": None if known is None else known.p_value,
+            "adjusted_p": None,
+        }
+    return found
+
+
 def _adjust(document: ExperimentDocument, found: Mapping[str, dict[str, Any]]) -> None:
     """Holm over the treatments of the primary metric, and over all secondary figures together."""
     families = (
@@ -255,6 +302,8 @@ def _guardrail(document: ExperimentDocument, metric: MetricState, entries: Seque
 def _reached(document: ExperimentDocument, entries: Sequence[Entry]) -> bool:
     if document.design == "switchback":
         return blocks_compared(document, document.primary, entries, pairs=document.stopping.size) is not None
+    if document.allocation is not None:  # a variant that loses may never have its part
+        return len(entries) >= document.stopping.size * len(document.variants)
     return at_size(document, entries) is not None
 
 

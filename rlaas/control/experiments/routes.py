@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import msgspec
 from pydantic import Field
 
 from rlaas.control.experiments.documents import parse_document
 from rlaas.control.experiments.service import ExperimentService
 from rlaas.control.requests import Answer, Body, Handler, page_of, parse_body
-from rlaas.errors import MalformedBodyError
 from rlaas.names import check_name
+from rlaas.serving.requests import decode_document
 from rlaas.serving.web import ControlRequest
 
 __all__ = ["ExperimentRoutes"]
@@ -55,11 +54,7 @@ class ExperimentRoutes:
         return page_of(request, [(document["id"], document) for document in self._experiments.all()])
 
     def _create(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
-        try:
-            given = msgspec.json.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-            raise MalformedBodyError(f"body is not valid JSON: {problem}", field="body") from None
-        document = parse_document(given)
+        document = parse_document(decode_document(request.body))
 
         def create() -> Answer:
             made = self._experiments.create(document, if_match=request.headers.get("if-match"))

@@ -12,8 +12,11 @@ import structlog
 
 from rlaas.bundles import load_bundle
 from rlaas.control.experiments.analysis import Analyst
+from rlaas.control.experiments.batches import BatchBook
 from rlaas.control.experiments.documents import ExperimentDocument
-from rlaas.control.experiments.store import Event, ExperimentStore, State, StoredExperiment
+from rlaas.control.experiments.layer_book import LayerBook
+from rlaas.control.experiments.reallocation import Reallocation
+from rlaas.control.experiments.store import ACTIVE, Event, ExperimentStore, State, StoredExperiment
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError, InvalidInputError, RlaasError, check_choice
 from rlaas.experiments.metrics import RatioMetric
@@ -49,6 +52,9 @@ class ExperimentService:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.store = ExperimentStore(control.database, tenant)
+        self._layers = LayerBook(control.database, tenant, self._active)
+        self._batches = BatchBook(control.database, tenant)
+        self._reallocation = Reallocation(control, self.store, self._batches)
         self._control, self._tenant, self._clock = control, tenant, clock
         self._analyst = analyst or Analyst(self.store, lake, clock=clock)
         self._changing = threading.RLock()
@@ -72,8 +78,8 @@ class ExperimentService:
             InvalidInputError: a metric of a value that outcomes of the policy do not carry.
             NotFoundError: no such policy or version.
             BundleError: a bundle is damaged.
-            ConflictError: another experiment has the id, the policy or the layer, a rollout of the policy is running,
-                or ``if_match`` names another generation.
+            ConflictError: another experiment has the id, the policy or the layer, less of the layer is free than is
+                asked for, a rollout of the policy is running, or ``if_match`` names another generation.
         """
         with self._changing:
             self._check_values(document)
@@ -93,8 +99,9 @@ class ExperimentService:
             )
             self.store.insert(stored, self._event(actor, "created", document.description))
             try:
+                placement = self._layers.take(document)
                 record, _ = self._control.create_deployment(
-                    document.policy, document.live_variants(), document.live_spec(), if_match=if_match
+                    document.policy, document.live_variants(), document.live_spec(placement), if_match=if_match
                 )
             except RlaasError:
                 self.store.discard(document.id)
@@ -152,7 +159,22 @@ class ExperimentService:
         """
         # One at a time: the loop and a request would otherwise overtake each other.
         with self._analysing:
-            return self._analyst.run(id_, now_us=now_us, disturbed=self._disturbed(self.store.get(id_)))
+            disturbed = self._disturbed(self.store.get(id_))
+            return self._analyst.run(id_, now_us=now_us, disturbed=disturbed, batches=lambda: self._batches.of(id_))
+
+    def reallocate(self, id_: str) -> bool:
+        """Give a running experiment with an adaptive allocation its next batch, if it is time; whether it got one.
+
+        Raises:
+            NotFoundError: no such experiment.
+            ConflictError: another Control, or an operator, was faster, or a rollout of the policy is running.
+        """
+        with self._changing:
+            stored = self.store.get(id_)
+            live = self._live(stored.document.policy)
+            if stored.state != "running" or live is None:
+                return False
+            return self._reallocation.advance(stored.document, live, self._clock(), stored.created_us)
 
     def due(self) -> list[str]:
         """Ids of the experiments whose analysis may have something new."""
@@ -249,6 +271,10 @@ class ExperimentService:
         found = self._control.database.of_policy(self._tenant, policy)
         return None if found is None else found.record
 
+    def _active(self) -> set[str]:
+        """Ids of the experiments that hold what they have claimed."""
+        return {stored.document.id for stored in self.store.all() if stored.state in ACTIVE}
+
     def _ours(self, name: str) -> bool:
         """Whether a live experiment was declared here; its claim on the policy says the rest."""
         return any(stored.document.id == name for stored in self.store.all())
@@ -260,12 +286,7 @@ class ExperimentService:
         live, document = self._live(stored.document.policy), stored.document
         if live is None:
             return f"the deployment of {document.policy} was deleted"
-        wanted = {(one["name"], one["version"], one["weight"]) for one in document.live_variants()}
-        if (
-            live.experiment is None
-            or live.experiment.name != document.id
-            or {(one.name, one.version, one.weight) for one in live.variants} != wanted
-        ):
+        if not self._reallocation.serves(document, live):
             return f"the deployment of {document.policy} was changed by hand; generation {live.generation} is another"
         return ""
 
@@ -311,6 +332,7 @@ def _summary(stored: StoredExperiment) -> dict[str, Any]:
         "state": stored.state,
         "design": document.design,
         "layer": document.layer,
+        "placement": None if document.placement is None else document.placement.model_dump(mode="json"),
         "variants": [{"name": v.name, "version": v.version, "weight": v.weight} for v in document.variants],
         "primary": document.primary.name,
         "start_us": stored.start_us,

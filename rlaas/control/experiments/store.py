@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from rlaas.control.experiments.documents import ExperimentDocument
 from rlaas.control.experiments.entries import entry_from, entry_list
 from rlaas.control.state import StateDatabase
+from rlaas.control.tables import TenantStore, fields_json, tenant_table
 from rlaas.errors import ConflictError, NotFoundError
 from rlaas.experiments.records import Entry
 
@@ -26,10 +27,9 @@ _CHUNK = 500
 _metadata = sa.MetaData()
 
 
-def _table(name: str, *columns: Any) -> sa.Table:
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
     """A table of rows that belong to an experiment of a tenant."""
-    keys = (sa.Column("tenant", sa.String(63), primary_key=True), sa.Column("id", sa.String(128), primary_key=True))
-    return sa.Table(name, _metadata, *keys, *columns)
+    return tenant_table(_metadata, name, sa.Column("id", sa.String(128), primary_key=True), *columns)
 
 
 _experiments = _table(
@@ -48,10 +48,9 @@ _experiments = _table(
     sa.Index("experiments_by_state", "tenant", "state"),
 )
 # One row for each policy and each layer that an experiment holds: the database refuses a second one.
-_claims = sa.Table(
-    "experiment_claims",
+_claims = tenant_table(
     _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
+    "experiment_claims",
     sa.Column("claim", sa.String(160), primary_key=True),
     sa.Column("id", sa.String(128), nullable=False),
 )
@@ -154,7 +153,7 @@ class AnalysisRows:
     audit: Mapping[str, tuple[int, Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
 
 
-class ExperimentStore:
+class ExperimentStore(TenantStore):
     """Experiments of a tenant. Thread-safe, and safe for several processes: every change is compared and set.
 
     Args:
@@ -163,8 +162,7 @@ class ExperimentStore:
     """
 
     def __init__(self, database: StateDatabase, tenant: str) -> None:
-        database.create_tables(_metadata)
-        self._engine, self._tenant = database.engine, tenant
+        super().__init__(database, tenant, _metadata)
 
     def insert(self, stored: StoredExperiment, event: Event) -> None:
         """Keep a new experiment, which claims its policy and its layer.
@@ -189,11 +187,11 @@ class ExperimentStore:
         Raises:
             ConflictError: somebody else has changed it.
         """
-        columns, id_ = _experiments.c, stored.document.id
+        id_ = stored.document.id
         with self._engine.begin() as connection:
             changed = connection.execute(
                 _experiments.update()
-                .where(columns.tenant == self._tenant, columns.id == id_, columns.revision == stored.revision - 1)
+                .where(*self._mine(_experiments, id=id_, revision=stored.revision - 1))
                 .values(**_values(stored))
             ).rowcount
             if changed != 1:
@@ -201,14 +199,14 @@ class ExperimentStore:
                     f"experiment {id_!r} was changed by somebody else meanwhile; read it and try again", field="id"
                 )
             if stored.state not in ACTIVE:
-                connection.execute(_claims.delete().where(_claims.c.tenant == self._tenant, _claims.c.id == id_))
+                connection.execute(_claims.delete().where(*self._mine(_claims, id=id_)))
             self._write_event(connection, stored, event)
 
     def discard(self, id_: str) -> None:
         """Forget an experiment that could not be begun, so that its id may be used."""
         with self._engine.begin() as connection:
             for table in (_experiments, _claims, _events):
-                connection.execute(table.delete().where(*self._of(table, id_)))
+                connection.execute(table.delete().where(*self._mine(table, id=id_)))
 
     def get(self, id_: str) -> StoredExperiment:
         """One experiment.
@@ -216,9 +214,7 @@ class ExperimentStore:
         Raises:
             NotFoundError: there is none of this id.
         """
-        query = sa.select(_experiments).where(_experiments.c.tenant == self._tenant, _experiments.c.id == id_)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+        row = self._row(sa.select(_experiments).where(*self._mine(_experiments, id=id_)))
         if row is None:
             raise NotFoundError(f"no experiment {id_!r}", field="experiment")
         return _stored(row)
@@ -226,38 +222,28 @@ class ExperimentStore:
     def all(self) -> list[StoredExperiment]:
         """Every experiment, newest first."""
         columns = _experiments.c
-        query = sa.select(_experiments).where(columns.tenant == self._tenant)
-        with self._engine.connect() as connection:
-            return [_stored(row) for row in connection.execute(query.order_by(columns.created_us.desc(), columns.id))]
+        query = sa.select(_experiments).where(*self._mine(_experiments))
+        return [_stored(row) for row in self._rows(query.order_by(columns.created_us.desc(), columns.id))]
 
     def events(self, id_: str) -> list[Event]:
         """What has happened to an experiment, oldest first."""
-        query = sa.select(_events.c.event).where(_events.c.tenant == self._tenant, _events.c.id == id_)
-        with self._engine.connect() as connection:
-            return [
-                Event(**json.loads(row)) for row in connection.execute(query.order_by(_events.c.revision)).scalars()
-            ]
+        query = sa.select(_events.c.event).where(*self._mine(_events, id=id_)).order_by(_events.c.revision)
+        return [Event(**json.loads(row.event)) for row in self._rows(query)]
 
     def analysis(self, id_: str) -> Analysis | None:
         """How far its analysis has come; None before the first run."""
-        query = sa.select(_analyses).where(*self._of(_analyses, id_))
-        with self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+        row = self._row(sa.select(_analyses).where(*self._mine(_analyses, id=id_)))
         return None if row is None else Analysis(row.revision, json.loads(row.state), json.loads(row.result))
 
     def entries(self, id_: str, metric: str) -> list[Entry]:
         """The entries of a metric, in their order."""
-        query = sa.select(_entries.c.entry).where(*self._of(_entries, id_), _entries.c.metric == metric)
-        with self._engine.connect() as connection:
-            return [
-                entry_from(json.loads(row)) for row in connection.execute(query.order_by(_entries.c.number)).scalars()
-            ]
+        query = sa.select(_entries.c.entry).where(*self._mine(_entries, id=id_, metric=metric))
+        return [entry_from(json.loads(row.entry)) for row in self._rows(query.order_by(_entries.c.number))]
 
     def audit(self, id_: str) -> list[dict[str, Any]]:
         """What changed nothing, and why, by metric in the order in which it was found."""
-        query = sa.select(_audit).where(*self._of(_audit, id_)).order_by(_audit.c.metric, _audit.c.number)
-        with self._engine.connect() as connection:
-            return [{"metric": row.metric, **json.loads(row.record)} for row in connection.execute(query)]
+        query = sa.select(_audit).where(*self._mine(_audit, id=id_)).order_by(_audit.c.metric, _audit.c.number)
+        return [{"metric": row.metric, **json.loads(row.record)} for row in self._rows(query)]
 
     def units_of(self, id_: str, decisions: Iterable[str]) -> dict[str, tuple[str, int]]:
         """Unit and time by decision id, of those that belong to the experiment."""
@@ -266,7 +252,9 @@ class ExperimentStore:
         with self._engine.connect() as connection:
             for first in range(0, len(wanted), _CHUNK):
                 chunk = wanted[first : first + _CHUNK]
-                query = sa.select(_decisions).where(*self._of(_decisions, id_), _decisions.c.decision_id.in_(chunk))
+                query = sa.select(_decisions).where(
+                    *self._mine(_decisions, id=id_), _decisions.c.decision_id.in_(chunk)
+                )
                 found |= {row.decision_id: (row.unit, row.time_us) for row in connection.execute(query)}
         return found
 
@@ -289,7 +277,7 @@ class ExperimentStore:
                 else:
                     changed = connection.execute(
                         _analyses.update()
-                        .where(*self._of(_analyses, id_), _analyses.c.revision == analysis.revision - 1)
+                        .where(*self._mine(_analyses, id=id_, revision=analysis.revision - 1))
                         .values(**values)
                     ).rowcount
                     if changed != 1:
@@ -323,18 +311,13 @@ class ExperimentStore:
         except IntegrityError as problem:
             raise _overtaken(id_) from problem
 
-    def _of(self, table: sa.Table, id_: str) -> tuple[sa.ColumnElement[bool], ...]:
-        return table.c.tenant == self._tenant, table.c.id == id_
-
     def _write_event(self, connection: Connection, stored: StoredExperiment, event: Event) -> None:
-        document = {name: getattr(event, name) for name in Event.__dataclass_fields__}
         row = {"tenant": self._tenant, "id": stored.document.id, "revision": stored.revision}
-        connection.execute(_events.insert().values(**row, event=json.dumps(document)))
+        connection.execute(_events.insert().values(**row, event=fields_json(event)))
 
     def _conflict(self, document: ExperimentDocument, claims: Sequence[str]) -> ConflictError:
-        query = sa.select(_claims).where(_claims.c.tenant == self._tenant, _claims.c.claim.in_(claims))
-        with self._engine.connect() as connection:
-            held = {row.claim: row.id for row in connection.execute(query)}
+        query = sa.select(_claims).where(*self._mine(_claims), _claims.c.claim.in_(claims))
+        held = {row.claim: row.id for row in self._rows(query)}
         for claim, holder in held.items():
             kind, _, name = claim.partition(":")
             if holder != document.id:

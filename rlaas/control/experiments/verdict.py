@@ -87,13 +87,14 @@ def recommend(
         return _keep(control, f"{metric} of {', '.join(losses)} is worse than that of {control}")
     if reached:
         return _keep(control, f"no difference in {metric} is shown at the planned size")
-    why = (
-        f"no difference in {metric} is shown yet"
-        if rule.kind == "sequential"
-        else f"it is judged once, at {rule.size:,} {'pairs of blocks' if document.design == 'switchback' else 'units'}"
-        f"{'' if document.design == 'switchback' else ' per variant'}"
-    )
-    return _run(why, expected_end_us)
+    if rule.kind == "sequential":
+        return _run(f"no difference in {metric} is shown yet", expected_end_us)
+    if document.design == "switchback":
+        return _run(f"it is judged once, at {rule.size:,} pairs of blocks", expected_end_us)
+    if document.allocation is not None:
+        size = rule.size * len(document.variants)
+        return _run(f"it is judged once, at {size:,} units of all variants together", expected_end_us)
+    return _run(f"it is judged once, at {rule.size:,} units per variant", expected_end_us)
 
 
 def _run(reason: str, end_us: int | None) -> Recommendation:

@@ -93,19 +93,16 @@ class Lease:
         Raises:
             ConflictError: the lease has gone to another.
         """
-        held = connection.execute(
-            _leases.update()
-            .where(_leases.c.name == self._name, _leases.c.holder == self.holder, _leases.c.epoch == self.epoch)
-            .values(expires_us=self._clock() + self._ttl_us)
-        ).rowcount
-        if not held:
+        if not connection.execute(self._until(self._clock() + self._ttl_us)).rowcount:
             raise ConflictError(f"the lease {self._name!r} has gone to another process", field="epoch")
 
     def release(self) -> None:
         """Let another take it at once."""
         with self._engine.begin() as connection:
-            connection.execute(
-                _leases.update()
-                .where(_leases.c.name == self._name, _leases.c.holder == self.holder, _leases.c.epoch == self.epoch)
-                .values(expires_us=0)
-            )
+            connection.execute(self._until(0))
+
+    def _until(self, expires_us: int) -> sa.Update:
+        """Sets when the lease ends, if it is held."""
+        columns = _leases.c
+        held = (columns.name == self._name, columns.holder == self.holder, columns.epoch == self.epoch)
+        return _leases.update().where(*held).values(expires_us=expires_us)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from rlaas.control.rollouts.evidence import counts_document, counts_from
 from rlaas.control.rollouts.lease import Lease
 from rlaas.control.rollouts.plan import ReplicaBounds, Strategy, parse_strategy
-from rlaas.control.state import StateDatabase
+from rlaas.control.state import StateDatabase, write_over
+from rlaas.control.tables import TenantStore, fields_json, tenant_table
 from rlaas.errors import ConflictError
 from rlaas.experiments.canary import Counts
 from rlaas.serving.live import DeploymentRecord, Variant
@@ -26,12 +27,16 @@ RUNNING: tuple[State, ...] = ("running", "paused", "warming", "standby", "switch
 SCHEMA_VERSION = 1
 
 _metadata = sa.MetaData()
-_rollouts = sa.Table(
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table of rows that belong to a rollout of a tenant."""
+    keys = (sa.Column("policy", sa.String(128), primary_key=True), sa.Column("number", sa.Integer, primary_key=True))
+    return tenant_table(_metadata, name, *keys, *columns)
+
+
+_rollouts = _table(
     "rollouts",
-    _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
-    sa.Column("policy", sa.String(128), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("schema_version", sa.Integer, nullable=False),
     sa.Column("deployment", sa.String(64), nullable=False),
     sa.Column("document", sa.Text, nullable=False),
@@ -48,35 +53,18 @@ _rollouts = sa.Table(
     sa.Column("mirror", sa.Integer, nullable=True),
     sa.Index("rollouts_by_state", "tenant", "state"),
 )
-_events = sa.Table(
+_events = _table(
     "rollout_events",
-    _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
-    sa.Column("policy", sa.String(128), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("revision", sa.BigInteger, primary_key=True),
     sa.Column("time_us", sa.BigInteger, nullable=False),
     sa.Column("event", sa.Text, nullable=False),
 )
-_counters = sa.Table(
+_counters = _table(
     "rollout_counters",
-    _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
-    sa.Column("policy", sa.String(128), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("producer", sa.String(128), primary_key=True),
     sa.Column("counts", sa.Text, nullable=False),
 )
-_scaling = sa.Table(
-    "pool_scaling",
-    _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
-    sa.Column("bounds", sa.Text, nullable=False),
-)
-# The row that StateDatabase.write writes; here inside the transaction of the rollout that it belongs to.
-_deployments = sa.table(
-    "deployments", *(sa.column(name) for name in ("tenant", "policy", "generation", "record", "updated_us"))
-)
+_scaling = tenant_table(_metadata, "pool_scaling", sa.Column("bounds", sa.Text, nullable=False))
 
 
 class OvertakenError(ConflictError):
@@ -150,7 +138,7 @@ class Rollout:
         return self.state in RUNNING
 
 
-class RolloutStore:
+class RolloutStore(TenantStore):
     """Rollouts of a tenant. Thread-safe, and safe for several processes: every change is compared and set.
 
     Args:
@@ -159,38 +147,36 @@ class RolloutStore:
     """
 
     def __init__(self, database: StateDatabase, tenant: str) -> None:
-        database.create_tables(_metadata)
-        self._engine, self._tenant = database.engine, tenant
+        super().__init__(database, tenant, _metadata)
 
     def next_number(self, policy: str) -> int:
         """Number of the policy's next rollout."""
-        query = sa.select(sa.func.max(_rollouts.c.number)).where(*self._of(_rollouts, policy))
-        with self._engine.connect() as connection:
-            return (connection.execute(query).scalar() or 0) + 1
+        query = sa.select(sa.func.max(_rollouts.c.number).label("last"))
+        (row,) = self._rows(query.where(*self._mine(_rollouts, policy=policy)))
+        return (row.last or 0) + 1
 
     def running(self, policy: str | None = None) -> list[Rollout]:
         """Rollouts that have not ended, by policy."""
-        query = sa.select(_rollouts).where(_rollouts.c.tenant == self._tenant, _rollouts.c.state.in_(RUNNING))
+        query = sa.select(_rollouts).where(*self._mine(_rollouts), _rollouts.c.state.in_(RUNNING))
         if policy is not None:
             query = query.where(_rollouts.c.policy == policy)
-        with self._engine.connect() as connection:
-            return [_rollout(row) for row in connection.execute(query.order_by(_rollouts.c.policy))]
+        return [_rollout(row) for row in self._rows(query.order_by(_rollouts.c.policy))]
 
     def unmirrored(self) -> list[Rollout]:
         """Rollouts that have succeeded and that the registry's alias has yet to follow."""
-        query = sa.select(_rollouts).where(_rollouts.c.tenant == self._tenant, _rollouts.c.mirror.is_not(None))
-        with self._engine.connect() as connection:
-            return [_rollout(row) for row in connection.execute(query)]
+        query = sa.select(_rollouts).where(*self._mine(_rollouts), _rollouts.c.mirror.is_not(None))
+        return [_rollout(row) for row in self._rows(query)]
 
     def mirrored(self, rollout: Rollout) -> None:
         """The alias has followed."""
         with self._engine.begin() as connection:
-            connection.execute(_rollouts.update().where(*self._row(_rollouts, rollout)).values(mirror=None))
+            connection.execute(_rollouts.update().where(*self._of(_rollouts, rollout)).values(mirror=None))
 
     def history(self, policy: str) -> list[tuple[Rollout, list[Event]]]:
         """Every rollout of a policy with its events, newest first."""
-        rollouts = sa.select(_rollouts).where(*self._of(_rollouts, policy)).order_by(_rollouts.c.number.desc())
-        events = sa.select(_events).where(*self._of(_events, policy)).order_by(_events.c.number, _events.c.revision)
+        rollouts = sa.select(_rollouts).where(*self._mine(_rollouts, policy=policy)).order_by(_rollouts.c.number.desc())
+        events = sa.select(_events).where(*self._mine(_events, policy=policy))
+        events = events.order_by(_events.c.number, _events.c.revision)
         with self._engine.connect() as connection:
             found = [_rollout(row) for row in connection.execute(rollouts)]
             happened: dict[int, list[Event]] = {rollout.number: [] for rollout in found}
@@ -200,8 +186,7 @@ class RolloutStore:
 
     def counters(self, rollout: Rollout) -> dict[str, dict[int, Counts]]:
         """Counts by process and version up to which the evidence is in."""
-        with self._engine.connect() as connection:
-            rows = list(connection.execute(sa.select(_counters).where(*self._row(_counters, rollout))))
+        rows = self._rows(sa.select(_counters).where(*self._of(_counters, rollout)))
         return {
             row.producer: {version: counts_from(counts) for version, counts in json.loads(row.counts)} for row in rows
         }
@@ -214,7 +199,7 @@ class RolloutStore:
         """
         try:
             with self._engine.begin() as connection:
-                self._write_record(connection, record)
+                _write_record(connection, record)
                 connection.execute(_rollouts.insert().values(tenant=self._tenant, **_values(rollout)))
                 self._write_event(connection, rollout, event)
         except IntegrityError as problem:
@@ -249,10 +234,10 @@ class RolloutStore:
             if lease is not None:
                 lease.fence(connection)
             if record is not None:
-                self._write_record(connection, record)
+                _write_record(connection, record)
             changed = connection.execute(
                 _rollouts.update()
-                .where(*self._row(_rollouts, rollout), _rollouts.c.revision == rollout.revision - 1)
+                .where(*self._of(_rollouts, rollout), _rollouts.c.revision == rollout.revision - 1)
                 .values(**_values(rollout))
             ).rowcount
             if changed != 1:
@@ -267,35 +252,17 @@ class RolloutStore:
 
     def scaling(self) -> ReplicaBounds | None:
         """Between how many Gateways the pool may be; None if nobody has said."""
-        query = sa.select(_scaling.c.bounds).where(_scaling.c.tenant == self._tenant)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).scalar_one_or_none()
-        return None if row is None else ReplicaBounds.model_validate_json(row)
+        row = self._row(sa.select(_scaling).where(*self._mine(_scaling)))
+        return None if row is None else ReplicaBounds.model_validate_json(row.bounds)
 
     def set_scaling(self, bounds: ReplicaBounds | None) -> None:
         """Keep the bounds of the pool, which all deployments share; None: back to those of the configuration."""
         with self._engine.begin() as connection:
-            connection.execute(_scaling.delete().where(_scaling.c.tenant == self._tenant))
+            connection.execute(_scaling.delete().where(*self._mine(_scaling)))
             if bounds is not None:
                 connection.execute(_scaling.insert().values(tenant=self._tenant, bounds=bounds.model_dump_json()))
 
-    def _write_record(self, connection: Connection, record: DeploymentRecord) -> None:
-        columns = _deployments.c
-        changed = connection.execute(
-            _deployments.update()
-            .where(columns.tenant == record.tenant, columns.policy == record.policy)
-            .where(columns.generation == record.generation - 1)
-            .values(generation=record.generation, record=record.model_dump_json(), updated_us=record.updated_us)
-        ).rowcount
-        if changed != 1:
-            raise ConflictError(
-                f"the deployment of {record.policy!r} was changed by somebody else meanwhile; read its status and "
-                "try again",
-                field="generation",
-            )
-
     def _write_event(self, connection: Connection, rollout: Rollout, event: Event) -> None:
-        document = {name: getattr(event, name) for name in Event.__dataclass_fields__}
         connection.execute(
             _events.insert().values(
                 tenant=self._tenant,
@@ -303,14 +270,14 @@ class RolloutStore:
                 number=rollout.number,
                 revision=rollout.revision,
                 time_us=event.time_us,
-                event=json.dumps(document),
+                event=fields_json(event),
             )
         )
 
     def _write_counters(
         self, connection: Connection, rollout: Rollout, counters: Mapping[str, Mapping[int, Counts]]
     ) -> None:
-        mine = self._row(_counters, rollout)
+        mine = self._of(_counters, rollout)
         if not rollout.running:  # nobody will take differences again
             connection.execute(_counters.delete().where(*mine))
         elif counters:
@@ -327,11 +294,13 @@ class RolloutStore:
             ]
             connection.execute(_counters.insert(), rows)
 
-    def _of(self, table: sa.Table, policy: str) -> tuple[sa.ColumnElement[bool], ...]:
-        return table.c.tenant == self._tenant, table.c.policy == policy
+    def _of(self, table: sa.Table, rollout: Rollout) -> tuple[sa.ColumnElement[bool], ...]:
+        return self._mine(table, policy=rollout.policy, number=rollout.number)
 
-    def _row(self, table: sa.Table, rollout: Rollout) -> Sequence[sa.ColumnElement[bool]]:
-        return (*self._of(table, rollout.policy), table.c.number == rollout.number)
+
+def _write_record(connection: Connection, record: DeploymentRecord) -> None:
+    row = {"generation": record.generation, "record": record.model_dump_json(), "updated_us": record.updated_us}
+    write_over(connection, record.tenant, record.policy, record.generation, row)
 
 
 _COLUMNS = (

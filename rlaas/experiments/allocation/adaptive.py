@@ -28,6 +28,7 @@ the difference held in .92 to .93 (250 experiments each, in 10 and 20 batches).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ __all__ = ["AdaptiveEstimate", "AdaptiveEstimates", "adaptive_estimates"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_LEAST_P = 1e-15
+"""Below it the confidence rounds to 1."""
+
+_HALVINGS = 40
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveEstimate:
@@ -56,6 +62,7 @@ class AdaptiveEstimate:
         low, high: interval at the asked confidence, by :func:`~rlaas.experiments.intervals.skewed_interval`: a rare
             arm's few rows have large scores, so that Student's interval would hold too rarely.
         effective_rows: (sum of h)^2 / sum of h^2: rows of equal weight that would be as many.
+        p_value: two-sided, that it is 0: one minus the confidence at which the interval just reaches 0.
     """
 
     value: float
@@ -63,6 +70,7 @@ class AdaptiveEstimate:
     low: float
     high: float
     effective_rows: float
+    p_value: float
 
     def to_dict(self) -> dict[str, float]:
         """The estimate as plain JSON types."""
@@ -72,6 +80,7 @@ class AdaptiveEstimate:
             "low": self.low,
             "high": self.high,
             "effective_rows": self.effective_rows,
+            "p_value": self.p_value,
         }
 
 
@@ -201,7 +210,21 @@ def _weighted(score: FloatArray, h: FloatArray, confidence: float, name: str) ->
         low=value + below,
         high=value + above,
         effective_rows=float(h.sum() ** 2 / (h @ h)),
+        p_value=_p_value(value, deviations),
     )
+
+
+def _p_value(value: float, deviations: FloatArray) -> float:
+    """Inverts the interval of a mean with these deviations [n] by bisection of log p."""
+    least, largest = math.log(_LEAST_P), 0.0
+    for _ in range(_HALVINGS):
+        middle = (least + largest) / 2
+        below, above = skewed_interval(deviations, len(deviations), -math.expm1(middle))
+        if value + below > 0 or value + above < 0:
+            largest = middle
+        else:
+            least = middle
+    return math.exp(largest)
 
 
 def _even(variance: FloatArray, batch: IntArray | None) -> FloatArray:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from rlaas.errors import InvalidInputError, LakeError, MalformedBodyError, RequestError, RetryableError, RlaasError
+from rlaas.errors import InvalidInputError, LakeError, RequestError, RetryableError, RlaasError
 from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.edge.export import edge_files
 from rlaas.serving.edge.receipts import Receipts
@@ -30,6 +30,7 @@ from rlaas.serving.edge.records import Delivery, EdgeRecord, decode_record, deli
 from rlaas.serving.engine import Log
 from rlaas.serving.loaded import LivePolicy, LiveState
 from rlaas.serving.principal import Principal
+from rlaas.serving.requests import malformed
 
 __all__ = ["DeviceKeyError", "EdgeAnswer", "EdgeSync", "device_key"]
 
@@ -241,7 +242,7 @@ def _decode(body: bytes) -> _Batch:
     except msgspec.ValidationError as problem:
         raise InvalidInputError(f"body: {problem}", field="body") from problem
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise MalformedBodyError(f"body is not valid JSON: {problem}", field="body") from problem
+        raise malformed(body, problem) from problem
     if len(batch.records) > MAX_RECORDS:
         raise InvalidInputError(
             f"records has {len(batch.records)} entries; at most {MAX_RECORDS} are allowed", field="records"

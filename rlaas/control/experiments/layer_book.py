@@ -1,0 +1,119 @@
+"""Which buckets of which layer an experiment has: a page for each layer in the state database.
+
+A layer lies across policies: two experiments that have a share of it each have no unit in common, so that a person whom
+one of them treats is left alone by the other. Who has ended gives its buckets back by having ended: a page is read
+beside the states of the experiments, and nothing has to be undone after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from rlaas.control.experiments.documents import ExperimentDocument
+from rlaas.control.state import StateDatabase
+from rlaas.errors import ConflictError, InvalidInputError
+from rlaas.experiments.layers import Layer, LayeredExperiment, WeightedVariant, place
+from rlaas.serving.live import Placement
+
+__all__ = ["LayerBook"]
+
+_TRIES = 20
+
+_metadata = sa.MetaData()
+
+_layers = sa.Table(
+    "experiment_layers",
+    _metadata,
+    sa.Column("tenant", sa.String(63), primary_key=True),
+    sa.Column("layer", sa.String(128), primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
+
+
+class LayerBook:
+    """The layers of a tenant. Safe for several processes: a page is written only over the one it was made from.
+
+    Args:
+        database: the state database; the table is made where it is missing.
+        tenant: whose layers.
+        active: ids of the experiments that have not ended; one must be among them before it takes anything.
+    """
+
+    def __init__(self, database: StateDatabase, tenant: str, active: Callable[[], Collection[str]]) -> None:
+        database.create_tables(_metadata)
+        self._engine, self._tenant, self._active = database.engine, tenant, active
+
+    def layer(self, name: str) -> Layer:
+        """A layer with the experiments that have not ended."""
+        return self._read(name)[1]
+
+    def take(self, document: ExperimentDocument) -> dict[str, Any] | None:
+        """Give an experiment the buckets that it asks for; asked again it has the same.
+
+        Returns:
+            Document of the :class:`rlaas.serving.live.Placement`; None: it takes in every unit.
+
+        Raises:
+            ConflictError: less of the layer is free.
+        """
+        if document.placement is not None:
+            name, share, field = document.placement.layer, document.placement.share, "placement"
+        elif document.layer is not None:
+            name, share, field = document.layer, 1.0, "layer"
+        else:
+            return None
+        mine = LayeredExperiment(
+            name=document.id,
+            salt=document.salt or document.id,
+            variants=tuple(WeightedVariant(name=one.name, weight=one.weight) for one in document.variants),
+        )
+        for _ in range(_TRIES):
+            revision, layer = self._read(name)
+            try:
+                placed = place(layer, mine, share)
+            except InvalidInputError as problem:
+                others = ", ".join(f"{one.name} {one.share:g}" for one in layer.experiments)
+                raise ConflictError(f"{problem.message}; running there: {others}", field=field) from problem
+            if self._write(placed, revision):
+                if document.placement is None:
+                    return None
+                spans = next(one.buckets for one in placed.experiments if one.name == mine.name)
+                return Placement(layer=name, salt=layer.salt, buckets=spans).model_dump(mode="json")
+        raise ConflictError(f"layer {name!r} keeps being changed by others; try again", field=field)
+
+    def _read(self, name: str) -> tuple[int, Layer]:
+        """Revision of a page, 0 where there is none, and the layer without those that have ended."""
+        query = sa.select(_layers).where(_layers.c.tenant == self._tenant, _layers.c.layer == name)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return 0, Layer(name=name, salt=name)
+        # After the page: whoever is on it was active before it was written.
+        active = self._active()
+        layer = Layer.model_validate_json(row.document)
+        kept = tuple(one for one in layer.experiments if one.name in active)
+        return row.revision, layer.model_copy(update={"experiments": kept})
+
+    def _write(self, layer: Layer, revision: int) -> bool:
+        """Whether the page was still at the revision."""
+        values = {"revision": revision + 1, "document": layer.model_dump_json()}
+        columns = _layers.c
+        try:
+            with self._engine.begin() as connection:
+                if revision == 0:
+                    row = {"tenant": self._tenant, "layer": layer.name, **values}
+                    connection.execute(_layers.insert().values(**row))
+                    return True
+                changed = connection.execute(
+                    _layers.update()
+                    .where(columns.tenant == self._tenant, columns.layer == layer.name, columns.revision == revision)
+                    .values(**values)
+                )
+                return changed.rowcount == 1
+        except IntegrityError:  # another was the first to write it
+            return False
