@@ -10,7 +10,7 @@ run and take turns; the load comes from a process of its own over 64 kept-alive 
 
 * ``single``: one observation a request, straight to the replica's port and through HAProxy; then the latencies at 70 %
   of each server's peak, requests leaving by the clock.
-* ``batches``: 256 observations a request.
+* ``batches``: 256 observations a request, as JSON and as binary V2 tensors, these with the log and without.
 * ``switching``: promotions back and forth under full load: errors, and the latency meanwhile.
 """
 
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 from benchmarks.harness import Row, parse_arguments, report
 from benchmarks.serving_load import run_load
@@ -47,6 +48,7 @@ OBSERVATION = [round(0.01 * i, 4) for i in range(FEATURES)]
 ONE = json.dumps({"observation": OBSERVATION}).encode()
 BATCH = 256
 MANY = json.dumps({"observations": [OBSERVATION] * BATCH}).encode()
+_TENSOR = np.array([OBSERVATION] * BATCH, dtype="<f4").tobytes()
 SECTIONS = ("single", "batches", "switching")
 CONNECTIONS = 64
 PEAK_SHARE = 0.7
@@ -184,17 +186,37 @@ def _single(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
 
 def _batches(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
     chosen = {name: _decide_url(urls, name, many=True) for name in ("direct", "proxied", "plain")}
-    peaks = _peaks(chosen, MANY, seconds, rounds, connections=8)
-    return [
-        Row(
-            f"decisions in batches of {BATCH}, JSON, logged, {way}",
-            "1/s",
-            BATCH * peaks[ours],
-            _NAMES["plain"],
-            BATCH * peaks["plain"],
-        )
-        for ours, way in _WAYS.items()
-    ]
+    bodies: dict[str, tuple[str, bytes, int | None]] = {name: (url, MANY, None) for name, url in chosen.items()}
+    for log, name in ((False, "binary"), (True, "logged")):
+        header, tensor = _binary_request(log)
+        bodies[name] = (f"{urls['direct']}/v2/models/bench/infer", header + tensor, len(header))
+    found: dict[str, list[float]] = {name: [] for name in bodies}
+    for _ in range(rounds):
+        for name, (url, body, header_length) in bodies.items():
+            found[name].append(_peak(url, body, seconds, 8, header_length))
+    peaks = {name: BATCH * statistics.median(rates) for name, rates in found.items()}
+    whats = {
+        **{ours: f"decisions in batches of {BATCH}, JSON, logged, {way}" for ours, way in _WAYS.items()},
+        "binary": f"decisions in batches of {BATCH}, binary V2, not logged, {_WAYS['direct']}",
+        "logged": f"decisions in batches of {BATCH}, binary V2, logged, {_WAYS['direct']}",
+    }
+    return [Row(what, "1/s", peaks[name], f"{_NAMES['plain']}, JSON", peaks["plain"]) for name, what in whats.items()]
+
+
+def _binary_request(log: bool) -> tuple[bytes, bytes]:
+    """Header and tensor of a V2 request for ``BATCH`` rows; the answer's tensors are binary where V2 allows it."""
+    observation = {
+        "name": "observation",
+        "shape": [BATCH, FEATURES],
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": len(_TENSOR)},
+    }
+    document: dict[str, Any] = {"inputs": [observation], "parameters": {"binary_data_output": True}}
+    if log:
+        document["parameters"]["log"] = True
+    else:
+        document["outputs"] = [{"name": "action"}]
+    return json.dumps(document).encode(), _TENSOR
 
 
 def _switching(urls: Mapping[str, str], seconds: float) -> list[Row]:
@@ -244,10 +266,12 @@ def _peaks(
     return {name: statistics.median(rates) for name, rates in found.items()}
 
 
-def _peak(url: str, body: bytes, seconds: float, connections: int) -> float:
+def _peak(url: str, body: bytes, seconds: float, connections: int, header_length: int | None = None) -> float:
     wrk = shutil.which("wrk")
+    more = {} if header_length is None else {"Inference-Header-Content-Length": str(header_length)}
     if wrk is None:
-        result = run_load(url, body, seconds=seconds, connections=connections)
+        headers = [f"{name}: {value}" for name, value in more.items()]
+        result = run_load(url, body, seconds=seconds, connections=connections, headers=headers)
         if result["failed"]:
             raise RuntimeError(f"{url}: {result['failed']} requests failed: {result['first_failure']}")
         return float(result["rate"])
@@ -255,8 +279,12 @@ def _peak(url: str, body: bytes, seconds: float, connections: int) -> float:
         (Path(folder) / "body").write_bytes(body)
         script = Path(folder) / "post.lua"
         script.write_text(
-            'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-            f'local file = io.open("{folder}/body", "rb")\nwrk.body = file:read("*a")\nfile:close()\n'
+            'wrk.method = "POST"\n'
+            + "".join(
+                f'wrk.headers["{name}"] = "{value}"\n'
+                for name, value in {"Content-Type": "application/json", **more}.items()
+            )
+            + f'local file = io.open("{folder}/body", "rb")\nwrk.body = file:read("*a")\nfile:close()\n'
         )
         command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -80,6 +80,14 @@ class Platform:
         """Promote a version; whether that worked."""
         return self.post("/api/v1/models/bench/promote", {"version": version})
 
+    def decides(self) -> bool:
+        """Whether a decision is answered on a connection of its own."""
+        document = {"observation": [0.0] * 32}
+        try:
+            return httpx.post(f"{self.url}/api/v1/policies/bench/decide", json=document, timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
     def ready(self, replicas: int) -> bool:
         """Whether just so many Gateways run, and each of them said lately that it serves what is live."""
         try:
@@ -139,8 +147,13 @@ def started(root: Path, *, replicas: int = 3) -> Iterator[Platform]:
         ray.shutdown()
 
 
-def until(condition: Callable[[], object], seconds: float) -> float:
+def until(condition: Callable[[], object], seconds: float, pause_s: float = 0.1) -> float:
     """Wait for a condition; how long that took, in seconds.
+
+    Args:
+        condition: what has to come true.
+        seconds: patience.
+        pause_s: between two looks.
 
     Raises:
         RuntimeError: it did not come true in time.
@@ -149,5 +162,5 @@ def until(condition: Callable[[], object], seconds: float) -> float:
     while not condition():
         if time.monotonic() - begun > seconds:
             raise RuntimeError(f"{condition} did not come true in {seconds:.0f} s")
-        time.sleep(0.1)
+        time.sleep(pause_s)
     return time.monotonic() - begun

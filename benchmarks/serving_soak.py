@@ -6,7 +6,7 @@ One Gateway behind HAProxy answers decisions at a fixed rate, each logged, versi
 minute. Every second its resident memory, its file descriptors and its threads are read from ``/proc``. After a warm-up
 (a fifth of the time, at least 20 s) a straight line is fitted to the memory; its slope has a 95 % interval in which
 neighbouring samples count as dependent (Newey and West, 1987), because memory moves in steps. HAProxy and the Committer
-are watched in the same way.
+are watched in the same way. Threads are told apart by the names that they gave themselves.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,13 +47,13 @@ class Sample:
         at_s: seconds since the load began.
         megabytes: resident memory.
         files: open file descriptors.
-        threads: threads.
+        threads: threads by name.
     """
 
     at_s: float
     megabytes: float
     files: int
-    threads: int
+    threads: Counter[str]
 
 
 def sample(pid: int, at_s: float) -> Sample:
@@ -63,7 +65,15 @@ def sample(pid: int, at_s: float) -> Sample:
     process = Path("/proc", str(pid))
     fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     files = len(list((process / "fd").iterdir()))
-    return Sample(at_s, int(fields["VmRSS"].split()[0]) / 1024, files, int(fields["Threads"]))
+    return Sample(at_s, int(fields["VmRSS"].split()[0]) / 1024, files, _threads(process))
+
+
+def _threads(process: Path) -> Counter[str]:
+    names: Counter[str] = Counter()
+    for name in process.glob("task/*/comm"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            names[re.sub(r"[-#]?\d+$", "", name.read_text().strip())] += 1
+    return names
 
 
 def slope(samples: list[Sample]) -> tuple[float, float, float]:
@@ -135,12 +145,24 @@ def main() -> None:
                 "ours, after the warm-up",
                 settled[0].files,
             ),
-            Row(f"{name}: threads at the end", "", settled[-1].threads, "ours, after the warm-up", settled[0].threads),
+            Row(
+                f"{name}: threads at the end",
+                "",
+                settled[-1].threads.total(),
+                "ours, after the warm-up",
+                settled[0].threads.total(),
+            ),
+            Row(f"{name}: most threads", "", max(one.threads.total() for one in samples)),
         ]
         course = ", ".join(f"{samples[len(samples) * k // 10].megabytes:.1f}" for k in range(1, 10))
         flat = "flat within the interval" if low <= 0 else "it grows"
         notes.append(f"{name}: {growth:+.2f} MB/h, 95 % interval {low:+.2f} to {high:+.2f}: {flat}")
         notes.append(f"{name}: MB at each tenth of the time: {course}")
+        first, last = settled[0].threads, settled[-1].threads
+        changed = [
+            f"{what} {first[what]} -> {last[what]}" for what in sorted(first | last) if first[what] != last[what]
+        ]
+        notes.append(f"{name}: threads by name that changed: {', '.join(changed) or 'none'}")
     report("serving_soak", rows, arguments.json, notes)
 
 

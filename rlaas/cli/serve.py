@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def serve(
         # Only now: Serve reads its variables when it is imported.
         from rlaas.control import start_platform, stop_platform
 
+        # Its import has set the level again. It would tell of options that are not applied, which are the same ones.
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         try:
             base_url = start_platform(loaded, settings, port=port, host=host, replicas=replicas)
             names = _served(base_url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -33,12 +34,18 @@ class CommitterLoop:
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
         self._last_error: Exception | None = None
+        self._well_at = time.monotonic()
         self._total = CommitReport()
 
     @property
     def last_error(self) -> Exception | None:
         """Error of the latest run; ``None`` if that went well."""
         return self._last_error
+
+    @property
+    def since_success_s(self) -> float:
+        """How long ago the latest run that went well ended, seconds; since the start where none has."""
+        return time.monotonic() - self._well_at
 
     @property
     def total(self) -> CommitReport:
@@ -82,7 +89,7 @@ class CommitterLoop:
             except Exception as problem:
                 self._last_error = problem
                 raise
-            self._last_error = None
+            self._last_error, self._well_at = None, time.monotonic()
             self._total += report
         if report.segments:
             _log.info(

@@ -14,6 +14,9 @@ _TEXT = pa.string()
 _DOUBLES = pa.list_(pa.field("element", pa.float64()))
 _WEIGHTS = pa.map_(pa.string(), pa.float64())
 
+_CHECKPOINT_EVERY = 20
+"""Commits. Whoever opens a table reads every commit since the last checkpoint, each on a thread of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
@@ -35,7 +38,9 @@ class TableSpec:
     configuration: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        configuration = {"delta.appendOnly": "true"} if self.append_only else {}
+        configuration = {"delta.checkpointInterval": str(_CHECKPOINT_EVERY)}
+        if self.append_only:
+            configuration["delta.appendOnly"] = "true"
         object.__setattr__(self, "configuration", configuration)
 
     @property

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -49,6 +50,8 @@ HEADER = b"RLWAL\0\1\n"  # magic, format version, and an end that is not zero
 MAX_RECORD_BYTES = 16 * 2**20
 LOCK_NAME = "producer.lock"
 _FRAME = struct.Struct("<III")
+_LENGTH = struct.Struct("<II")
+"""The beginning of a frame; the checksum of the payload follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,14 @@ def frame(payloads: Sequence[bytes]) -> bytes:
             raise InvalidInputError(
                 f"record of {len(payload)} bytes; allowed: 1 to {MAX_RECORD_BYTES} bytes", field="payload"
             )
-        length = len(payload)
-        parts.append(_FRAME.pack(length, zlib.crc32(length.to_bytes(4, "little")), zlib.crc32(payload)))
-        parts.append(payload)
+        parts += (_length_of(len(payload)), zlib.crc32(payload).to_bytes(4, "little"), payload)
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _length_of(length: int) -> bytes:
+    """How a frame begins: a length and its own checksum."""
+    return _LENGTH.pack(length, zlib.crc32(length.to_bytes(4, "little")))
 
 
 def read_segment(path: Path) -> list[bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rlaas.errors import ConfigurationError
@@ -16,6 +18,11 @@ __all__ = ["local_ray"]
 
 # Logical, not physical: Serve's replicas and the search pool reserve slots while the driver trains.
 LOGICAL_CPUS = 8
+
+_FOLDERS = Path("/tmp")
+_PREFIX = "rlaas-ray-"
+_FRESH_PREFIX = "rlaas-new-"
+_LOCK = "owner.lock"
 
 
 @contextmanager
@@ -45,8 +52,8 @@ def local_ray(address: str | None = None, *, fast_lane: bool = False) -> Iterato
         finally:
             ray.shutdown()
         return
-    # Ray puts sockets below this folder, and a socket's path may hold 107 characters at most.
-    folder = tempfile.mkdtemp(prefix="rlaas-ray-", dir="/tmp")
+    _remove_leftovers()
+    folder, lock = _own_folder()
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         if fast_lane:
@@ -65,3 +72,26 @@ def local_ray(address: str | None = None, *, fast_lane: bool = False) -> Iterato
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _own_folder() -> tuple[str, int]:
+    """A new folder, and the lock in it, which the kernel opens when this process ends, however that happens."""
+    # Ray puts sockets below this folder, and a socket's path may hold 107 characters at most.
+    fresh = Path(tempfile.mkdtemp(prefix=_FRESH_PREFIX, dir=_FOLDERS))
+    lock = os.open(fresh / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Named only now: until it is locked it would look like a leftover.
+    return str(fresh.rename(fresh.with_name(_PREFIX + fresh.name.removeprefix(_FRESH_PREFIX)))), lock
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of earlier processes of this user that were killed before they could do so themselves."""
+    for folder in _FOLDERS.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # not ours, about to be locked, or removed by somebody else
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -33,9 +34,12 @@ def test_serves_the_champion_and_stops_cleanly(tmp_path: Path) -> None:
             assert answer["action"] == pytest.approx([0.25], abs=1e-5)
         assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
     finally:
+        begun = time.monotonic()
         status = interrupt(process, signal.SIGTERM)
     assert status == 0, log.read_text()
+    assert time.monotonic() - begun < 25  # about 5 s on an idle machine; Serve's own way of stopping takes 35
     assert "Traceback" not in log.read_text()
+    assert "will not be applied" not in log.read_text()
     assert_gone(str(home))
 
 

@@ -12,6 +12,8 @@ import pytest
 from support.manifests import OVERLAYS, Document, of_kind, pod_templates, render
 
 from rlaas.control.resolution_gauges import RESOLUTION_GAUGES, RESOLUTION_LABELS
+from rlaas.serving.exposition import series_of
+from rlaas.serving.tally import LATENCY_EDGES_US, VersionTally
 from rlaas.training.telemetry import GAUGES, RUN_LABELS
 
 SELECTOR = re.compile(r"\b(ray_\w+)(?:\{([^}]*)\})?")
@@ -98,15 +100,38 @@ def test_the_decision_dashboard_asks_for_gauges_that_exist_by_labels_they_have(
     assert {metric.removeprefix("ray_") for query in variables for metric, _ in SELECTOR.findall(query)} <= asked
 
 
+def test_the_serving_dashboard_asks_for_counters_that_the_gateways_export(
+    dashboards: dict[str, dict[str, Any]],
+) -> None:
+    tally = VersionTally("toy", 1, 1, 0, (1,) * (len(LATENCY_EDGES_US) + 1), 0, 0.0, 0.0, compared=1)
+    # Ray ends the names of counters in _total where they do not end so already.
+    exported = {f"ray_{name.removesuffix('_total')}_total": dict(labels) for name, labels, _ in series_of([tally])}
+    asked = set()
+    for panel in dashboards["rlaas-serving"]["panels"]:
+        for target in panel["targets"]:
+            found = SELECTOR.findall(target["expr"])
+            assert found, target["expr"]
+            for metric, labels in found:
+                asked.add(metric)
+                assert set(re.findall(r"(\w+)=~", labels)) == {"policy"} <= set(exported[metric])
+                # Every replica exports its own counter, which begins anew with it: rates first, then their sum.
+                (kept,) = set(re.findall(rf"sum by \(([^)]*)\) \(rate\({metric}{{", target["expr"]))
+                assert set(kept.split(", ")) <= set(exported[metric])
+                assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) == set(kept.split(", ")) - {"le"}
+            assert ("histogram_quantile" in target["expr"]) == ("_bucket_total" in target["expr"])
+    assert asked == set(exported), "every counter is on a panel"
+
+
 def test_dashboards_have_names_of_their_own(dashboards: dict[str, dict[str, Any]]) -> None:
     assert {name: dashboard["uid"] for name, dashboard in dashboards.items()} == {
         "rlaas-decisions": "rlaas-decisions",
+        "rlaas-serving": "rlaas-serving",
         "rlaas-training": "rlaas-training",
     }
     assert len({dashboard["title"] for dashboard in dashboards.values()}) == len(dashboards)
 
 
-@pytest.mark.parametrize("name", ["rlaas-decisions", "rlaas-training"])
+@pytest.mark.parametrize("name", ["rlaas-decisions", "rlaas-serving", "rlaas-training"])
 def test_panels_neither_overlap_nor_stick_out(name: str, dashboards: dict[str, dict[str, Any]]) -> None:
     dashboard = dashboards[name]
     taken: set[tuple[int, int]] = set()

@@ -63,11 +63,15 @@ def test_an_error_is_logged_kept_and_got_over(committer: Committer) -> None:
         loop.start()
         wait_until(lambda: any(entry["event"] == "lake_commit_failed" for entry in logged))
         assert isinstance(loop.last_error, LakeError)
+        age = loop.since_success_s
+        assert age > 0
         assert "00000001.seg is damaged" in str(loop.last_error)
         segment.write_bytes(content)
+        time.sleep(0.05)
         wait_until(lambda: loop.total.decisions == 2)
         assert loop.last_error is None
         loop.stop()
+        assert loop.since_success_s < age + 0.05
     failures = [entry for entry in logged if entry["event"] == "lake_commit_failed"]
     assert "damaged at offset" in failures[0]["error"]
     assert failures[0]["log_level"] == "error"
