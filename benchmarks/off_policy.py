@@ -16,20 +16,24 @@ binomial interval.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import argparse
 import math
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import integrate, stats
+from support.solved_tasks import SolvedTask
 
 from benchmarks.harness import Row, parse_arguments, report
 from rlaas.experiments.continuous import CONTINUOUS_ESTIMATORS, cross_fitted_values, estimate_continuous
+from rlaas.experiments.off_policy import Estimate
 from rlaas.experiments.sequential_off_policy import (
     SESSION_ESTIMATORS,
     SessionEstimate,
@@ -48,7 +52,7 @@ PUBLISHED = {"dm": (0.180288, 0.114694), "ipw": (0.333113, 0.350425), "dr": (0.3
 """Mean and standard deviation over 20 runs, bts from random / all."""
 
 PUBLISHED_RUNS = 20
-STATES, ACTIONS, DISCOUNT = 3, 2, 0.95
+DISCOUNT = 0.95
 EPSILON = 0.2
 
 
@@ -70,63 +74,30 @@ def on_real_logs(folder: Path, runs: int) -> list[Row]:
     return rows
 
 
-def held(hits: int, runs: int, what: str, width: float) -> Row:
-    """Share of the intervals that held the value."""
-    low, high = stats.binomtest(hits, runs).proportion_ci()
-    what = f"{what}: 95 % intervals that hold the value, {runs} logs [{low:.3f}, {high:.3f}], mean width {width:.3f}"
-    return Row(what, "share", hits / runs, rival="nominal", rival_value=0.95)
+class Coverage:
+    """Intervals by estimator, and whether they held the value."""
 
+    def __init__(self, estimators: Sequence[str]) -> None:
+        self._hits: dict[str, list[bool]] = {name: [] for name in estimators}
+        self._widths: dict[str, list[float]] = {name: [] for name in estimators}
+        self._sizes: dict[str, list[float]] = {name: [] for name in estimators}
 
-class Task:
-    """A random task of three states: every probability is known."""
+    def add(self, one: SessionEstimate | Estimate, value: float) -> None:
+        """One interval for a known value."""
+        self._hits[one.estimator].append(one.low <= value <= one.high)
+        self._widths[one.estimator].append(one.high - one.low)
+        self._sizes[one.estimator].append(one.effective_sample_size)
 
-    def __init__(self, seed: int, horizon: int) -> None:
-        rng = np.random.default_rng([seed, 99])
-        self.horizon = horizon
-        self.start = rng.dirichlet(np.ones(STATES))
-        self.move = rng.dirichlet(np.full(STATES, 0.7), (STATES, ACTIONS))
-        self.end = rng.uniform(0, 0.2, (STATES, ACTIONS))
-        self.reward = rng.uniform(0, 1, (STATES, ACTIONS))
-        self.logging = rng.dirichlet(np.full(ACTIONS, 5.0), STATES)
-        self.evaluation = rng.dirichlet(np.full(ACTIONS, 3.0), STATES)
-
-    def value(self) -> float:
-        """By dynamic programming."""
-        ahead = np.zeros(STATES)
-        for _ in range(self.horizon):
-            q = self.reward + DISCOUNT * (1 - self.end) * (self.move @ ahead)
-            ahead = (self.evaluation * q).sum(axis=1)
-        return float(self.start @ ahead)
-
-    def log(self, sessions: int, seed: int) -> SessionLog:
-        """Sessions of the logging policy."""
-        rng = np.random.default_rng(seed)
-        session, state, parts = np.arange(sessions), pick(rng, np.tile(self.start, (sessions, 1))), []
-        for step in range(self.horizon):
-            action = pick(rng, self.logging[state])
-            reward = (rng.random(len(state)) < self.reward[state, action]).astype(float)
-            following, ends = pick(rng, self.move[state, action]), rng.random(len(state)) < self.end[state, action]
-            parts.append((session, np.full(len(state), step), state, action, reward, following, ends))
-            session, state = session[~ends], following[~ends]
-        session, steps, state, action, reward, following, ends = (np.concatenate(c) for c in zip(*parts, strict=True))
-        return SessionLog(
-            session=session,
-            step=steps,
-            reward=reward,
-            terminated=ends,
-            propensity=self.logging[state, action],
-            evaluation_probability=self.evaluation[state],
-            action=action,
-            features=np.eye(STATES)[state],
-            next_features=np.eye(STATES)[following],
-            next_probability=self.evaluation[following],
-        )
-
-
-def pick(rng: np.random.Generator, probability: FloatArray) -> NDArray[np.int64]:
-    """One index per row of probabilities."""
-    edges = probability.cumsum(axis=1)
-    return np.asarray(np.minimum((rng.random(len(edges))[:, None] > edges).sum(axis=1), edges.shape[1] - 1))
+    def rows(self, where: str) -> list[Row]:
+        """Share of the intervals that held the value, a row per estimator."""
+        rows = []
+        for name, hits in self._hits.items():
+            runs, width = len(hits), float(np.mean(self._widths[name]))
+            low, high = stats.binomtest(sum(hits), runs).proportion_ci()
+            what = f"{where}, {name} ({np.mean(self._sizes[name]):.0f} effective): 95 % intervals that hold the value, "
+            what += f"{runs} logs [{low:.3f}, {high:.3f}], mean width {width:.3f}"
+            rows.append(Row(what, "share", sum(hits) / runs, rival="nominal", rival_value=0.95))
+        return rows
 
 
 def estimates(log: SessionLog, horizon: int, seed: int) -> list[SessionEstimate]:
@@ -144,31 +115,20 @@ def estimates(log: SessionLog, horizon: int, seed: int) -> list[SessionEstimate]
 
 def on_tasks(tasks: int, logs: int, horizon: int, sessions: int) -> list[Row]:
     """Coverage of each estimator over all tasks."""
-    hits, widths, sizes = ({name: [] for name in SESSION_ESTIMATORS} for _ in range(3))  # type: ignore[var-annotated]
+    coverage = Coverage(SESSION_ESTIMATORS)
     for seed in range(tasks):
-        task = Task(seed, horizon)
-        value = task.value()
+        task = SolvedTask.draw(seed, most_ends=0.2)
+        value = task.value(horizon, DISCOUNT)
         for run in range(logs):
-            for one in estimates(task.log(sessions, 100_000 * (seed + 1) + run), horizon, run):
-                hits[one.estimator].append(one.low <= value <= one.high)
-                widths[one.estimator].append(one.high - one.low)
-                sizes[one.estimator].append(one.effective_sample_size)
-    where = f"{tasks} tasks, {sessions} sessions of {horizon} steps"
-    return [
-        held(
-            sum(hits[name]),
-            len(hits[name]),
-            f"{where}, {name} ({np.mean(sizes[name]):.0f} effective)",
-            float(np.mean(widths[name])),
-        )
-        for name in SESSION_ESTIMATORS
-    ]
+            for one in estimates(task.log(sessions, horizon, 100_000 * (seed + 1) + run), horizon, run):
+                coverage.add(one, value)
+    return coverage.rows(f"{tasks} tasks, {sessions} sessions of {horizon} steps")
 
 
 def on_actions(tasks: int, logs: int, n: int) -> list[Row]:
     """Coverage over bandits with one continuous action, logged as (1 - epsilon) squashed Gaussian + epsilon uniform."""
     head = BoxHead([-1.0], [1.0], deterministic=False)
-    hits, widths, sizes = ({name: [] for name in CONTINUOUS_ESTIMATORS} for _ in range(3))  # type: ignore[var-annotated]
+    coverage = Coverage(CONTINUOUS_ESTIMATORS)
     for seed in range(tasks):
         shift, log_std = np.random.default_rng([seed, 7]).uniform((-0.8, -1.2), (0.8, -0.4))
         logging = {"mean": np.full((n, 1), -0.2, np.float32), "log_std": np.full((n, 1), -0.9, np.float32)}
@@ -193,19 +153,8 @@ def on_actions(tasks: int, logs: int, n: int) -> list[Row]:
                     predicted=predicted if with_model else None,
                     direct=direct if with_model else None,
                 )
-                hits[name].append(one.low <= value <= one.high)
-                widths[name].append(one.high - one.low)
-                sizes[name].append(one.effective_sample_size)
-    where = f"{tasks} bandits of a continuous action, {n} rows"
-    return [
-        held(
-            sum(hits[name]),
-            len(hits[name]),
-            f"{where}, {name} ({np.mean(sizes[name]):.0f} effective)",
-            float(np.mean(widths[name])),
-        )
-        for name in CONTINUOUS_ESTIMATORS
-    ]
+                coverage.add(one, value)
+    return coverage.rows(f"{tasks} bandits of a continuous action, {n} rows")
 
 
 def mean_reward(action: FloatArray) -> FloatArray:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -32,10 +33,7 @@ def list_deployments(url: Url = LOCAL, as_json: JsonOption = False) -> None:
     """List what is live."""
     with Client(url) as client:
         found = list(_all(client.deployments))
-    if as_json:
-        print_json(found)
-    else:
-        list_screen(url, found)
+    _say(found, partial(list_screen, url), as_json)
 
 
 @app.command("show")
@@ -43,10 +41,7 @@ def show(deployment: Deployment, url: Url = LOCAL, as_json: JsonOption = False) 
     """Show one: its variants, what each Gateway has loaded, the pool, and the rollout that is running."""
     with Client(url) as client:
         found = client.deployment_status(deployment)
-    if as_json:
-        print_json(found)
-    else:
-        deployment_screen(found)
+    _say(found, deployment_screen, as_json)
 
 
 @app.command("create")
@@ -90,10 +85,7 @@ def create(
             max_replicas=max_replicas,
         )
         found = client.deployment_status(found["id"])
-    if as_json:
-        print_json(found)
-    else:
-        deployment_screen(found)
+    _say(found, deployment_screen, as_json)
 
 
 @app.command("scale")
@@ -106,10 +98,8 @@ def scale(
     """Set the number of Gateways, which all deployments share; bounds: create with --min-replicas, --max-replicas."""
     with Client(url) as client:
         found = client.scale_deployment(deployment, replicas)
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo(f"the pool goes to {replicas} Gateway{'s' if replicas > 1 else ''}; rlaas deployments show tells")
+    text = f"the pool goes to {replicas} Gateway{'s' if replicas > 1 else ''}; rlaas deployments show tells"
+    _say(found, lambda _: typer.echo(text), as_json)
 
 
 @app.command("delete")
@@ -117,10 +107,7 @@ def delete(deployment: Deployment, url: Url = LOCAL, as_json: JsonOption = False
     """Serve its policy no longer; the registry keeps the versions."""
     with Client(url) as client:
         found = client.delete_deployment(deployment)
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo(f"{deployment} is served no longer")
+    _say(found, lambda _: typer.echo(f"{deployment} is served no longer"), as_json)
 
 
 @app.command("rollouts")
@@ -133,109 +120,66 @@ def rollouts(
     """Show every rollout, newest first, and what happened in the latest."""
     with Client(url) as client:
         found = list(_all(lambda **more: client.rollouts(deployment, **more)))
+    _say(found, lambda rollouts: rollouts_screen(deployment, rollouts, events), as_json)
+
+
+def _steering(name: str, call: str, text: str) -> None:
+    """Add a command that gives the running rollout, or the one that --rollout names, an order."""
+
+    @app.command(name, help=text)
+    def steer(
+        deployment: Deployment,
+        reason: Reason,
+        rollout: Number = None,
+        actor: Actor = ACTOR,
+        url: Url = LOCAL,
+        as_json: JsonOption = False,
+    ) -> None:
+        def order(client: Client) -> dict[str, Any]:
+            number = rollout
+            if number is None:
+                running = client.deployment_status(deployment)["rollout"]
+                if running is None:
+                    raise NotFoundError(f"no rollout of {deployment!r} is running; --rollout names an earlier one")
+                number = int(running["number"])
+            found: dict[str, Any] = getattr(client, call)(deployment, number, reason=reason, actor=actor)
+            return found
+
+        _ordered(order, reason, url, as_json)
+
+
+def _switching(name: str, call: str, text: str) -> None:
+    """Add a command that says which version of a blue-green rollout answers."""
+
+    @app.command(name, help=text)
+    def switch(
+        deployment: Deployment, reason: Reason, actor: Actor = ACTOR, url: Url = LOCAL, as_json: JsonOption = False
+    ) -> None:
+        _ordered(lambda client: getattr(client, call)(deployment, reason=reason, actor=actor), reason, url, as_json)
+
+
+_steering("promote", "promote_rollout", "End a rollout: the new version serves alone.")
+_steering("rollback", "rollback_rollout", "End a rollout: back to what was served before.")
+_steering("pause", "pause_rollout", "Keep a rollout at its step; harm still ends it.")
+_steering("resume", "resume_rollout", "Let a paused rollout go on.")
+_switching("switch", "switch", "Have the new version of a blue-green rollout answer.")
+_switching("switch-back", "switch_back", "Have the old version of a blue-green rollout answer again.")
+
+
+def _ordered(order: Callable[[Client], dict[str, Any]], reason: str, url: str, as_json: bool) -> None:
+    if not reason.strip():
+        raise InvalidInputError("--reason must not be empty: it is what the history will say", field="reason")
+    with Client(url) as client:
+        found = order(client)
+    _say(found, action_line, as_json)
+
+
+def _say(found: Any, screen: Callable[[Any], object], as_json: bool) -> None:
+    """What the platform answered: as JSON, or as ``screen`` writes it for a person."""
     if as_json:
         print_json(found)
     else:
-        rollouts_screen(deployment, found, events)
-
-
-@app.command("promote")
-def promote(
-    deployment: Deployment,
-    reason: Reason,
-    rollout: Number = None,
-    actor: Actor = ACTOR,
-    url: Url = LOCAL,
-    as_json: JsonOption = False,
-) -> None:
-    """End a rollout: the new version serves alone."""
-    _steer("promote_rollout", deployment, rollout, reason, actor, url, as_json)
-
-
-@app.command("rollback")
-def rollback(
-    deployment: Deployment,
-    reason: Reason,
-    rollout: Number = None,
-    actor: Actor = ACTOR,
-    url: Url = LOCAL,
-    as_json: JsonOption = False,
-) -> None:
-    """End a rollout: back to what was served before."""
-    _steer("rollback_rollout", deployment, rollout, reason, actor, url, as_json)
-
-
-@app.command("pause")
-def pause(
-    deployment: Deployment,
-    reason: Reason,
-    rollout: Number = None,
-    actor: Actor = ACTOR,
-    url: Url = LOCAL,
-    as_json: JsonOption = False,
-) -> None:
-    """Keep a rollout at its step; harm still ends it."""
-    _steer("pause_rollout", deployment, rollout, reason, actor, url, as_json)
-
-
-@app.command("resume")
-def resume(
-    deployment: Deployment,
-    reason: Reason,
-    rollout: Number = None,
-    actor: Actor = ACTOR,
-    url: Url = LOCAL,
-    as_json: JsonOption = False,
-) -> None:
-    """Let a paused rollout go on."""
-    _steer("resume_rollout", deployment, rollout, reason, actor, url, as_json)
-
-
-@app.command("switch")
-def switch(
-    deployment: Deployment, reason: Reason, actor: Actor = ACTOR, url: Url = LOCAL, as_json: JsonOption = False
-) -> None:
-    """Have the new version of a blue-green rollout answer."""
-    _switch("switch", deployment, reason, actor, url, as_json)
-
-
-@app.command("switch-back")
-def switch_back(
-    deployment: Deployment, reason: Reason, actor: Actor = ACTOR, url: Url = LOCAL, as_json: JsonOption = False
-) -> None:
-    """Have the old version of a blue-green rollout answer again."""
-    _switch("switch_back", deployment, reason, actor, url, as_json)
-
-
-def _steer(call: str, deployment: str, number: int | None, reason: str, actor: str, url: str, as_json: bool) -> None:
-    _check(reason)
-    with Client(url) as client:
-        if number is None:
-            running = client.deployment_status(deployment)["rollout"]
-            if running is None:
-                raise NotFoundError(f"no rollout of {deployment!r} is running; --rollout names an earlier one")
-            number = int(running["number"])
-        found = getattr(client, call)(deployment, number, reason=reason, actor=actor)
-    _say(found, as_json)
-
-
-def _switch(call: str, deployment: str, reason: str, actor: str, url: str, as_json: bool) -> None:
-    _check(reason)
-    with Client(url) as client:
-        found = getattr(client, call)(deployment, reason=reason, actor=actor)
-    _say(found, as_json)
-
-
-def _check(reason: str) -> None:
-    if not reason.strip():
-        raise InvalidInputError("--reason must not be empty: it is what the history will say", field="reason")
-
-
-def _say(rollout: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(rollout)
-    else:
-        action_line(rollout)
+        screen(found)
 
 
 def _all(read: Any) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import httpx
 
@@ -16,17 +16,60 @@ from rlaas.client.answers import Reply
 from rlaas.client.calls import PlatformCalls
 from rlaas.client.retrying import Attempts, Patience
 from rlaas.client.sessions import AsyncSession, Session
-from rlaas.client.wire import Call
+from rlaas.client.wire import Answer, Call
 from rlaas.errors import RetryableError
 
 __all__ = ["AsyncClient", "Client"]
+
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
 _KEPT_S = 4.0
 """Seconds that an idle connection is kept: servers commonly close it after five, and may do so under a request."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
-class Client(PlatformCalls[dict[str, Any]]):
+class _HttpCalls(PlatformCalls[Answer], Generic[Answer, Http]):
+    """What both clients share: their connections and options, and how a request is made and an answer is read."""
+
+    _kind: type[Http]
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        timeout: float = 30.0,
+        *,
+        deadline: float | None = None,
+        attempts: int = 5,
+        max_connections: int = 100,
+    ) -> None:
+        self._patience = Patience(timeout_s=timeout, deadline_s=deadline, attempts=attempts)
+        self._http: Http = self._kind(base_url=base_url, headers=_headers(token), limits=_limits(max_connections))
+
+    def within(self, deadline: float) -> Self:
+        """This client over the same connections, with another deadline in seconds for each call."""
+        other = copy.copy(self)
+        other._patience = dataclasses.replace(self._patience, deadline_s=deadline)
+        return other
+
+    def _session_arguments(self) -> tuple[str, dict[str, str], Patience]:
+        """Where a control loop connects, what its handshake carries, and how patient it is."""
+        handshake = {name: value for name, value in self._http.headers.items() if name == "authorization"}
+        return str(self._http.base_url), handshake, self._patience
+
+    def _request(self, call: Call, seconds: float) -> httpx.Request:
+        request: httpx.Request = self._http.build_request(
+            call.method,
+            call.path,
+            content=call.body,
+            params=call.query or None,
+            headers={**Attempts.header(seconds), **call.headers},
+            timeout=seconds,
+        )
+        return request
+
+
+class Client(_HttpCalls[dict[str, Any], httpx.Client]):
     """Calls the platform and waits for the answer. Use it as a context manager, or close it. Thread-safe.
 
     A call is sent again, after a growing pause or the one that ``Retry-After`` asks for, while the platform says "not
@@ -42,18 +85,7 @@ class Client(PlatformCalls[dict[str, Any]]):
         max_connections: open at a time; further calls wait for one.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        token: str | None = None,
-        timeout: float = 30.0,
-        *,
-        deadline: float | None = None,
-        attempts: int = 5,
-        max_connections: int = 100,
-    ) -> None:
-        self._patience = Patience(timeout_s=timeout, deadline_s=deadline, attempts=attempts)
-        self._http = httpx.Client(base_url=base_url, headers=_headers(token), limits=_limits(max_connections))
+    _kind = httpx.Client
 
     def __enter__(self) -> Self:
         return self
@@ -67,12 +99,6 @@ class Client(PlatformCalls[dict[str, Any]]):
         """Close the connections."""
         self._http.close()
 
-    def within(self, deadline: float) -> Self:
-        """This client over the same connections, with another deadline in seconds for each call."""
-        other = copy.copy(self)
-        other._patience = dataclasses.replace(self._patience, deadline_s=deadline)
-        return other
-
     def session(self, policy: str, *, session: str | None = None, step: int = 0) -> Session:
         """A control loop over one connection.
 
@@ -81,38 +107,25 @@ class Client(PlatformCalls[dict[str, Any]]):
             session: id of the trajectory; None for a fresh one.
             step: of the first decision.
         """
-        return Session(str(self._http.base_url), _handshake(self._http), self._patience, policy, session, step)
+        return Session(*self._session_arguments(), policy, session, step)
 
     def _send(self, call: Call) -> dict[str, Any]:
         attempts = Attempts(call, self._patience)
         while True:
-            request = _request(self._http, call, attempts.begin())
+            request = self._request(call, attempts.begin())
             reply: Reply | None = None
             try:
                 reply = _reply(self._http.send(request))
                 return call.read(reply)
-            except httpx.TransportError as problem:
-                pause = attempts.lost(problem, sent=not isinstance(problem, _NEVER_SENT))
-            except RetryableError as problem:
-                pause = attempts.refused(problem, reply)
+            except (httpx.TransportError, RetryableError) as problem:
+                pause = _pause(attempts, problem, reply)
             time.sleep(pause)
 
 
-class AsyncClient(PlatformCalls[Awaitable[dict[str, Any]]]):
+class AsyncClient(_HttpCalls[Awaitable[dict[str, Any]], httpx.AsyncClient]):
     """Calls the platform without blocking the event loop; arguments as for :class:`Client`."""
 
-    def __init__(
-        self,
-        base_url: str,
-        token: str | None = None,
-        timeout: float = 30.0,
-        *,
-        deadline: float | None = None,
-        attempts: int = 5,
-        max_connections: int = 100,
-    ) -> None:
-        self._patience = Patience(timeout_s=timeout, deadline_s=deadline, attempts=attempts)
-        self._http = httpx.AsyncClient(base_url=base_url, headers=_headers(token), limits=_limits(max_connections))
+    _kind = httpx.AsyncClient
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,34 +139,20 @@ class AsyncClient(PlatformCalls[Awaitable[dict[str, Any]]]):
         """Close the connections."""
         await self._http.aclose()
 
-    def within(self, deadline: float) -> Self:
-        """This client over the same connections, with another deadline in seconds for each call."""
-        other = copy.copy(self)
-        other._patience = dataclasses.replace(self._patience, deadline_s=deadline)
-        return other
-
     def session(self, policy: str, *, session: str | None = None, step: int = 0) -> AsyncSession:
-        """A control loop over one connection.
-
-        Args:
-            policy: that decides.
-            session: id of the trajectory; None for a fresh one.
-            step: of the first decision.
-        """
-        return AsyncSession(str(self._http.base_url), _handshake(self._http), self._patience, policy, session, step)
+        """A control loop over one connection; arguments as for :meth:`Client.session`."""
+        return AsyncSession(*self._session_arguments(), policy, session, step)
 
     async def _send(self, call: Call) -> dict[str, Any]:
         attempts = Attempts(call, self._patience)
         while True:
-            request = _request(self._http, call, attempts.begin())
+            request = self._request(call, attempts.begin())
             reply: Reply | None = None
             try:
                 reply = _reply(await self._http.send(request))
                 return call.read(reply)
-            except httpx.TransportError as problem:
-                pause = attempts.lost(problem, sent=not isinstance(problem, _NEVER_SENT))
-            except RetryableError as problem:
-                pause = attempts.refused(problem, reply)
+            except (httpx.TransportError, RetryableError) as problem:
+                pause = _pause(attempts, problem, reply)
             await asyncio.sleep(pause)
 
 
@@ -162,24 +161,16 @@ def _headers(token: str | None) -> dict[str, str]:
     return headers if token is None else {**headers, "Authorization": f"Bearer {token}"}
 
 
-def _handshake(http: httpx.Client | httpx.AsyncClient) -> dict[str, str]:
-    return {name: value for name, value in http.headers.items() if name == "authorization"}
-
-
 def _limits(connections: int) -> httpx.Limits:
     return httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEPT_S)
 
 
-def _request(http: httpx.Client | httpx.AsyncClient, call: Call, seconds: float) -> httpx.Request:
-    return http.build_request(
-        call.method,
-        call.path,
-        content=call.body,
-        params=call.query or None,
-        headers={**Attempts.header(seconds), **call.headers},
-        timeout=seconds,
-    )
-
-
 def _reply(response: httpx.Response) -> Reply:
     return Reply(response.status_code, response.headers, response.content, str(response.request.url))
+
+
+def _pause(attempts: Attempts, problem: httpx.TransportError | RetryableError, reply: Reply | None) -> float:
+    """Seconds until the next attempt; raises what went wrong where there is none."""
+    if isinstance(problem, RetryableError):
+        return attempts.refused(problem, reply)
+    return attempts.lost(problem, sent=not isinstance(problem, _NEVER_SENT))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from support.front_kit import NoOperations, network_front, write_front_file
+from support.http_server import serving
 
 from rlaas.client import AsyncClient, Client
 from rlaas.control.fronts import FrontService
@@ -59,14 +57,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     registry = Registry(settings)
     registry.names()
     control = ControlRoutes(ControlService(settings), NoOperations(), FrontService(FrontStore(registry), home))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(Lane(control)), log_level="warning", log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=30)
+    with serving(create_app(Lane(control))) as address:
+        yield f"http://{address}"
 
 
 def test_a_front_is_listed_read_and_chosen_from(url: str) -> None:

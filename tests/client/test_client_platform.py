@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.http_platform import HttpPlatform, shared_platform
-from support.http_server import serving
+from support.http_platform import HttpPlatform
 
 from rlaas.bundles import load_bundle
 from rlaas.client import AsyncClient, Client, NoAnswerError
@@ -20,21 +19,10 @@ NEW = [{"name": "champion", "version": 2, "weight": 1}]
 QUICK = {"steps": [0.5], "step_s": 1, "min_decisions": 1, "analysis": {"metrics": ["errors"]}}
 
 
-@pytest.fixture(scope="module")
-def platform() -> HttpPlatform:
-    return shared_platform()
-
-
-@pytest.fixture(scope="module")
-def url(platform: HttpPlatform) -> Iterator[str]:
-    with platform.fast_lane(), serving(platform.app) as address:
-        yield f"http://{address}"
-
-
 @pytest.fixture
-def client(platform: HttpPlatform, url: str) -> Iterator[Client]:
+def client(platform: HttpPlatform, platform_url: str) -> Iterator[Client]:
     platform.restore()
-    with Client(url) as client:
+    with Client(platform_url) as client:
         yield client
 
 
@@ -162,9 +150,9 @@ def test_a_message_that_is_too_long_says_so(client: Client, platform: HttpPlatfo
         assert loop.decide(ROWS[0])["step"] == 1
 
 
-def test_the_async_client_does_the_same(platform: HttpPlatform, url: str) -> None:
+def test_the_async_client_does_the_same(platform: HttpPlatform, platform_url: str) -> None:
     async def ask() -> None:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(platform_url) as client:
             await client.create_deployment("toy", NEW, strategy={"kind": "canary", **QUICK})
             (rollout,) = [one for one in (await client.rollouts("toy"))["items"] if one["ended_us"] is None]
             await client.rollback_rollout("toy", rollout["number"], reason="enough")

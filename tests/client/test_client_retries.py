@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from flaky_proxy import FlakyProxy, flaky
-from support.http_platform import HttpPlatform, shared_platform
+from support.http_platform import HttpPlatform
 from support.http_server import serving
 
 from rlaas.client import AsyncClient, Client, DeadlinePassedError, NoAnswerError
@@ -23,21 +23,10 @@ ROW = [0.1, -0.5, 2.0]
 VARIANTS = [{"name": "champion", "version": 2, "weight": 1}]
 
 
-@pytest.fixture(scope="module")
-def platform() -> HttpPlatform:
-    return shared_platform()
-
-
-@pytest.fixture(scope="module")
-def upstream(platform: HttpPlatform) -> Iterator[str]:
-    with platform.fast_lane(), serving(platform.app) as address:
-        yield f"http://{address}"
-
-
 @pytest.fixture
-def proxy(platform: HttpPlatform, upstream: str) -> Iterator[FlakyProxy]:
+def proxy(platform: HttpPlatform, platform_url: str) -> Iterator[FlakyProxy]:
     platform.restore()
-    with flaky(upstream) as proxy:
+    with flaky(platform_url) as proxy:
         yield proxy
 
 

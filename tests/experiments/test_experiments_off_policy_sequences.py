@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from support.solved_tasks import ACTIONS, STATES, SolvedTask
 
 from rlaas.errors import ConfigurationError, InvalidInputError
 from rlaas.experiments.off_policy import estimate
@@ -24,67 +25,16 @@ from rlaas.experiments.sequential_off_policy import (
     fitted_q_evaluation,
 )
 
-STATES, ACTIONS, HORIZON, DISCOUNT = 3, 2, 4, 0.9
+HORIZON, DISCOUNT = 4, 0.9
 FloatArray = NDArray[np.float64]
 
 
-class Mdp(NamedTuple):
-    """A task small enough to solve: every probability is known."""
-
-    start: FloatArray  # [STATES]
-    move: FloatArray  # [STATES, ACTIONS, STATES]
-    end: FloatArray  # [STATES, ACTIONS]
-    reward: FloatArray  # [STATES, ACTIONS], chance of a reward of 1
-    logging: FloatArray  # [STATES, ACTIONS]
-    evaluation: FloatArray
-
-    def value(self, horizon: int = HORIZON) -> float:
-        """By dynamic programming."""
-        ahead = np.zeros(STATES)
-        for _ in range(horizon):
-            ahead = (self.evaluation * (self.reward + DISCOUNT * (1 - self.end) * (self.move @ ahead))).sum(axis=1)
-        return float(self.start @ ahead)
+def _mdp(seed: int) -> SolvedTask:
+    return SolvedTask.draw(seed, most_ends=0.3)
 
 
-def _mdp(seed: int) -> Mdp:
-    rng = np.random.default_rng([seed, 99])
-    return Mdp(
-        rng.dirichlet(np.ones(STATES)),
-        rng.dirichlet(np.full(STATES, 0.7), (STATES, ACTIONS)),
-        rng.uniform(0, 0.3, (STATES, ACTIONS)),
-        rng.uniform(0, 1, (STATES, ACTIONS)),
-        rng.dirichlet(np.full(ACTIONS, 5.0), STATES),
-        rng.dirichlet(np.full(ACTIONS, 3.0), STATES),
-    )
-
-
-def _pick(rng: np.random.Generator, probability: FloatArray) -> NDArray[np.int64]:
-    edges = probability.cumsum(axis=1)
-    return np.minimum((rng.random(len(edges))[:, None] > edges).sum(axis=1), edges.shape[1] - 1)
-
-
-def _log(mdp: Mdp, n: int, seed: int, horizon: int = HORIZON) -> SessionLog:
-    rng = np.random.default_rng(seed)
-    session, state, parts = np.arange(n), _pick(rng, np.tile(mdp.start, (n, 1))), []
-    for step in range(horizon):
-        action = _pick(rng, mdp.logging[state])
-        reward = (rng.random(len(state)) < mdp.reward[state, action]).astype(float)
-        following, ends = _pick(rng, mdp.move[state, action]), rng.random(len(state)) < mdp.end[state, action]
-        parts.append((session, np.full(len(state), step), state, action, reward, following, ends))
-        session, state = session[~ends], following[~ends]
-    session, step, state, action, reward, following, ends = (np.concatenate(c) for c in zip(*parts, strict=True))
-    return SessionLog(
-        session=session,
-        step=step,
-        reward=reward,
-        terminated=ends,
-        propensity=mdp.logging[state, action],
-        evaluation_probability=mdp.evaluation[state],
-        action=action,
-        features=np.eye(STATES)[state],
-        next_features=np.eye(STATES)[following],
-        next_probability=mdp.evaluation[following],
-    )
+def _log(mdp: SolvedTask, n: int, seed: int, horizon: int = HORIZON) -> SessionLog:
+    return mdp.log(n, horizon, seed)
 
 
 def _estimate(log: SessionLog, name: str, prediction: Any = None, **options: Any) -> SessionEstimate:
@@ -112,7 +62,7 @@ def repeated() -> list[tuple[float, dict[str, list[SessionEstimate]]]]:
             log = _log(mdp, SESSIONS, 1_000 * task + run)
             for name in SESSION_ESTIMATORS:
                 found[name].append(_estimate(log, name, _values(log) if name == "pddr" else None))
-        everything.append((mdp.value(), found))
+        everything.append((mdp.value(HORIZON, DISCOUNT), found))
     return everything
 
 

@@ -2,14 +2,14 @@
 
 Means by Student's noncentral t; proportions by the z test with the pooled proportion under the null and each arm's own
 under the alternative (Fleiss, Levin & Paik 2003, ch. 4). A ratio metric is a mean of linearised values: give
-:func:`ratio_deviation` as its standard deviation. ``ratio`` is the treatment's units per unit of the control.
+:func:`ratio_deviation` as its standard deviation. The options of every test are those of :class:`DesignOptions`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from scipy import optimize, stats
@@ -19,6 +19,7 @@ from rlaas.experiments.inference.checks import Side, checked_level, checked_numb
 from rlaas.experiments.inference.sequences import mixture_radius, planned_ratio
 
 __all__ = [
+    "DesignOptions",
     "duration_days",
     "mde_mean",
     "mde_proportion",
@@ -34,31 +35,44 @@ _LARGEST = 1e12
 """Units per arm beyond which an effect counts as out of reach."""
 
 
-def power_mean(
-    effect: float,
-    deviation: float,
-    n: float,
-    *,
-    ratio: float = 1.0,
-    alpha: float = 0.05,
-    alternative: Side = "two-sided",
-) -> float:
+class DesignOptions(TypedDict, total=False):
+    """What may be said of a test, by keyword.
+
+    Attributes:
+        ratio: units of the treatment per unit of the control; default 1.
+        alpha: level of the test; default 0.05.
+        alternative: side on which the effect is looked for; default ``two-sided``.
+    """
+
+    ratio: float
+    alpha: float
+    alternative: Side
+
+
+class _Design(NamedTuple):
+    """The options with their defaults, as they were given."""
+
+    ratio: float = 1.0
+    alpha: float = 0.05
+    alternative: Side = "two-sided"
+
+
+def power_mean(effect: float, deviation: float, n: float, **options: Unpack[DesignOptions]) -> float:
     """Probability of finding a difference of means.
 
     Args:
         effect: treatment - control.
         deviation: standard deviation of a unit's value, in both arms.
         n: units of the control, > 1.
-        ratio: units of the treatment per unit of the control.
-        alpha: level of the test.
-        alternative: side on which the effect is looked for.
+        options: of the test.
 
     Raises:
         InvalidInputError: an impossible option.
     """
-    level, side = checked_level(alpha), checked_side(alternative)
+    design = _Design(**options)
+    level, side = checked_level(design.alpha), checked_side(design.alternative)
     control = checked_number(n, "n", above=1)
-    treatment = control * checked_number(ratio, "ratio", above=0)
+    treatment = control * checked_number(design.ratio, "ratio", above=0)
     spread = checked_number(deviation, "deviation", above=0) * math.sqrt(1 / control + 1 / treatment)
     degrees = control + treatment - 2
     if degrees <= 0:
@@ -67,33 +81,24 @@ def power_mean(
     return _found(shift, float(stats.t.isf(_tail(level, side), degrees)), side, stats.nct(degrees, shift))
 
 
-def power_proportion(
-    base: float,
-    effect: float,
-    n: float,
-    *,
-    ratio: float = 1.0,
-    alpha: float = 0.05,
-    alternative: Side = "two-sided",
-) -> float:
+def power_proportion(base: float, effect: float, n: float, **options: Unpack[DesignOptions]) -> float:
     """Probability of finding a difference of proportions.
 
     Args:
         base: the control's proportion, in (0, 1).
         effect: treatment - control; their sum is in (0, 1).
         n: units of the control.
-        ratio: units of the treatment per unit of the control.
-        alpha: level of the test.
-        alternative: side on which the effect is looked for.
+        options: of the test.
 
     Raises:
         InvalidInputError: an impossible option.
     """
-    level, side, p = checked_level(alpha), checked_side(alternative), checked_level(base, "base")
+    design = _Design(**options)
+    level, side, p = checked_level(design.alpha), checked_side(design.alternative), checked_level(base, "base")
     q = p + checked_number(effect, "effect")
     if not 0 < q < 1:
         raise InvalidInputError(f"base + effect is {q:g}; expected a proportion in (0, 1)", field="effect")
-    share, control = checked_number(ratio, "ratio", above=0), checked_number(n, "n", above=0)
+    share, control = checked_number(design.ratio, "ratio", above=0), checked_number(n, "n", above=0)
     pooled = (p + share * q) / (1 + share)
     null = math.sqrt(pooled * (1 - pooled) * (1 + 1 / share) / control)
     actual = math.sqrt((p * (1 - p) + q * (1 - q) / share) / control)
@@ -101,61 +106,35 @@ def power_proportion(
     return _found(q - p, bar, side, stats.norm(q - p, actual))
 
 
-def sample_size_mean(
-    effect: float,
-    deviation: float,
-    *,
-    power: float = 0.8,
-    ratio: float = 1.0,
-    alpha: float = 0.05,
-    alternative: Side = "two-sided",
-) -> int:
+def sample_size_mean(effect: float, deviation: float, *, power: float = 0.8, **options: Unpack[DesignOptions]) -> int:
     """Units of the control with which a difference of means is found with probability ``power``.
 
     Raises:
         InvalidInputError: an impossible option, or an effect that no sample finds.
     """
-    options: dict[str, Any] = {"ratio": ratio, "alpha": alpha, "alternative": alternative}
-    least = max(1.001, 2.002 / (1 + checked_number(ratio, "ratio", above=0)))
+    least = max(1.001, 2.002 / (1 + checked_number(_Design(**options).ratio, "ratio", above=0)))
     return _least(lambda n: power_mean(effect, deviation, n, **options), least, power)
 
 
-def sample_size_proportion(
-    base: float,
-    effect: float,
-    *,
-    power: float = 0.8,
-    ratio: float = 1.0,
-    alpha: float = 0.05,
-    alternative: Side = "two-sided",
-) -> int:
+def sample_size_proportion(base: float, effect: float, *, power: float = 0.8, **options: Unpack[DesignOptions]) -> int:
     """Units of the control with which a difference of proportions is found with probability ``power``.
 
     Raises:
         InvalidInputError: an impossible option, or an effect that no sample finds.
     """
-    options: dict[str, Any] = {"ratio": ratio, "alpha": alpha, "alternative": alternative}
     return _least(lambda n: power_proportion(base, effect, n, **options), 1.0, power)
 
 
-def mde_mean(
-    n: float,
-    deviation: float,
-    *,
-    power: float = 0.8,
-    ratio: float = 1.0,
-    alpha: float = 0.05,
-    alternative: Side = "two-sided",
-) -> float:
+def mde_mean(n: float, deviation: float, *, power: float = 0.8, **options: Unpack[DesignOptions]) -> float:
     """Smallest difference of means, as a size, that ``n`` units of the control find with probability ``power``.
 
     Raises:
         InvalidInputError: an impossible option.
     """
-    sign = -1.0 if checked_side(alternative) == "less" else 1.0
+    design = _Design(**options)
+    sign = -1.0 if checked_side(design.alternative) == "less" else 1.0
     scale = checked_number(deviation, "deviation", above=0)
-    options: dict[str, Any] = {"ratio": ratio, "alpha": alpha, "alternative": alternative}
-    target = _above(power, alpha)
+    target = _above(power, design.alpha)
 
     def missing(size: float) -> float:
         return power_mean(sign * size * scale, scale, n, **options) - target
@@ -166,15 +145,7 @@ def mde_mean(
     return scale * float(optimize.brentq(missing, 0.0, top, xtol=1e-14))
 
 
-def mde_proportion(
-    base: float,
-    n: float,
-    *,
-    power: float = 0.8,
-    ratio: float = 1.0,
-    alpha: float = 0.05,
-    alternative: Side = "two-sided",
-) -> float:
+def mde_proportion(base: float, n: float, *, power: float = 0.8, **options: Unpack[DesignOptions]) -> float:
     """Smallest difference of proportions, as a size, that ``n`` units of the control find with probability ``power``.
 
     Two-sided, it is that of an increase, or of a decrease where no increase is large enough.
@@ -182,8 +153,8 @@ def mde_proportion(
     Raises:
         InvalidInputError: an impossible option, or too few units to find any difference.
     """
-    side, p, target = checked_side(alternative), checked_level(base, "base"), _above(power, alpha)
-    options: dict[str, Any] = {"ratio": ratio, "alpha": alpha, "alternative": alternative}
+    design = _Design(**options)
+    side, p, target = checked_side(design.alternative), checked_level(base, "base"), _above(power, design.alpha)
     for sign, room in ((1.0, 1 - p), (-1.0, p)):
         if side == ("less" if sign > 0 else "greater"):
             continue

@@ -78,15 +78,7 @@ class _Buckets:
 
     kind: str
 
-    def __init__(
-        self,
-        quantile: float,
-        edges: ArrayLike,
-        *,
-        alpha: float = 0.05,
-        planned: float = 10_000,
-        alternative: Side = "two-sided",
-    ) -> None:
+    def __init__(self, quantile: float, edges: ArrayLike, *, alpha: float, planned: float, alternative: Side) -> None:
         self.quantile, self.alpha = checked_level(quantile, "quantile"), checked_level(alpha)
         self.planned = checked_number(planned, "planned", above=0)
         self.alternative = checked_side(alternative)

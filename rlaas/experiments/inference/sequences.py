@@ -18,6 +18,7 @@ first look, so nothing is said before ``start`` observations of each arm (Waudby
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def mixture_radius(ratio: ArrayLike, alpha: float, alternative: Side = "two-side
     return np.asarray(u * np.sqrt((1 + r) / r))
 
 
-class _Normal:
+class _Normal(ABC):
     """What both sequences share: options, the e-value's peak, and the arithmetic from an estimate to a standing."""
 
     kind: str
@@ -129,9 +130,9 @@ class _Normal:
     def _p_value(self) -> float:
         return math.exp(-self._peak)
 
+    @abstractmethod
     def standing(self) -> Standing:
         """What may be said now."""
-        raise NotImplementedError
 
     def _looked(self) -> None:
         self._peak = max(self._peak, self.standing().log_e)
