@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rlaas.client.deployment_calls import DeploymentCalls
 from rlaas.client.experiment_calls import ExperimentCalls
 from rlaas.client.front_calls import FrontCalls
+from rlaas.client.gate_calls import GateCalls
 from rlaas.client.wire import Answer, Call, encode, given, idempotency, page, quoted
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["PlatformCalls"]
 
 
-class PlatformCalls(DeploymentCalls[Answer], FrontCalls[Answer], ExperimentCalls[Answer]):
+class PlatformCalls(DeploymentCalls[Answer], FrontCalls[Answer], ExperimentCalls[Answer], GateCalls[Answer]):
     """Every call of the platform; a subclass says how a call is sent, and with that what it returns.
 
     Each returns the platform's JSON document. Each raises the error of :mod:`rlaas.errors` that the platform
@@ -128,7 +129,16 @@ class PlatformCalls(DeploymentCalls[Answer], FrontCalls[Answer], ExperimentCalls
         body = encode({"name": name, "path": path, **fields})
         return self._send(Call("POST", "/api/v1/models/register", body, headers=idempotency(idempotency_key)))
 
-    def promote(self, name: str, version: int, alias: str = "champion", *, if_match: str | None = None) -> Answer:
+    def promote(
+        self,
+        name: str,
+        version: int,
+        alias: str = "champion",
+        *,
+        if_match: str | None = None,
+        override: str | None = None,
+        actor: str | None = None,
+    ) -> Answer:
         """Point an alias at a version; as ``champion`` it alone is live from then on.
 
         Args:
@@ -136,8 +146,10 @@ class PlatformCalls(DeploymentCalls[Answer], FrontCalls[Answer], ExperimentCalls
             version: of it.
             alias: that is pointed at it.
             if_match: entity tag of the generation to replace.
+            override: why the version goes live although the policy's gate does not pass it.
+            actor: who overrides.
         """
-        body = encode({"version": version, "alias": alias})
+        body = encode({"version": version, "alias": alias, **given(override=override, actor=actor)})
         headers = given(**{"If-Match": if_match})
         # A repeat would find the tag of the generation that the first attempt made.
         path = f"/api/v1/models/{quoted(name)}/promote"

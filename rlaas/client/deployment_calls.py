@@ -27,6 +27,8 @@ class DeploymentCalls(CallSender[Answer]):
         fallback: int | None = None,
         min_replicas: int | None = None,
         max_replicas: int | None = None,
+        override: str | None = None,
+        actor: str | None = None,
         if_match: str | None = None,
         idempotency_key: str | None = None,
     ) -> Answer:
@@ -40,13 +42,22 @@ class DeploymentCalls(CallSender[Answer]):
                 ``shadow`` with their options; None: at once.
             fallback: version that answers while another keeps failing; None: the one that served before.
             min_replicas, max_replicas: bounds of the pool; None: as before.
+            override: why a version goes live although the policy's gate does not pass it.
+            actor: who overrides.
             if_match: entity tag of the generation to replace.
             idempotency_key: repeats under the same key get the first answer; drawn for each call by default.
         """
         headers = idempotency(idempotency_key)
         if if_match is not None:
             headers["If-Match"] = if_match
-        more = given(strategy=strategy, fallback=fallback, min_replicas=min_replicas, max_replicas=max_replicas)
+        more = given(
+            strategy=strategy,
+            fallback=fallback,
+            min_replicas=min_replicas,
+            max_replicas=max_replicas,
+            override=override,
+            actor=actor,
+        )
         body = encode({"policy": policy, "variants": variants, "experiment": experiment, **more})
         return self._send(Call("POST", "/api/v1/deployments/create", body, headers=headers))
 

@@ -159,6 +159,7 @@ ARGUMENTS: dict[str, Any] = {
     "number": 3,
     "experiment": "autumn",
     "document": {},
+    "declaration": {},
     "decision": "keep",
     "reason": "why",
     "inputs": {"observation": np.ones((1, 2))},

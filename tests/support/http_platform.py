@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from support.bundles import policy_bundle
 from support.front_kit import write_front_file
 from support.front_routes_kit import scenario_front
@@ -150,6 +151,8 @@ class HttpPlatform:
             live = [(v.version, v.shadow) for r in self.control.deployments() if r.policy == policy for v in r.variants]
             if live != [(1, False)]:  # making one loads bundles
                 self.control.create_deployment(policy, _CHAMPION)
+        with self.control.database.engine.begin() as connection:  # a version that has served needs no gate again
+            connection.execute(sa.text("DELETE FROM policy_served_versions"))
         self.follow()
 
     @contextmanager
