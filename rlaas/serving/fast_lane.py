@@ -56,7 +56,14 @@ class FastLane:
             if endpoint is not None:
                 await gateway.answer(endpoint, scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await self._app(_legible(scope), receive, send)
+
+
+def _legible(scope: Scope) -> Scope:
+    """Serve reads the id of a request as UTF-8, and fails with 500 at another; without one it makes its own."""
+    if scope["type"] != "http" or all(value.isascii() for name, value in scope["headers"] if name == b"x-request-id"):
+        return scope
+    return {**scope, "headers": [header for header in scope["headers"] if header[0] != b"x-request-id"]}
 
 
 def middlewares() -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -333,3 +334,18 @@ def test_what_is_no_http_gets_a_problem_document(at: str) -> None:
         head, _, body = connection.recv(4096).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert "its method is unknown" in json.loads(body)["detail"]
+
+
+def test_an_id_that_serve_could_not_read_is_not_passed_on() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["headers"])
+
+    async def ask(value: bytes) -> None:
+        headers = [(b"x-request-id", value), (b"accept", b"*/*")]
+        await FastLane(app)({"type": "http", "method": "GET", "path": "/", "headers": headers}, None, None)  # type: ignore[arg-type]
+
+    asyncio.run(ask("ü".encode("latin-1")))
+    asyncio.run(ask(b"mine"))
+    assert seen == [[(b"accept", b"*/*")], [(b"x-request-id", b"mine"), (b"accept", b"*/*")]]
