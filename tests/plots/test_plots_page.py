@@ -141,7 +141,9 @@ def test_the_ending_decides_and_a_kind_is_a_part_of_the_page(tmp_path: Path) -> 
         document = data_of(file.read_text(encoding="utf-8"))
         assert document["views"] == views
         assert document["pair"] == [2, 0]
-        assert document["flowers"] == ([["candidate-1", "emergency"]] if "petal" in views else [])
+        modes = ", ".join(mode for mode, name in view.chosen.items() if name == "candidate-1")
+        assert "emergency" in modes
+        assert document["flowers"] == ([["candidate-1", modes]] if "petal" in views else [])
 
 
 def test_unknown_parts_are_refused() -> None:
