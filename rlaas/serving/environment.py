@@ -31,6 +31,9 @@ FAST_LANE: Mapping[str, str] = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",  # three misses and Serve replaces it; 10 s each otherwise
     "RAY_worker_niceness": "0",  # Ray nices its workers to 15: beside other work the servers would come last
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # Ray writes this as it is into HAProxy's defaults, and has no variable for the other two lines: a header that comes
+    # byte by byte is waited for so long, and only what went wrong is logged, not every request.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    timeout http-request 10s\n    option dontlog-normal",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # it parses one datagram for each request, in Python
 }
 """What every Ray process of a platform with the fast lane needs."""
