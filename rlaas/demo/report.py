@@ -176,11 +176,11 @@ def _objectives_table(result: LoopResult) -> Table:
         f"reference {scenario.reference_hash})",
         title_justify="left",
     )
-    table.add_column("candidate")
+    table.add_column("candidate", overflow="fold")
     for objective in scenario.objectives:
         arrow = "min" if objective.direction == "minimize" else "max"
         unit = f" {objective.unit}" if objective.unit else ""
-        table.add_column(f"{objective.name}\n[dim]{arrow}{unit}[/]", justify="right")
+        table.add_column(f"{objective.name}\n[dim]{arrow}{unit}[/]", justify="right", overflow="fold")
     table.add_column("targets\nmet", justify="right")
     default = result.columns[scenario.default_baseline].mean()
     for name, evaluation in result.columns.items():
@@ -222,10 +222,10 @@ def _targets_line(result: LoopResult) -> str:
 
 def _modes_table(result: LoopResult) -> Table:
     table = Table(title="Resolved by mode (TOPSIS)", title_justify="left")
-    table.add_column("mode")
-    table.add_column("candidate")
+    table.add_column("mode", overflow="fold")
+    table.add_column("candidate", overflow="fold")
     for name in result.front.names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for mode, choice in result.choices.items():
         table.add_row(mode, escape(choice.candidate.name), *(f"{value:.4g}" for value in choice.candidate.mean))
     return table
