@@ -11,9 +11,28 @@ from pydantic import BaseModel, ValidationError
 
 from rlaas.errors import ConfigurationError, shown
 
-__all__ = ["complaint", "read_config"]
+__all__ = ["complaint", "read_config", "read_yaml"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(file: Path, *, field: str = "config") -> Any:
+    """What a YAML file says.
+
+    Args:
+        file: to read.
+        field: what an error names.
+
+    Raises:
+        ConfigurationError: no such file, or not YAML; names the file.
+    """
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{file}: cannot be read: {reason}", field=field) from problem
+    except yaml.YAMLError as problem:
+        raise ConfigurationError(f"{file}: not YAML: {' '.join(str(problem).split())}", field=field) from problem
 
 
 def read_config(path: str | Path, model: type[Model]) -> Model:
@@ -24,13 +43,7 @@ def read_config(path: str | Path, model: type[Model]) -> Model:
             what is allowed there.
     """
     file = Path(path)
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"{file}: cannot be read: {reason}", field="config") from problem
-    except yaml.YAMLError as problem:
-        raise ConfigurationError(f"{file}: not YAML: {' '.join(str(problem).split())}", field="config") from problem
+    document = read_yaml(file)
     if document is None:
         document = {}
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlaas.cli.output import JsonOption, print_json, print_table
-from rlaas.errors import ConfigurationError, InvalidInputError, check_choice
+from rlaas.errors import InvalidInputError, check_choice
 
 if TYPE_CHECKING:
     from rlaas.client import Client
@@ -172,17 +172,10 @@ def _client(url: str) -> Client:
 
 def _read(file: Path) -> dict[str, Any]:
     """The document of a file, refused here where nothing has to be asked to know that it is wrong."""
-    import yaml
-
+    from rlaas.configfiles import read_yaml
     from rlaas.control.experiments import parse_document
 
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"{file}: cannot be read: {reason}", field="file") from problem
-    except yaml.YAMLError as problem:
-        raise ConfigurationError(f"{file}: not YAML: {' '.join(str(problem).split())}", field="file") from problem
+    document = read_yaml(file, field="file")
     try:
         return parse_document(document).model_dump(mode="json")
     except InvalidInputError as problem:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlaas.cli.output import JsonOption, print_json, print_lines, print_table
-from rlaas.errors import ConfigurationError, InvalidInputError, RequestError
+from rlaas.errors import InvalidInputError, RequestError
 
 if TYPE_CHECKING:
     from rlaas.control.gating import GateDeclaration, GateService
@@ -147,19 +147,13 @@ def _gates() -> GateService:
 
 
 def _read(file: Path) -> GateDeclaration:
-    import yaml
     from pydantic import ValidationError
 
+    from rlaas.configfiles import read_yaml
     from rlaas.control.gating import GateDeclaration
     from rlaas.serving.live import validation_error
 
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"{file}: cannot be read: {reason}", field="file") from problem
-    except yaml.YAMLError as problem:
-        raise ConfigurationError(f"{file}: not YAML: {' '.join(str(problem).split())}", field="file") from problem
+    document = read_yaml(file, field="file")
     try:
         return GateDeclaration.model_validate(document)
     except ValidationError as problem:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from scipy import stats
-from support.bundles import policy_bundle
+from support.control_kit import home_with
 from support.experiment_kit import SECOND, START_US, document, reported
 from support.serving_kit import Bench, make_bench
 
@@ -24,7 +24,7 @@ from rlaas.experiments.records import Entry
 from rlaas.lake import Lake
 from rlaas.lake.rows import decision_rows, outcome_rows
 from rlaas.registry import Registry
-from rlaas.settings import Settings, load_settings
+from rlaas.settings import Settings
 
 ORDERS = {"kind": "proportion", "name": "ordered", "value": "orders", "window_s": 60.0}
 BATCH_US = 1_000 * SECOND
@@ -101,12 +101,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    root = tmp_path_factory.mktemp("adaptive")
-    settings = load_settings(home=root / "home")
-    registry = Registry(settings)
-    registry.register("toy", policy_bundle(root / "one", seed=1), alias="champion")
-    registry.register("toy", policy_bundle(root / "two", seed=2))
-    return settings
+    return home_with(tmp_path_factory.mktemp("adaptive"), {"toy": [{"seed": 1}, {"seed": 2}]})
 
 
 @pytest.mark.parametrize("seed", range(5))

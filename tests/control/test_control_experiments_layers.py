@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from support.bundles import policy_bundle
+from support.control_kit import home_with
 from support.experiment_kit import START_US, Traffic, World, decided, document, reported
 from support.serving_kit import make_bench
 
@@ -20,7 +20,7 @@ from rlaas.experiments.layers import diverter
 from rlaas.lake import Lake
 from rlaas.lake.rows import decision_rows, outcome_rows
 from rlaas.registry import Registry
-from rlaas.settings import Settings, load_settings
+from rlaas.settings import Settings
 
 GERMAN = {"attribute": "country", "operator": "equals", "value": "de"}
 SECOND = 1_000_000
@@ -28,13 +28,8 @@ SECOND = 1_000_000
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    root = tmp_path_factory.mktemp("layers")
-    settings = load_settings(home=root / "home")
-    registry = Registry(settings)
-    for name in ("toy", "other"):
-        registry.register(name, policy_bundle(root / f"{name}1", seed=1), alias="champion")
-        registry.register(name, policy_bundle(root / f"{name}2", seed=2))
-    return settings
+    versions = [{"seed": 1}, {"seed": 2}]
+    return home_with(tmp_path_factory.mktemp("layers"), {"toy": versions, "other": versions})
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from rlaas.control.experiments.documents import ExperimentDocument
 from rlaas.control.state import StateDatabase
+from rlaas.control.tables import TenantStore, tenant_table
 from rlaas.errors import ConflictError, InvalidInputError
 from rlaas.experiments.layers import Layer, LayeredExperiment, WeightedVariant, place
 from rlaas.serving.live import Placement
@@ -25,17 +26,16 @@ _TRIES = 20
 
 _metadata = sa.MetaData()
 
-_layers = sa.Table(
-    "experiment_layers",
+_layers = tenant_table(
     _metadata,
-    sa.Column("tenant", sa.String(63), primary_key=True),
+    "experiment_layers",
     sa.Column("layer", sa.String(128), primary_key=True),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
 )
 
 
-class LayerBook:
+class LayerBook(TenantStore):
     """The layers of a tenant. Safe for several processes: a page is written only over the one it was made from.
 
     Args:
@@ -45,8 +45,8 @@ class LayerBook:
     """
 
     def __init__(self, database: StateDatabase, tenant: str, active: Callable[[], Collection[str]]) -> None:
-        database.create_tables(_metadata)
-        self._engine, self._tenant, self._active = database.engine, tenant, active
+        super().__init__(database, tenant, _metadata)
+        self._active = active
 
     def layer(self, name: str) -> Layer:
         """A layer with the experiments that have not ended."""
@@ -88,9 +88,8 @@ class LayerBook:
 
     def _read(self, name: str) -> tuple[int, Layer]:
         """Revision of a page, 0 where there is none, and the layer without those that have ended."""
-        query = sa.select(_layers).where(_layers.c.tenant == self._tenant, _layers.c.layer == name)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+        query = sa.select(_layers).where(*self._mine(_layers, layer=name))
+        row = self._row(query)
         if row is None:
             return 0, Layer(name=name, salt=name)
         # After the page: whoever is on it was active before it was written.
@@ -102,7 +101,6 @@ class LayerBook:
     def _write(self, layer: Layer, revision: int) -> bool:
         """Whether the page was still at the revision."""
         values = {"revision": revision + 1, "document": layer.model_dump_json()}
-        columns = _layers.c
         try:
             with self._engine.begin() as connection:
                 if revision == 0:
@@ -110,9 +108,7 @@ class LayerBook:
                     connection.execute(_layers.insert().values(**row))
                     return True
                 changed = connection.execute(
-                    _layers.update()
-                    .where(columns.tenant == self._tenant, columns.layer == layer.name, columns.revision == revision)
-                    .values(**values)
+                    _layers.update().where(*self._mine(_layers, layer=layer.name, revision=revision)).values(**values)
                 )
                 return changed.rowcount == 1
         except IntegrityError:  # another was the first to write it
