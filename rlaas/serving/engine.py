@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.bundles import Float32
-from rlaas.errors import LakeError, RetryableError, RlaasError
+from rlaas.errors import LakeError, RetryableError
 from rlaas.serving.acting import Acted, Acting, SplitError
 from rlaas.serving.allocation import allocate
 from rlaas.serving.answers import Decision, common_of, encode_many, encode_one, records_of
@@ -155,7 +155,7 @@ class DecisionEngine:
         for place, (question, uuid) in enumerate(zip(questions, uuids, strict=True)):
             try:
                 drawn = draw(place, question, uuid)
-            except RlaasError as problem:
+            except Exception as problem:  # also one of ours: it is this request's alone
                 answers[place] = problem
             else:
                 groups.setdefault(drawn.group(), []).append(drawn)

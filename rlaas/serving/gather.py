@@ -82,7 +82,10 @@ class Gather:
 
     def _answer(self) -> None:
         waiting, self._waiting = self._waiting, []
-        answers = self._engine.answer_together([question for question, _ in waiting])
+        try:
+            answers = self._engine.answer_together([question for question, _ in waiting])
+        except Exception as problem:  # nobody may be left waiting; each request says and logs that it crashed
+            answers = [problem] * len(waiting)
         for (_, future), answer in zip(waiting, answers, strict=True):
             if future.done():  # whoever asked has gone: the decision is in the log, nobody acts on it
                 continue

@@ -211,3 +211,17 @@ def test_a_wait_is_worth_it_only_where_it_brings_more() -> None:
     waits = asyncio.run(in_turn(engine, 8, 1000))
     assert sum(engine.sizes) == 8000
     assert waits <= len(engine.sizes) / 60
+
+
+def test_a_crash_leaves_nobody_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashes(_: Any) -> Any:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(bench.engine, "answer_together", crashes)
+
+    async def run() -> list[Any]:
+        gather = Gather(bench.engine)
+        asked = [gather.ask(_read(bench, "box", observation=ROW, mode="normal")) for _ in range(3)]
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+
+    assert [type(answer) for answer in asyncio.run(run())] == [ZeroDivisionError] * 3
