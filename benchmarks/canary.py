@@ -2,59 +2,26 @@
 
     python -m benchmarks.canary [--quick] [--json]
 
-100 decisions a second of which 5 % go to the canary, outcomes 5 s later, a look every second. Without cause: canaries
-that equal the stable version, over 300 s, and canaries that are worse by exactly the margins in one or in all respects,
-over 120 s. With cause: 20 % errors (an action that is not finite is one), five times the latency, a reward lower by one
-standard deviation; also from the 300th second on, after a good start. Nothing here depends on the machine's speed.
+100 decisions a second, outcomes 5 s later, a look every second. Without cause: canaries that equal the stable version,
+and canaries that are worse by exactly the margins in one or in all respects. With cause: 20 % errors (an action that is
+not finite is one), five times the latency, a reward lower by one standard deviation; from the start, or after a good
+time: up to half an hour at a share of 5 %, up to five minutes at 20 and 50 %. Nothing here depends on the machine's
+speed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.canary_batch import DELAY_S, RATE, Rollouts, Traffic, disagreement
 from benchmarks.harness import Row, parse_arguments, report
 from rlaas.experiments.canary import CanaryBounds, CanaryJudge, Counts
 
-RATE, SHARE, DELAY_S = 100, 0.05, 5
-EDGES_US = np.array([round(10 * 2 ** (k / 4)) for k in range(80)])
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """How a version behaves.
-
-    Attributes:
-        errors: share of decisions that fail.
-        slower: factor of the latency, which is log-normal with median 200 us.
-        spread: sigma of its logarithm.
-        tail: share of decisions that take ten times as long.
-        mean, sigma: of the utility, which has a beta distribution; sigma 0.5 at mean 0.5 means 0 or 1.
-    """
-
-    errors: float = 0.002
-    slower: float = 1.0
-    spread: float = 0.5
-    tail: float = 0.02
-    mean: float = 0.6
-    sigma: float = 0.15
-
-    def utilities(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Draws [n] in [0, 1]."""
-        spread = self.mean * (1 - self.mean) / self.sigma**2 - 1
-        if spread < 0.01:
-            return (rng.random(n) < self.mean).astype(np.float64)
-        return rng.beta(self.mean * spread, (1 - self.mean) * spread, n)
-
-    def second(self, n: int, rng: np.random.Generator) -> tuple[Counts, np.ndarray]:
-        """What ``n`` decisions add at once, and the utilities that are seen later."""
-        failed = int(rng.binomial(n, self.errors))
-        took = 200 * self.slower * np.exp(self.spread * rng.standard_normal(n - failed))
-        took *= np.where(rng.random(n - failed) < self.tail, 10.0, 1.0)
-        buckets = np.bincount(np.searchsorted(EDGES_US, took), minlength=len(EDGES_US) + 1)
-        return Counts(n - failed, failed, tuple(buckets.tolist())), self.utilities(n - failed, rng)
+SHARE, LIMIT_S = 0.05, 180
 
 
 def rewarded(utilities: np.ndarray) -> Counts:
@@ -113,39 +80,77 @@ def baseline(harm: str) -> Traffic:
     return Traffic(sigma=sigmas.get(harm, 0.15))
 
 
+def without_cause(stable: Traffic, canary: Traffic, runs: int, seconds: int, share: float) -> tuple[float, np.ndarray]:
+    """Share of the rollouts that were rolled back, and the second at which each was called harmless [runs]."""
+    rollouts, harmed = Rollouts(runs, share, seed=1), np.zeros(runs, dtype=bool)
+    cleared = np.full(runs, np.inf)
+    for second in range(1, seconds + 1):
+        rollouts.second(stable, canary)
+        harmed |= rollouts.harmed()
+        cleared[rollouts.cleared() & np.isinf(cleared) & ~harmed] = second
+    return float(harmed.mean()), np.sort(cleared)
+
+
+def delays(rollouts: Rollouts, harm: str) -> np.ndarray:
+    """Seconds until each is rolled back, in order; infinite behind the limit [runs]."""
+    found = np.full(rollouts.runs, np.inf)
+    for second in range(1, LIMIT_S + 1):
+        rollouts.second(baseline(harm), HARMS[harm])
+        found[rollouts.harmed() & np.isinf(found)] = second
+        if np.isfinite(found).all():
+            break
+    return np.sort(found)
+
+
+def rows_without_cause(runs: int) -> Iterator[Row]:
+    """How often canaries within the margins are rolled back, or called harmless."""
+    for what, which, seconds, share in (
+        ("equal", (), 300, 0.05),
+        ("worse by the margin of errors", ("errors",), 120, 0.05),
+        ("worse by the margin of latency", ("latency",), 120, 0.05),
+        ("worse by the margin of reward", ("reward",), 120, 0.05),
+        ("worse by all margins", ("errors", "latency", "reward"), 600, 0.05),
+        ("worse by all margins", ("errors", "latency", "reward"), 120, 0.5),
+    ):
+        stable, canary = at_the_margin(which) if which else (Traffic(), Traffic())
+        false, cleared = without_cause(stable, canary, runs, seconds, share)
+        name = f"{what}, share {share:g}, {runs} of {seconds} s"
+        yield Row(f"rolled back though {name}", "share", false, "alpha", 0.05)
+        if which:
+            passed = float(np.isfinite(cleared).mean())
+            yield Row(f"called harmless at some time though {name}", "share", passed, "beta", 0.05)
+        else:
+            yield Row("shown to do no harm, median", "s", cleared[runs // 2])
+            yield Row("shown to do no harm, 95 % of rollouts", "s", cleared[int(0.95 * runs)])
+
+
+def rows_with_cause(runs: int) -> Iterator[Row]:
+    """How soon harm is called, by the share of the canary and by when the harm begins."""
+    for share, starts in ((0.05, (0, 60, 300, 900, 1800)), (0.2, (0, 60, 300)), (0.5, (0, 60, 300))):
+        for stable in dict.fromkeys(baseline(harm) for harm in HARMS):
+            good = Rollouts(runs, share, seed=2)
+            for start, before in zip(starts, (0, *starts), strict=False):
+                for _ in range(start - before):
+                    good.second(stable, stable)
+                for harm in (harm for harm in HARMS if baseline(harm) == stable):
+                    times = delays(good.branch(), harm)
+                    for name, at in (("median", runs // 2), ("95 %", int(0.95 * runs)), ("slowest", runs - 1)):
+                        what = f"{harm} from second {start}, share {share:g}: rolled back, {name} of {runs}"
+                        yield Row(what, "s", times[at], "limit", 60)
+
+
 def main() -> None:
     arguments = parse_arguments("canary")
-    runs, seeds = (60, 5) if arguments.quick else (2000, 40)
-    rows = []
-    for what, which in (
-        ("equal", ()),
-        ("worse by the margin of errors", ("errors",)),
-        ("worse by the margin of latency", ("latency",)),
-        ("worse by the margin of reward", ("reward",)),
-        ("worse by all margins", ("errors", "latency", "reward")),
-    ):
-        seconds = 60 if arguments.quick else 120 if which else 300
-        stable, canary = at_the_margin(which) if which else (Traffic(), Traffic())
-        found = [rollout(stable, canary, seed, seconds=seconds) for seed in range(runs)]
-        false = sum(harm is not None for harm, _ in found) / runs
-        rows.append(Row(f"rolled back though {what}, {runs} rollouts of {seconds} s", "share", false, "alpha", 0.05))
-        if not which:
-            cleared = sorted(seconds if safe is None else safe for _, safe in found)
-            rows.append(Row("shown to do no harm, median", "s", cleared[runs // 2]))
-            rows.append(Row("shown to do no harm, 95 % of rollouts", "s", cleared[int(0.95 * runs)]))
-        else:
-            passed = sum(safe is not None for _, safe in found) / runs
-            rows.append(Row(f"called harmless at some time though {what}", "share", passed, "beta", 0.05))
-    for turns_bad_at in (0, 300):
-        for harm, canary in HARMS.items():
-            found = [
-                rollout(baseline(harm), canary, seed, seconds=240, turns_bad_at=turns_bad_at)
-                for seed in range(1000, 1000 + seeds)
-            ]
-            times = sorted(240 if t is None else t for t, _ in found)
-            when = f", from second {turns_bad_at}" if turns_bad_at else ""
-            rows.append(Row(f"{harm}{when}: rolled back, median of {seeds}", "s", times[seeds // 2], "limit", 60))
-            rows.append(Row(f"{harm}{when}: rolled back, slowest of {seeds}", "s", times[-1], "limit", 60))
+    rows = [
+        Row(
+            f"{harm}: log wealth of the judge and of the arrays, largest difference",
+            "",
+            disagreement(baseline(harm), canary),
+        )
+        for harm, canary in HARMS.items()
+    ]
+    rows += rows_without_cause(100 if arguments.quick else 2000)
+    rows += rows_with_cause(20 if arguments.quick else 100)
     report("canary", rows, arguments.json)
 
 

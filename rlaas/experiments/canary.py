@@ -15,12 +15,16 @@ s, which is log-concave; on the line c - s = d it is 1 with gradient along the l
 in the half-plane c - s <= d above 1. For losses of 0 and 1 this is the likelihood ratio of Turner, Ly and Gruenwald
 (2024, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping") and, with the margin,
 Turner and Gruenwald (2023). Both means may wander: what counts is their difference within each block. Of utilities only
-sums and sums of squares are known, where log(1 + l u) >= l u + (log(1 - l) + l) u^2 for u >= -1 (Fan, Grama and Liu
-2015) takes the place of the product.
+sums and sums of squares are known. Of n losses with mean y and variance v none is below y - sqrt((n - 1) v) (Samuelson
+1968) nor below 0; the higher of both is a. The logarithm's third derivative is positive, so from a on it lies above the
+parabola that equals it at a and touches it at y + v / (y - a): the product is at least what it would be if all losses
+were one of these two, with the same mean and variance. Of one or two losses that is the product itself.
 
-The bets l are a fixed grid, each with its own wealth. Half of the money is held back and put in bit by bit (1 / j (j -
-1) of it at block j), so that a canary that turns bad late is not believed for its good past: the sum is a mixture over
-when the harm began, and a supermartingale as well.
+The bets l are a fixed grid, each with its own wealth. Most of the first gambler's money is held back and put in block
+by block, so that a canary that turns bad late is not believed for its good past: the sum is a mixture over when the
+harm began, as in the e-detectors of Shin, Ramdas and Rinaldo (2023), but with weights that sum to 1, so that it stays a
+supermartingale and its bound is one on false alarms at any time. A harm that begins with block j has a weight of about
+T / (j + T)^2: nearly even over the T blocks that a step lasts at most, and never used up.
 """
 
 from __future__ import annotations
@@ -38,8 +42,12 @@ METRICS = ("errors", "latency", "reward")
 """What a canary can be judged by."""
 Verdict = Literal["harm", "no_harm", "undecided"]
 
-_BETS = (0.01, 0.025, 0.06, 0.13, 0.25, 0.45, 0.7, 0.9)
+_BETS = (0.01, 0.03, 0.08, 0.18, 0.4, 0.7, 0.94, 0.99)
 """Bets as shares of the largest that cannot ruin the gambler."""
+_HARM_AT_ONCE, _SAFE_AT_ONCE = 0.2, 0.8
+"""Share of the money that the first block gets: harm may begin at any time, that there is none with the step."""
+_EVEN = 900.0
+"""Blocks over which the rest is spread nearly evenly: the seconds after which a step times out, a look each."""
 _LARGEST = 0.9
 _LEARN = 50.0
 """Losses of the stable version that are seen before the first bet, which they place."""
@@ -150,15 +158,18 @@ class _Losses:
 class _Gambler:
     """Bets against "canary - stable <= margin"; the wealth is the evidence for more."""
 
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, at_once: float, state: Mapping[str, Any] | None = None) -> None:
+        self._at_once = at_once
         self.blocks = int(state["blocks"]) if state else 0
+        # Records of before hold 8 bets of another grid, and half of the money back, by another schedule.
+        self.held = float(state.get("held", 0.5 / self.blocks)) if self.blocks and state else 1.0
         self._logs: list[float] = (
             [float(v) for v in state["logs"]] if self.blocks and state else [-math.inf] * len(_BETS)
         )
 
     def state(self) -> dict[str, Any]:
         # Before the first block the logarithms are infinite, which JSON cannot say.
-        return {"blocks": self.blocks, "logs": list(self._logs) if self.blocks else []}
+        return {"blocks": self.blocks, "held": self.held, "logs": list(self._logs) if self.blocks else []}
 
     def play(self, canary: _Losses, stable: _Losses, centre: float, margin: float, *, exact: bool) -> None:
         """One block.
@@ -170,8 +181,9 @@ class _Gambler:
             exact: whether losses are 0 or 1.
         """
         self.blocks += 1
-        j = self.blocks
-        put_in = math.log(0.5 * (1.0 if j == 1 else 1.0 / (j * (j - 1))) / len(_BETS))
+        share = self._at_once if self.blocks == 1 else 1 / (self.blocks + _EVEN)
+        put_in = math.log(self.held * share / len(_BETS))
+        self.held *= 1 - share
         theirs = centre + margin
         for k, bet in enumerate(_BETS):
             # Largest share of the wealth that a loss can take on either side stays below 1.
@@ -186,10 +198,9 @@ class _Gambler:
 
     def log_wealth(self) -> float:
         """Logarithm of the wealth, with what is held back."""
-        held = 1.0 if self.blocks == 0 else 0.5 / self.blocks
-        largest = max(*self._logs, math.log(held))
-        parts = [math.exp(v - largest) for v in self._logs]
-        return largest + math.log(math.fsum(parts) + held * math.exp(-largest))
+        parts = [*self._logs, math.log(self.held)]
+        largest = max(parts)
+        return largest + math.log(math.fsum(math.exp(v - largest) for v in parts))
 
 
 def _log_add(a: float, b: float) -> float:
@@ -199,12 +210,16 @@ def _log_add(a: float, b: float) -> float:
 
 def _growth(losses: _Losses, bet: float, centre: float, exact: bool) -> float:
     """Log of the product of 1 + bet (y - centre), or what it is at least."""
-    share = bet * centre
     if exact:
-        return losses.total * math.log1p(bet * (1 - centre)) + (losses.n - losses.total) * math.log1p(-share)
-    up = losses.total / centre - losses.n
-    squares = losses.squares / centre**2 - 2 * losses.total / centre + losses.n
-    return share * up + (math.log1p(-share) + share) * max(squares, 0.0)
+        return losses.total * math.log1p(bet * (1 - centre)) + (losses.n - losses.total) * math.log1p(-bet * centre)
+    mean = losses.total / losses.n
+    variance = max(losses.squares / losses.n - mean**2, 0.0)
+    below = min(mean, math.sqrt((losses.n - 1) * variance))
+    if not below:
+        return losses.n * math.log1p(bet * (mean - centre))
+    low, high = mean - below, mean + variance / below
+    share = variance / (variance + below**2)  # of the losses, at ``low``
+    return losses.n * (share * math.log1p(bet * (low - centre)) + (1 - share) * math.log1p(bet * (high - centre)))
 
 
 class _Metric:
@@ -214,8 +229,8 @@ class _Metric:
         self.memory = _Losses(**state["memory"]) if state else _Losses()
         self.block = {side: _Losses(**state["block"][side]) if state else _Losses() for side in ("canary", "stable")}
         self.seen = {side: _Losses(**state["seen"][side]) if state else _Losses() for side in ("canary", "stable")}
-        self.harm = _Gambler(state["harm"] if state else None)
-        self.safe = _Gambler(state["safe"] if state else None)
+        self.harm = _Gambler(_HARM_AT_ONCE, state["harm"] if state else None)
+        self.safe = _Gambler(_SAFE_AT_ONCE, state["safe"] if state else None)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -292,7 +307,7 @@ class CanaryJudge:
         """Begin a step: that no harm is done has to be shown anew; evidence of harm stays."""
         self._decisions = 0
         for metric in self._metrics.values():
-            metric.safe = _Gambler()
+            metric.safe = _Gambler(_SAFE_AT_ONCE)
 
     def update(self, stable: Counts, canary: Counts) -> None:
         """Take in what both counted since the last update."""

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from support.canary_traffic import HARMS, Traffic, at_the_margin, baseline, rollout
+from support.canary_traffic import (
+    HARMS,
+    Rollouts,
+    Traffic,
+    at_the_margin,
+    baseline,
+    delays,
+    disagreement,
+    rollout,
+    without_cause,
+)
 
 from rlaas.errors import ConfigurationError
 from rlaas.experiments.canary import _BETS, CanaryBounds, CanaryJudge, Counts, _Gambler, _growth, _Losses
@@ -42,7 +52,7 @@ def test_the_expected_wealth_is_at_most_one_wherever_the_canary_is_within_the_ma
         return
     expected = 0.0
     for hits, theirs in itertools.product(range(n + 1), range(many + 1)):
-        gambler = _Gambler()
+        gambler = _Gambler(0.2)
         gambler.play(_bernoulli(n, hits), _bernoulli(many, theirs), centre, margin, exact=True)
         probability = stats.binom.pmf(hits, n, canary) * stats.binom.pmf(theirs, many, stable)
         expected += probability * math.exp(gambler.log_wealth())
@@ -55,7 +65,7 @@ def test_the_expected_wealth_is_one_at_the_margin_over_two_blocks() -> None:
     pmf = {(a, b): stats.binom.pmf(a, 3, 0.3) * stats.binom.pmf(b, 5, 0.2) for a, b in outcomes}
     expected = 0.0
     for first, second in itertools.product(outcomes, outcomes):
-        gambler = _Gambler()
+        gambler = _Gambler(0.2)
         for hits, theirs in (first, second):
             gambler.play(_bernoulli(3, hits), _bernoulli(5, theirs), 0.2, 0.1, exact=True)
         expected += pmf[first] * pmf[second] * math.exp(gambler.log_wealth())
@@ -79,6 +89,8 @@ def test_sums_and_squares_never_claim_more_than_the_product(losses: list[float],
     product = float(np.log1p(bet / centre * (y - centre)).sum())
     known = _growth(_Losses(len(y), float(y.sum()), float((y**2).sum())), bet / centre, centre, exact=False)
     assert known <= product + 1e-9
+    if len(y) <= 2:
+        assert known == pytest.approx(product, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +99,16 @@ def test_sums_and_squares_never_claim_more_than_the_product(losses: list[float],
 def test_at_the_margin_errors_stay_within_their_bounds_though_one_looks_every_second(
     which: tuple[str, ...], share: float
 ) -> None:
-    runs, (stable, canary) = 80, at_the_margin(which)
-    found = [rollout(stable, canary, seed, seconds=50, share=share) for seed in range(runs)]
+    runs = 200
+    false, cleared = without_cause(*at_the_margin(which), runs, 60, share)
     allowed = 0.05 + 2 * math.sqrt(0.05 * 0.95 / runs)
-    assert sum(harm is not None for harm, _ in found) / runs <= allowed
-    assert sum(safe is not None for _, safe in found) / runs <= allowed
+    assert false <= allowed
+    assert np.isfinite(cleared).mean() <= allowed
+
+
+@pytest.mark.parametrize("harm", sorted(HARMS))
+def test_what_is_simulated_by_the_thousand_is_what_the_judge_would_say(harm: str) -> None:
+    assert disagreement(baseline(harm), HARMS[harm], runs=2, seconds=40, share=0.2) < 1e-9
 
 
 def test_the_bound_of_false_alarms_is_used_not_just_kept() -> None:
@@ -116,10 +133,14 @@ def test_stated_harms_are_seen_within_a_minute_at_five_percent_of_a_hundred_a_se
     assert None not in times
 
 
-@pytest.mark.parametrize("harm", ["20 % errors or NaN actions", "5x latency", "reward -1 sigma, sigma 0.15"])
-def test_a_canary_that_turns_bad_late_is_not_believed_for_its_past(harm: str) -> None:
-    times = [rollout(baseline(harm), HARMS[harm], seed, seconds=60, turns_bad_at=120)[0] for seed in range(6)]
-    assert None not in times
+@pytest.mark.parametrize("stable", sorted({baseline(harm) for harm in HARMS}, key=lambda traffic: traffic.sigma))
+def test_a_canary_that_turns_bad_after_five_good_minutes_is_seen_within_one(stable: Traffic) -> None:
+    good = Rollouts(40, 0.05, seed=3)
+    for _ in range(300):
+        good.second(stable, stable)
+    assert not good.harmed().any()
+    for harm in (harm for harm in HARMS if baseline(harm) == stable):
+        assert delays(good.branch(), harm)[-1] <= 60
 
 
 def test_an_equal_version_is_cleared_and_each_step_anew() -> None:
@@ -163,6 +184,32 @@ def test_a_judge_goes_on_from_its_state_as_if_it_had_never_stopped() -> None:
             again = CanaryJudge(CanaryBounds(), json.loads(json.dumps(again.state(), allow_nan=False)))
     assert again.evidence() == ever.evidence()
     assert again.state() == ever.state()
+
+
+def test_a_record_of_before_is_read_with_what_its_gamblers_had_held_back() -> None:
+    """What the judge said that put half of the money in at once, and 1 / j (j - 1) of the rest with block j."""
+    none = {"n": 0.0, "total": 0.0, "squares": 0.0}
+    stable = {"n": 1293.0, "total": 8.0, "squares": 8.0}
+    lost = [-2.4112, -2.6364, -3.1652, -4.2212, -5.9552, -9.322, -9.322, -9.322]
+    won = [-2.2579, -2.252, -2.2384, -2.2111, -2.1644, -2.0867, -1.9899, -1.9127]
+    errors = {
+        "memory": stable,
+        "block": {"canary": none, "stable": none},
+        "seen": {"canary": {"n": 15.0, "total": 0.0, "squares": 0.0}, "stable": stable},
+        "harm": {"blocks": 3, "logs": lost},
+        "safe": {"blocks": 3, "logs": won},
+    }
+    record = {"metrics": {"errors": errors}, "histogram": [], "slow_from": None, "decisions": 15}
+    judge = CanaryJudge(ONLY_ERRORS, record)
+    evidence = judge.evidence()["errors"]
+    assert evidence["harm"] == pytest.approx(0.3877, rel=1e-3)
+    assert evidence["no_harm"] == pytest.approx(1.116, rel=1e-3)
+    for _ in range(20):
+        judge.update(Counts(95, 0), Counts(4, 1))
+    assert judge.verdict() == "harm"
+    # Money of the old schedule is not put in twice.
+    held = judge.state()["metrics"]["errors"]["harm"]["held"]
+    assert 0 < held < 0.5 / 3
 
 
 def test_what_one_side_alone_counted_waits_for_the_other() -> None:

@@ -7,6 +7,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.canary import HARMS, Traffic, at_the_margin, baseline, rollout
+from benchmarks.canary import HARMS, at_the_margin, baseline, delays, rollout, without_cause
+from benchmarks.canary_batch import Rollouts, Traffic, disagreement
 
-__all__ = ["HARMS", "Traffic", "at_the_margin", "baseline", "rollout"]
+__all__ = [
+    "HARMS",
+    "Rollouts",
+    "Traffic",
+    "at_the_margin",
+    "baseline",
+    "delays",
+    "disagreement",
+    "rollout",
+    "without_cause",
+]
