@@ -36,8 +36,8 @@ demo: $(STAMP) ## run the whole loop on a local Ray (DEMO_ARGS="--scenario recsy
 	$(BIN)/rlaas demo $(DEMO_ARGS)
 
 test: $(STAMP) ## every test, with real parts
-	# A file at a time on every core: most tests start a Ray or a process, and wait for it.
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	# A file at a time on every core, in the order of tests/support/order.py: the long ones first.
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP) ## ruff, formatting, rules of the house
 	$(BIN)/ruff check .

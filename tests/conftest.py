@@ -26,6 +26,15 @@ hypothesis_settings.load_profile("rlaas")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Processes that share the files out begin with the longest."""
+    if hasattr(config, "workerinput"):
+        from support.order import longest_first
+
+        items[:] = longest_first(items)
+
+
 @pytest.fixture
 def _here() -> Iterator[None]:
     """A test that leaves the process in a folder of its own breaks those after it, once the folder is gone."""

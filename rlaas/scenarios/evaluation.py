@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from scipy import stats
 
 from rlaas.errors import InvalidInputError
 from rlaas.fronts import Candidate, CandidateKind
@@ -50,8 +49,11 @@ class Evaluation:
         n = len(self.seeds)
         if n < 2:
             return np.full(self.values.shape[1], np.inf)
+        # scipy.stats takes most of a second to import, and every command and worker imports this module.
+        from scipy.special import stdtrit
+
         spread = self.values.std(axis=0, ddof=1) / np.sqrt(n)
-        return np.asarray(stats.t.ppf(0.5 + confidence / 2, n - 1) * spread)
+        return np.asarray(stdtrit(n - 1, 0.5 + confidence / 2) * spread)
 
     def on_seeds(self, seeds: Sequence[int]) -> Evaluation:
         """The part of this evaluation that belongs to ``seeds``, in their order.

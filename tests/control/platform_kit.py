@@ -28,6 +28,7 @@ __all__ = [
     "Traffic",
     "await_live",
     "bundle_without_answer_at_zero",
+    "exploring",
     "free_port",
     "gateway_pids",
     "problem",
@@ -63,6 +64,21 @@ def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
 
 def await_live(client: Client, deployment: str) -> dict[str, Any]:
     return until(lambda: (status := client.deployment_status(deployment)) and status["ready"] and status)
+
+
+def exploring(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The first answer in which something was explored.
+
+    A Gateway whose event loop lags, as on a busy machine that has just loaded a policy, serves without exploring.
+    """
+
+    def ask() -> dict[str, Any] | None:
+        answer = decide()
+        made = answer.get("decisions", [answer])
+        return answer if any(decision["action_propensity"] is not None for decision in made) else None
+
+    found: dict[str, Any] = until(ask)
+    return found
 
 
 def gateway_pids(root: Path) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import ray
 import yaml
-from platform_kit import Platform, await_live, free_port, gateway_pids, problem, until
+from platform_kit import Platform, await_live, exploring, free_port, gateway_pids, problem, until
 from support.bundles import policy_bundle
 
 from rlaas.bundles import load_bundle
@@ -227,7 +228,7 @@ def test_a_split_serves_both_versions_and_is_sticky(platform: Platform) -> None:
     await_live(platform.client, created["id"])
     units = [f"user-{i}" for i in range(60)]
     rows = [[0.0, 0.0, 0.0]] * len(units)
-    first = platform.client.decide("toy", observations=rows, unit=units)["decisions"]
+    first = exploring(lambda: platform.client.decide("toy", observations=rows, unit=units))["decisions"]
     second = platform.client.decide("toy", observations=rows, unit=units)["decisions"]
     assert [d["variant"] for d in first] == [d["variant"] for d in second]
     assert {d["variant"] for d in first} == {"champion", "challenger"}
@@ -249,10 +250,10 @@ def test_if_match_guards_against_a_lost_update(platform: Platform) -> None:
 def test_a_second_policy_lives_and_dies(platform: Platform) -> None:
     created = platform.client.create_deployment("box", [{"name": "only", "version": 1, "weight": 2, "explore": True}])
     await_live(platform.client, created["id"])
-    answer = platform.client.decide("box", observation=[0.5, 0.5, 0.5], preference={"latency": 1})
+    answer = exploring(lambda: platform.client.decide("box", observation=[0.5, 0.5, 0.5], preference={"latency": 1}))
     assert len(answer["action"]) == 2
     assert all(0 <= value <= 1 for value in answer["action"])
-    assert answer["action_propensity"] is not None
+    assert math.isfinite(answer["action_propensity"])
     with pytest.raises(InvalidInputError, match="unknown outcome field 'colour'; allowed: latency, orders, throughput"):
         platform.client.outcomes({"outcome_id": "c", "decision_id": answer["decision_id"], "outcome": {"colour": 1.0}})
     with pytest.raises(ForgedDecisionError):

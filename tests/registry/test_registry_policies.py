@@ -176,10 +176,10 @@ def test_names_that_could_be_paths_are_refused_everywhere(
     ],
 )
 def test_bad_input_is_named_and_nothing_is_stored(
-    registry: Registry, settings: Settings, make_bundle: MakeBundle, options: dict[str, object], field: str
+    unopened: Registry, settings: Settings, make_bundle: MakeBundle, options: dict[str, object], field: str
 ) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        registry.register("toy", make_bundle(), **options)  # type: ignore[arg-type]
+        unopened.register("toy", make_bundle(), **options)  # type: ignore[arg-type]
     assert caught.value.field == field
     assert "\n" not in str(caught.value)
     assert not settings.home.exists()
@@ -187,7 +187,7 @@ def test_bad_input_is_named_and_nothing_is_stored(
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "manifest"])
 def test_a_damaged_bundle_is_refused_and_nothing_is_stored(
-    registry: Registry, settings: Settings, make_bundle: MakeBundle, damage: str
+    unopened: Registry, settings: Settings, make_bundle: MakeBundle, damage: str
 ) -> None:
     bundle = make_bundle()
     if damage == "missing":
@@ -197,7 +197,7 @@ def test_a_damaged_bundle_is_refused_and_nothing_is_stored(
     else:
         (bundle / MANIFEST).write_text("{")
     with pytest.raises(BundleError):
-        registry.register("toy", bundle)
+        unopened.register("toy", bundle)
     assert not settings.home.exists()
 
 

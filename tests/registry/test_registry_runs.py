@@ -90,9 +90,9 @@ def test_a_registration_that_fails_leaves_the_run_and_nothing_of_its_own(
     assert (made.version, made.run_id) == (1, run.run_id)
 
 
-def test_an_unusable_parameter_opens_no_run(registry: Registry, settings: Settings) -> None:
+def test_an_unusable_parameter_opens_no_run(unopened: Registry, settings: Settings) -> None:
     with pytest.raises(InvalidInputError, match="params has key"):
-        _opened(registry, **{"../lr": 1})
+        _opened(unopened, **{"../lr": 1})
     assert not Path(settings.home / "mlflow.db").exists()
 
 

@@ -22,9 +22,13 @@ METRICS = ("training_reward_near", "training_reward_mirror")
 TRIALS = FIRST + 2
 
 
-def _search() -> TuningConfig:
+def _search(hold: Path, book: Path) -> TuningConfig:
     return searched(
-        training={"steps": 1_024},
+        training={
+            "scenario": "tuning_toys:HeldToy",
+            "options": {"hold": str(hold), "book": str(book)},
+            "steps": 1_024,
+        },
         space={
             "learning_rate": {"kind": "loguniform", "low": 1e-4, "high": 1e-2},
             "gamma": {"kind": "uniform", "low": 0.1, "high": 0.9},
@@ -45,10 +49,12 @@ def _trials(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_killed_search_proposes_what_an_unbroken_one_would_have(tmp_path: Path) -> None:
-    config, home, log = tmp_path / "toy.yaml", tmp_path / "home", tmp_path / "log"
-    search = _search()
-    config.write_text(yaml.safe_dump(search.model_dump(mode="json", exclude_unset=True)))
+    config, home, log, hold = (tmp_path / name for name in ("toy.yaml", "home", "log", "hold"))
     output = home / "tuning" / "toy"
+    # A trial takes a quarter of a second, and Tune writes its state every half: the third trial waits for the kill.
+    search = _search(hold, output / "trials.json")
+    hold.touch()
+    config.write_text(yaml.safe_dump(search.model_dump(mode="json", exclude_unset=True)))
     process = begin_tuning(["--config", str(config), "--json"], home, log)
     deadline = time.monotonic() + 240
     rows: list[dict[str, Any]] = []
@@ -61,6 +67,7 @@ def test_a_killed_search_proposes_what_an_unbroken_one_would_have(tmp_path: Path
         time.sleep(0.02)
     kill_everything(process.pid, str(home))
     process.wait(30)
+    hold.unlink()
 
     resumed = begin_tuning(["--config", str(config), "--trials", str(TRIALS), "--resume", "--json"], home, log)
     assert resumed.wait(400) == 0, log.read_text()

@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from rlaas.decisions.methods.base import DecisionMatrix
 
@@ -85,6 +84,8 @@ def _directions(size: int) -> FloatArray:
 
     The Halton points are shifted by the golden section (mod 1), which keeps them off 0, where the logarithm ends.
     """
+    from scipy.stats import qmc  # half a second, which every process that decides would pay
+
     points = (qmc.Halton(d=size, scramble=False).random(DIRECTIONS) + (math.sqrt(5) - 1) / 2) % 1.0
     spacings = -np.log(points)
     return np.asarray(spacings / spacings.sum(axis=1, keepdims=True))

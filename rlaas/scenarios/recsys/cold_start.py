@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rlaas.errors import InvalidInputError, shown
 from rlaas.scenarios.checks import is_whole
@@ -166,5 +165,7 @@ def _interval(clicks: NDArray[np.int64], impressions: NDArray[np.int64]) -> tupl
     rates = clicks[seen] / impressions[seen]
     if len(rates) < 2:
         return float(rates.mean()), float("nan")
+    from scipy.special import stdtrit
+
     spread = rates.std(ddof=1) / np.sqrt(len(rates))
-    return float(rates.mean()), float(stats.t.ppf(0.975, len(rates) - 1) * spread)
+    return float(rates.mean()), float(stdtrit(len(rates) - 1, 0.975) * spread)
