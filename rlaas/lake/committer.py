@@ -9,6 +9,7 @@ segment that is not yet in the table, or one whose number says that it is.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import time
 from collections import Counter
@@ -131,7 +132,7 @@ class Committer:
         """
         report = CommitReport()
         damage: list[LakeError] = []
-        with self._exclusive():
+        with self._exclusive(), _uncollected():
             for stream in STREAMS:
                 report += self._run_stream(stream, damage)
         if damage:
@@ -237,6 +238,18 @@ class Committer:
             yield
         finally:
             os.close(fd)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for cycles: records have none, and to look through all of a batch costs as much as to read it."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _adopt(producer: Producer) -> int:

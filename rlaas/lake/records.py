@@ -104,12 +104,15 @@ class DecisionCommon(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionOwn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The fields of a :class:`DecisionRecord` that are its own; what has its default is left out."""
+    """The fields of a :class:`DecisionRecord` that are its own; what has its default is left out.
+
+    The observation may be JSON already, where it came as such and was checked.
+    """
 
     receipt_id: str
     decision_id: str
     variant_propensity: float
-    observation: list[float]
+    observation: list[float] | msgspec.Raw
     action: list[float]
     action_propensity: float | None = None
     session: str | None = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from pathlib import Path
@@ -238,6 +239,28 @@ def test_small_files_are_merged_now_and_then(lake: Lake, wal: Path) -> None:
             committer.run_once()
     assert len(DeltaTable(f"{lake.root}/bronze/decisions").file_uris()) == 2
     assert verify(lake, decisions=[f"b{index}-{part}" for index in range(9) for part in range(2)]).exactly_once
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_cycles_are_looked_for_again_afterwards(lake: Lake, wal: Path, collects: bool) -> None:
+    """Also where a run fails."""
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with WriteAheadLog(wal, "decisions", "gateway") as log:
+            log.append(decisions("d", 1))
+        Committer(lake, wal).run_once()
+        assert gc.isenabled() is collects
+        with WriteAheadLog(wal, "decisions", "gateway") as log:
+            log.append(decisions("e", 1))
+            log.seal()
+            path = log.folder / "00000001.seg"
+            path.write_bytes(path.read_bytes()[:-1])
+            with pytest.raises(LakeError, match="damaged"):
+                Committer(lake, wal).run_once()
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_a_committer_belongs_to_the_tenant_of_its_lake(lake: Lake, wal: Path) -> None:
