@@ -110,7 +110,8 @@ def _failed(problem: Exception) -> int:
     """Say in one line what failed, and return the exit status; what nobody foresaw goes on with its traceback."""
     if isinstance(problem, TyperException):
         message = problem.format_message() if hasattr(problem, "format_message") else str(problem)
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        if message.strip():  # a group without a command has shown its help, and says nothing more
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return int(getattr(problem, "exit_code", USAGE))
     if isinstance(problem, RlaasError):
         print(f"error: {problem.message}", file=sys.stderr)

@@ -17,7 +17,7 @@ from rlaas.client.calls import PlatformCalls
 from rlaas.client.retrying import Attempts, Patience
 from rlaas.client.sessions import AsyncSession, Session
 from rlaas.client.wire import Answer, Call
-from rlaas.errors import RetryableError
+from rlaas.errors import ConfigurationError, RetryableError
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -43,6 +43,11 @@ class _HttpCalls(PlatformCalls[Answer], Generic[Answer, Http]):
         attempts: int = 5,
         max_connections: int = 100,
     ) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"the platform's URL {base_url!r} must begin with http:// or https://, as in http://127.0.0.1:8000",
+                field="base_url",
+            )
         self._patience = Patience(timeout_s=timeout, deadline_s=deadline, attempts=attempts)
         self._http: Http = self._kind(base_url=base_url, headers=_headers(token), limits=_limits(max_connections))
 
@@ -83,6 +88,9 @@ class Client(_HttpCalls[dict[str, Any], httpx.Client]):
         deadline: seconds for a call with all its attempts; None for no end but that of the attempts.
         attempts: at most.
         max_connections: open at a time; further calls wait for one.
+
+    Raises:
+        ConfigurationError: ``base_url`` is not one of HTTP.
     """
 
     _kind = httpx.Client

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ _FOLDERS = Path("/tmp")
 _PREFIX = "rlaas-ray-"
 _FRESH_PREFIX = "rlaas-new-"
 _LOCK = "owner.lock"
+_REACHABLE_S = 5.0
 
 
 @contextmanager
@@ -42,6 +44,7 @@ def local_ray(address: str | None = None, *, fast_lane: bool = False) -> Iterato
     # Serve announces each of its steps; what a user needs to know, the command says itself.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if address is not None:
+        _check_reachable(address)
         try:
             context = ray.init(address=address, logging_level="error", log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as problem:
@@ -83,6 +86,17 @@ def _own_folder() -> tuple[str, int]:
     fcntl.flock(lock, fcntl.LOCK_EX)
     # Named only now: until it is locked it would look like a leftover.
     return str(fresh.rename(fresh.with_name(_PREFIX + fresh.name.removeprefix(_FRESH_PREFIX)))), lock
+
+
+def _check_reachable(address: str) -> None:
+    """Raise where nothing listens at ``address``: Ray itself tries for minutes before it says so."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and "local", and what Ray itself refuses
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHABLE_S).close()
+    except (OSError, OverflowError) as problem:
+        raise ConfigurationError(f"no Ray answers at address {address!r}: {problem}", field="address") from problem
 
 
 def _remove_leftovers() -> None:

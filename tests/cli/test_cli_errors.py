@@ -48,6 +48,9 @@ from rlaas.cli.main import app, run
         (["policies", "promote", "../ghost", "1"], "not a plain name"),
         (["decide", "p", "--observation", "[1,"], "--observation is not JSON"),
         (["decide", "p", "--observation", "3"], "--observation must be a JSON list"),
+        (["decide", "p", "--observation", "[1]", "--url", "here:80"], "must begin with http:// or https://"),
+        (["serve", "--address", "localhost:1"], "no Ray answers at address 'localhost:1'"),
+        (["serve", "--host", "192.0.2.1"], "--host '192.0.2.1' is not an address of this machine"),
         (["fly"], "No such command 'fly'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -132,6 +135,11 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         "lake",
     ):
         assert command in out
+
+
+def test_a_group_without_a_command_shows_its_help_and_no_empty_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, ["fronts"]) == 2
+    assert "error" not in capsys.readouterr().err
 
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
