@@ -10,7 +10,8 @@ run and take turns; the load comes from a process of its own over 64 kept-alive 
 
 * ``single``: one observation a request, straight to the replica's port and through HAProxy; then the latencies at 70 %
   of each server's peak, requests leaving by the clock.
-* ``batches``: 256 observations a request, as JSON and as binary V2 tensors, these with the log and without.
+* ``batches``: 256 observations a request, as JSON and as binary V2 tensors, these with the log and without. Each turn
+  begins when the lake has the decisions of the one before.
 * ``switching``: promotions back and forth under full load: errors, and the latency meanwhile.
 """
 
@@ -62,7 +63,7 @@ def main() -> None:
         with contextlib.redirect_stdout(sys.stderr), _servers(root) as urls:  # Ray prints, and the result stands alone
             parts: Mapping[str, Callable[[], list[Row]]] = {
                 "single": lambda: _single(urls, seconds, rounds),
-                "batches": lambda: _batches(urls, seconds, rounds),
+                "batches": lambda: _batches(urls, seconds, rounds, root / "home" / "wal"),
                 "switching": lambda: _switching(urls, 2 * seconds),
             }
             rows = [row for name in SECTIONS if name in arguments.only for row in parts[name]()]
@@ -184,7 +185,7 @@ def _single(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
     ]
 
 
-def _batches(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
+def _batches(urls: Mapping[str, str], seconds: float, rounds: int, logs: Path) -> list[Row]:
     chosen = {name: _decide_url(urls, name, many=True) for name in ("direct", "proxied", "plain")}
     bodies: dict[str, tuple[str, bytes, int | None]] = {name: (url, MANY, None) for name, url in chosen.items()}
     for log, name in ((False, "binary"), (True, "logged")):
@@ -193,6 +194,7 @@ def _batches(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
     found: dict[str, list[float]] = {name: [] for name in bodies}
     for _ in range(rounds):
         for name, (url, body, header_length) in bodies.items():
+            _await_commits(logs)
             found[name].append(_peak(url, body, seconds, 8, header_length))
     peaks = {name: BATCH * statistics.median(rates) for name, rates in found.items()}
     whats = {
@@ -201,6 +203,15 @@ def _batches(urls: Mapping[str, str], seconds: float, rounds: int) -> list[Row]:
         "logged": f"decisions in batches of {BATCH}, binary V2, logged, {_WAYS['direct']}",
     }
     return [Row(what, "1/s", peaks[name], f"{_NAMES['plain']}, JSON", peaks["plain"]) for name, what in whats.items()]
+
+
+def _await_commits(logs: Path, within_s: float = 300.0) -> None:
+    """Wait until the lake has what was logged: to commit it is part of the load before, not of the next one."""
+    deadline = time.monotonic() + within_s
+    while any(path.suffix in (".open", ".seg") for path in logs.rglob("*")):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"decisions are not in the lake {within_s:g} s after the load has ended")
+        time.sleep(0.2)
 
 
 def _binary_request(log: bool) -> tuple[bytes, bytes]:

@@ -1,12 +1,15 @@
 """Generated requests against every route of the platform: none may crash it, hang, or get an undocumented answer.
 
     python -m benchmarks.serving_fuzz [--quick] [--json] [--requests 10000] [--only decide resolve] [--seed 1]
+                                      [--minutes 30] [--progress fuzz.jsonl]
 
 The platform is the real one in this process: the Gateway's routes behind the fast lane, the real control plane on a
 real registry and state database, no Ray. Schemathesis (on hypothesis) makes requests from the OpenAPI document, valid
 and invalid ones; each is sent as it is, then again and again with something changed: a value, a key, a byte, a header,
 a part of the path or of the query, by a seeded generator. The document's examples are changed in the same way, so that
-the requests reach what lies behind the checks.
+the requests reach what lies behind the checks. Routes take turns, a chunk of requests each, so that a run that is cut
+short (``--minutes``) has asked all of them about as often. ``--progress`` names a file with a line for each finished
+chunk: a later run with the same seed leaves those out and reports on all of them together.
 
 A finding is a status of 500 or more (but 504 where ``x-request-timeout`` asks for it), no answer within 10 s, a status
 that the document does not name, a refusal that is no problem document, or a body that its schema refuses.
@@ -19,13 +22,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,16 +41,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from benchmarks.harness import Row, parse_arguments, report
 from benchmarks.serving_fuzz_changes import Sent, changed
+from benchmarks.serving_fuzz_report import SHOWN, Progress, RouteReport
 
 if TYPE_CHECKING:
     from schemathesis import Case
 
-__all__ = ["Answer", "Platform", "RouteReport", "Site", "fuzz", "generated", "operations"]
+__all__ = ["Answer", "Platform", "Site", "fuzz", "generated", "operations"]
 
 PATIENCE_S = 10.0
 PER_MODE = {"positive": 60, "negative": 40}
 """Requests that schemathesis makes for a route; one takes it some 50 ms."""
+SLOW_MS = 1000.0
+"""Beyond it the table names the request."""
 RESTORE_EVERY = 25
+CHUNK = 500
+"""Requests to a route before the next has its turn; each chunk has a seed of its own."""
 CHANGING = ("/api/v1/models", "/api/v1/deployments", "/api/v1/experiments")
 """Routes that change what is live."""
 
@@ -68,30 +76,6 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
-
-
-@dataclass(slots=True)
-class RouteReport:
-    """What became of the requests to one route.
-
-    Attributes:
-        label: method and path.
-        requests: sent.
-        worst_ms: slowest answer.
-        statuses: how often each came.
-        findings: what should not have happened, at most 20.
-    """
-
-    label: str
-    requests: int = 0
-    worst_ms: float = 0.0
-    statuses: Counter[int] = field(default_factory=Counter)
-    findings: list[str] = field(default_factory=list)
-
-    @property
-    def crashes(self) -> int:
-        """Answers of 500 or more, but 504."""
-        return sum(count for status, count in self.statuses.items() if status >= 500 and status != 504)
 
 
 class Site:
@@ -180,8 +164,10 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     yield from sorted(found, key=lambda one: one[0] == "DELETE")
 
 
-def generated(document: dict[str, Any], per_mode: dict[str, int], seed: int) -> dict[str, list[Sent]]:
-    """Requests that schemathesis makes from the document, by method and path."""
+def generated(
+    document: dict[str, Any], per_mode: dict[str, int], seed: int, only: Sequence[str] = ()
+) -> dict[str, list[Sent]]:
+    """Requests that schemathesis makes from the document, by method and path; ``only`` as in :func:`fuzz`."""
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as hypothesis_seed
@@ -191,6 +177,8 @@ def generated(document: dict[str, Any], per_mode: dict[str, int], seed: int) -> 
     found: dict[str, list[Sent]] = {}
     for result in schemathesis.openapi.from_dict(document).get_all_operations():
         operation = result.ok()
+        if only and operation.definition.raw["operationId"] not in only:
+            continue
         made = found.setdefault(operation.label, [])
         for mode in GenerationMode:
             quiet = settings(
@@ -245,6 +233,8 @@ async def fuzz(
     requests: int,
     seed: int = 1,
     only: Sequence[str] = (),
+    minutes: float = math.inf,
+    progress: Progress | None = None,
 ) -> list[RouteReport]:
     """Send requests to every route.
 
@@ -255,33 +245,64 @@ async def fuzz(
         requests: to each route.
         seed: of the changes.
         only: ids of operations; none for all.
+        minutes: after which no further chunk is begun.
+        progress: what has been done before, and where to write down what is done now.
     """
     site = Site(platform.app, document)
-    reports = []
-    for method, path, operation in operations(document):
-        if only and operation["operationId"] not in only:
-            continue
+    progress = progress or Progress(None, seed)
+    until = time.monotonic() + 60 * minutes
+    routes = [one for one in operations(document) if not only or one[2]["operationId"] in only]
+    reports = {f"{method} {path}": RouteReport(f"{method} {path}") for method, path, _ in routes}
+    chunks = range(-(-requests // CHUNK))
+    # What deletes comes last: what it takes away, no other route would find.
+    turns = [
+        (chunk, *route)
+        for deletes in (False, True)
+        for chunk in chunks
+        for route in routes
+        if (route[0] == "DELETE") is deletes
+    ]
+    for chunk, method, path, operation in turns:
         label = f"{method} {path}"
-        rng = Random(f"{seed} {label}")
-        shown, made = examples(method, path, operation, document), pool.get(label, [])
-        found = RouteReport(label)
-        for index in range(requests):
-            if index < len(made):
-                sent = made[index]
-            else:
-                base = rng.choice(made) if made and rng.random() < 0.3 else rng.choice(shown)
-                sent = changed(base, rng, label)
-            await _one(site, operation, sent, found)
-            if method != "GET" and path.startswith(CHANGING) and index % RESTORE_EVERY == RESTORE_EVERY - 1:
-                await asyncio.to_thread(platform.restore)
-        await asyncio.to_thread(platform.restore)
-        reports.append(found)
-    return reports
+        count = min(CHUNK, requests - chunk * CHUNK)
+        found = progress.done(label, chunk, count)
+        if found is None:
+            if time.monotonic() >= until:
+                break
+            found = RouteReport(label)
+            sents = _requests(
+                examples(method, path, operation, document),
+                pool.get(label, []),
+                Random(f"{seed} {label} {chunk}"),
+                label,
+                range(chunk * CHUNK, chunk * CHUNK + count),
+            )
+            begun = time.process_time()
+            for index, sent in enumerate(sents):
+                await _one(site, operation, sent, found)
+                if method != "GET" and path.startswith(CHANGING) and index % RESTORE_EVERY == RESTORE_EVERY - 1:
+                    await asyncio.to_thread(platform.restore)
+            await asyncio.to_thread(platform.restore)
+            found.cpu_s = time.process_time() - begun
+            progress.keep(chunk, found)
+        reports[label].add(found)
+    return list(reports.values())
+
+
+def _requests(shown: list[Sent], made: list[Sent], rng: Random, label: str, indices: range) -> Iterator[Sent]:
+    """What schemathesis made, as far as it goes; then that or the examples, changed."""
+    for index in indices:
+        if index < len(made):
+            yield made[index]
+        else:
+            base = rng.choice(made) if made and rng.random() < 0.3 else rng.choice(shown)
+            yield changed(base, rng, label)
 
 
 async def _one(site: Site, operation: dict[str, Any], sent: Sent, found: RouteReport) -> None:
-    started = time.perf_counter()
     why: str | None
+    answer = None
+    started = time.perf_counter()
     try:
         answer = await site.ask(sent)
     except TimeoutError:
@@ -289,14 +310,14 @@ async def _one(site: Site, operation: dict[str, Any], sent: Sent, found: RouteRe
     except Exception as problem:  # nothing may escape from the application: a server would make it a 500
         why = f"raised {type(problem).__name__}: {problem}"
         found.statuses[500] += 1
-    else:
+    found.took((time.perf_counter() - started) * 1000, sent.shown())
+    if answer is not None:
         found.statuses[answer.status] += 1
         why = site.complaint(operation, sent, answer)
         if why is not None:
             why += f": {answer.body[:200]!r}"
     found.requests += 1
-    found.worst_ms = max(found.worst_ms, (time.perf_counter() - started) * 1000)
-    if why is not None and len(found.findings) < 20:
+    if why is not None and len(found.findings) < SHOWN:
         found.findings.append(f"{why} to {sent.shown()}")
 
 
@@ -316,19 +337,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         platform = HttpPlatform(Path(folder))
         with platform.fast_lane():
-            pool = generated(document, per_mode, arguments.seed)
+            pool = generated(document, per_mode, arguments.seed, arguments.only)
             reports = asyncio.run(
-                fuzz(platform, document, pool, requests=requests, seed=arguments.seed, only=arguments.only)
+                fuzz(
+                    platform,
+                    document,
+                    pool,
+                    requests=requests,
+                    seed=arguments.seed,
+                    only=arguments.only,
+                    minutes=arguments.minutes,
+                    progress=Progress(arguments.progress, arguments.seed),
+                )
             )
         platform.close()
     for one in reports:
         counts = ", ".join(f"{status}: {count}" for status, count in sorted(one.statuses.items()))
         print(
-            f"{one.label:<66} {one.requests:>6} requests  worst {one.worst_ms:8.1f} ms  5xx {one.crashes:>4}  {counts}",
+            f"{one.label:<66} {one.requests:>6} requests  worst {one.worst_ms:8.1f} ms  "
+            f"{one.cpu_s:7.1f} s  5xx {one.crashes:>4}  {counts}",
             file=sys.stderr,
         )
         for finding in one.findings:
             print(f"    {finding}", file=sys.stderr)
+        if one.worst_ms > SLOW_MS:
+            print(f"    slowest: {one.slowest}", file=sys.stderr)
     rows = [Row(f"{one.label}: worst of {one.requests}", "ms", one.worst_ms, better="lower") for one in reports]
     rows += [
         Row("requests", "requests", sum(one.requests for one in reports)),
@@ -342,6 +375,8 @@ def _own_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=0, help="to each route; 0: 10,000, or 300 with --quick")
     parser.add_argument("--only", nargs="*", default=[], help="ids of operations")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further chunk is begun")
+    parser.add_argument("--progress", type=Path, help="file of finished chunks, to go on from")
 
 
 if __name__ == "__main__":

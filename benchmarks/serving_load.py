@@ -143,7 +143,8 @@ def _drive(
             break
         if not by_number:
             break
-        for number, _ in poll.poll(-1 if rate is None and now < ends and under_way else 0):
+        until = ends if now < ends else ends + _STRAGGLE_S
+        for number, _ in poll.poll(until - now if rate is None and under_way else 0):
             connection = by_number[number]
             try:
                 text = connection.read()
