@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rlaas.cli.output import JsonOption, bar, check_folder, print_json, print_table
-from rlaas.errors import InvalidInputError, NotFoundError
+from rlaas.errors import BundleError, InvalidInputError, NotFoundError
 
 __all__ = ["decide"]
 
@@ -62,6 +62,7 @@ def decide(
     weights = None if preference is None else _json("preference", preference)
     live = {"observation": observation, "unit": unit, "session": session, "step": step}
     offline = {
+        "table": table,
         "output": output,
         "columns": columns,
         "keep": keep,
@@ -70,7 +71,7 @@ def decide(
         "version": version,
         "bundle": bundle,
     }
-    _check_together(table, live, offline)
+    _check_together(live, offline, {"mode": mode, "preference": preference})
     if table is not None:
         assert output is not None
         report = _score(
@@ -144,14 +145,22 @@ def _score(
         raise NotFoundError(f"--bundle {bundle}: no such folder", field="bundle")
     source = Source.of(table, lake_root=settings.lake_root, tenant=settings.tenant, policy=policy)
     # What cannot work is refused before Ray starts.
-    made = plan_scoring(source, output.absolute(), bundle.absolute(), policy=policy, version=number, **plan)
+    try:
+        made = plan_scoring(source, output.absolute(), bundle.absolute(), policy=policy, version=number, **plan)
+    except BundleError as problem:
+        if number is None:  # the caller's own folder, and the caller's to mend
+            raise InvalidInputError(f"--bundle {bundle} holds no sound bundle: {problem}", field="bundle") from problem
+        raise
     with local_ray(), bar("decide") as advance:
         return score_table(made, progress=advance).to_dict()
 
 
-def _check_together(table: str | None, live: dict[str, Any], offline: dict[str, Any]) -> None:
-    """Options of one way of deciding do not go with the other."""
-    if table is None:
+def _check_together(live: dict[str, Any], offline: dict[str, Any], either: dict[str, Any]) -> None:
+    """Options of one way of deciding do not go with the other; ``either`` goes with both."""
+    empty = [name for name, value in {**live, **offline, **either}.items() if value == ""]
+    if empty:
+        raise InvalidInputError(f"--{empty[0]} is empty; give it a value, or leave it out", field=empty[0])
+    if offline["table"] is None:
         if live["observation"] is None:
             raise InvalidInputError("give --observation, or --table for offline scoring", field="observation")
         wrong = [name for name, value in offline.items() if value is not None]
@@ -165,6 +174,11 @@ def _check_together(table: str | None, live: dict[str, Any], offline: dict[str, 
         raise InvalidInputError("--table needs --output, the folder of the new table", field="output")
     if offline["bundle"] is not None and offline["version"] is not None:
         raise InvalidInputError("--bundle and --version exclude each other; give one of them", field="version")
+    for name, value in either.items():
+        if value is not None and offline[f"{name}-column"] is not None:
+            raise InvalidInputError(
+                f"--{name} and --{name}-column exclude each other; give one of them", field=f"{name}-column"
+            )
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -173,6 +187,11 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 def _json(option: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as problem:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as problem:
         raise InvalidInputError(f"--{option} is not JSON: {problem}", field=option) from problem
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError as problem:  # Python's decoder takes NaN and Infinity, and makes one of 1e999
+        raise InvalidInputError(f"--{option} holds NaN or Infinity; allowed: finite numbers", field=option) from problem
+    return value

@@ -65,6 +65,10 @@ def create(
     ] = None,
     min_replicas: Annotated[int | None, typer.Option(help="Gateways at least; the pool is shared.", min=1)] = None,
     max_replicas: Annotated[int | None, typer.Option(help="Gateways at most.", min=1)] = None,
+    override: Annotated[
+        str | None, typer.Option(help="Why versions may go live though they do not pass the policy's gate.")
+    ] = None,
+    actor: Actor = ACTOR,
     url: Url = LOCAL,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,6 +77,8 @@ def create(
         raise InvalidInputError("give exactly one of --version and --variant", field="version")
     if option and strategy is None:
         raise InvalidInputError("--set is for a strategy; give --strategy too", field="strategy")
+    if override is not None and not override.strip():
+        raise InvalidInputError("--override must not be empty: it is what the history will say", field="override")
     variants = [_variant(text) for text in variant or [f"champion={version}:1"]]
     document = None if strategy is None else {"kind": strategy, **_options(option or [])}
     with Client(url) as client:
@@ -83,6 +89,8 @@ def create(
             fallback=fallback,
             min_replicas=min_replicas,
             max_replicas=max_replicas,
+            override=override,
+            actor=actor,
         )
         found = client.deployment_status(found["id"])
     _say(found, deployment_screen, as_json)

@@ -25,13 +25,23 @@ _LOCAL = "http://127.0.0.1:8000"
 @app.command("create")
 def create(
     file: Annotated[Path, typer.Argument(help="YAML or JSON; see docs/experiments.md.")],
+    override: Annotated[
+        str | None,
+        typer.Option(help="Why versions may be tried that do not pass the policy's gate; each is let through once."),
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Who overrides; kept in the history of the gate.")] = None,
     url: Url = _LOCAL,
     as_json: JsonOption = False,
 ) -> None:
     """Declare an experiment and begin it."""
     document = _read(file)
     with _client(url) as client:
-        made = client.create_experiment(document)
+        if override is None:
+            made = client.create_experiment(document)
+        else:
+            from rlaas.cli.experiments_override import create_past_the_gate
+
+            made = create_past_the_gate(client, document, reason=override, actor=actor)
     if as_json:
         print_json(made)
         return

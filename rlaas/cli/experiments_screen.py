@@ -35,6 +35,8 @@ def print_experiment(found: dict[str, Any]) -> None:
         ("primary metric", document["primary"]["name"]),
         ("secondary", ", ".join(one["name"] for one in document["secondary"]) or "-"),
         ("guardrails", ", ".join(one["metric"]["name"] for one in document["guardrails"]) or "-"),
+        ("layer", _layer(document)),
+        ("allocation", "as declared" if document["allocation"] is None else document["allocation"]["kind"]),
         ("judged", rule),
         ("counts from", _time(found["start_us"])),
     ]
@@ -98,6 +100,7 @@ def print_result(page: dict[str, Any]) -> None:
         for name, metric in page["metrics"].items()
         for s in metric["segments"]
     ]
+    _print_contexts(page)
     if segments:
         print_table("segments (to explore, not to decide)", ("segment", "variant", "metric", "units", "lift"), segments)
     broken = "BROKEN" if split["alarm"] else "as planned"
@@ -110,6 +113,44 @@ def print_result(page: dict[str, Any]) -> None:
             f"Waiting for their window: {exposure['waiting']:,} units. Too late to count: {late:,} records.",
         ]
     )
+
+
+def _print_contexts(page: dict[str, Any]) -> None:
+    """Where shares depend on the context: coefficients or modes; and a layer against its holdout."""
+    allocation, modes, layer = page["allocation"], page.get("modes"), page.get("layer")
+    coefficients = None if allocation is None else allocation.get("coefficients")
+    if coefficients:
+        rows = [
+            (name, feature, f"{value:+.4g}") for name, row in coefficients.items() for feature, value in row.items()
+        ]
+        print_table("regressions, of what is good", ("variant", "feature", "coefficient"), rows)
+    if modes:
+        by_mode = [
+            (
+                mode,
+                name,
+                f"{one['probability_best'][name]:.1%}",
+                f"{difference['value']:+.4g}",
+                f"{difference['low']:.4g} to {difference['high']:.4g}",
+                f"{difference['adjusted_p']:.2g}",
+                "serve" if one["serve"] == name else "-",
+            )
+            for mode, one in modes.items()
+            for name, difference in one["differences"].items()
+        ]
+        columns = ("mode", "variant", "best", "utility", "interval", "p", "verdict")
+        print_table(f"by mode, against {page['control']}", columns, by_mode)
+    if layer is not None:
+        units = layer["exposure"]["units"]
+        effects = [
+            (name, *_figures(metric, one))
+            for name, metric in layer["metrics"].items()
+            for one in metric["treatments"].values()
+        ]
+        print_table(f"layer {layer['layer']} against its holdout", ("metric", "lift", "interval", "p"), effects)
+        broken = ", BROKEN" if layer["split"]["alarm"] else ""
+        shown = ", ".join(f"{name} {count:,}" for name, count in units.items())
+        print_lines([f"Layer: {shown} units, {layer['holdout']:.1%} held out as planned{broken}."])
 
 
 def print_plan(found: dict[str, Any]) -> None:
@@ -135,7 +176,9 @@ def _figures(metric: dict[str, Any], one: dict[str, Any]) -> tuple[str, str, str
         return "too early", "-", "-"
     relative = "" if one["relative"] is None else f" ({one['relative']:+.1%})"
     lift = f"x {one['estimate']:.4g}" if metric["scale"] == "ratio" else f"{one['estimate']:+.4g}"
-    if fixed is not None and (standing is None or one["p_value"] == fixed["comparison"]["p_value"]):
+    if fixed is not None and "adaptive" in fixed:
+        low, high = fixed["adaptive"]["low"], fixed["adaptive"]["high"]
+    elif fixed is not None and (standing is None or one["p_value"] == fixed["comparison"]["p_value"]):
         low, high = fixed["comparison"]["interval"]
     else:
         low, high = (standing["low"], standing["high"]) if standing else (None, None)
@@ -153,6 +196,13 @@ def _segment(segment: dict[str, Any]) -> str:
     if found is None:
         return str(segment["reason"])
     return f"{found['effect']:+.4g} ({found['interval'][0]:.4g} to {found['interval'][1]:.4g})"
+
+
+def _layer(document: dict[str, Any]) -> str:
+    place = document["placement"]
+    if place is None:
+        return document["layer"] or "-"
+    return f"{place['layer']}, share {place['share']:g}, holdout {place.get('holdout') or 0:g}"
 
 
 def _time(time_us: int) -> str:

@@ -94,30 +94,34 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Matrices in 8 bits: smaller, and not quite the same.")] = False,
     device: Annotated[str | None, typer.Option(help="Name of the device, which lets it sync; needs --url.")] = None,
     url: Annotated[str | None, typer.Option(help="Base URL of the platform as the device reaches it.")] = None,
+    override: Annotated[
+        str | None, typer.Option(help="Why it may go to devices though it does not pass the policy's gate.")
+    ] = None,
+    actor: Annotated[str, typer.Option(help="Who; kept in the history of the gate.")] = "operator",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a policy as a folder that decides without rlaas, and measure it."""
+    """Write a policy as a folder that decides without rlaas, and measure it; the policy's gate is asked first."""
     check_choice(target, ("edge",), field="target")
     if (device is None) != (url is None):
         missing = "url" if url is None else "device"
         raise InvalidInputError(f"--{missing} is missing: a device that syncs needs --device and --url", field=missing)
     check_folder(output)
-    from rlaas.registry import Registry
+    from rlaas.control import ControlService
+    from rlaas.control.gating import Override
     from rlaas.serving.edge import device_key, export_edge
     from rlaas.settings import load_settings
 
-    settings = load_settings()
+    settings, word = load_settings(), Override(override, actor)
+    control = ControlService(settings)
     link = None
     if device is not None and url is not None:
-        from rlaas.control import StateDatabase
-
         given = settings.secret.get_secret_value().encode() if settings.secret else None
-        secret = StateDatabase(settings.state_database).secret(given)
+        secret = control.database.secret(given)
         link = {"device": device, "url": url, "key": device_key(secret, device, tenant=settings.tenant)}
-    registry = Registry(settings)
-    found = registry.get(name, version)
+    found = control.registry.get(name, version)
+    control.devices.ask(name, found.version, word)
     report = export_edge(
-        registry.path(name, found.version), output, policy=name, version=found.version, int8=int8, device=link
+        control.registry.path(name, found.version), output, policy=name, version=found.version, int8=int8, device=link
     )
     if as_json:
         print_json(report.to_dict())

@@ -52,14 +52,15 @@ def show(name: Name, as_json: JsonOption = False) -> None:
         typer.echo(f"{name} has no gate: every version goes live that is told to")
         return
     declared = gate["declaration"]
-    least = f"{declared['min_effective_sample_size']:g} and {declared['min_effective_share']:.0%} of the rows"
+    of = "rows" if declared["horizon"] is None else "sessions"
+    least = f"{declared['min_effective_sample_size']:g} and {declared['min_effective_share']:.0%} of the {of}"
     reference = declared["reference"]
     rows = [
         ("judged", f"{gate['metric']}, {declared['better']} is better"),
         ("estimator", f"{declared['estimator']}, interval at {declared['confidence']:g}"),
         ("against", "what was logged" if reference == "logged" else f"{reference:g}"),
         ("accepted", f"worse by {declared['margin']:g} at most"),
-        ("effective rows", f"at least {least}"),
+        (f"effective {of}", f"at least {least}"),
         ("unlogged choices", f"at most {declared['max_unlogged']:.0%}"),
         ("log", f"of {_days(declared['window_s'])}, the newest row at most {_days(declared['max_age_s'])} old"),
         ("declared", f"{_time(gate['declared_us'])} by {gate['actor']}"),
@@ -104,7 +105,7 @@ def history(name: Name, as_json: JsonOption = False) -> None:
     print_table(
         f"gate of {name}",
         ("when", "who", "what", "version", "why"),
-        [(_time(e["time_us"]), e["actor"], e["kind"], e["version"] or "-", e["reason"] or "-") for e in events],
+        [(_time(e["time_us"]), e["actor"], _what(e), e["version"] or "-", e["reason"] or "-") for e in events],
     )
 
 
@@ -116,7 +117,7 @@ def override(
     actor: Actor = "operator",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a version through once, beforehand: for an experiment, or a deployment to come."""
+    """Let a version through once, beforehand: for an experiment, a deployment or an edge export to come."""
     from rlaas.control.gating import Override
 
     event = _gates().promise(name, version, Override(reason, actor))
@@ -162,6 +163,10 @@ def _read(file: Path) -> GateDeclaration:
             allowed = ", ".join(GateDeclaration.model_fields)
             found = InvalidInputError(f"{found.message}; allowed: {allowed}", field=found.field)
         raise found from problem
+
+
+def _what(event: dict[str, Any]) -> str:
+    return f"{event['kind']} (edge)" if event["edge"] else str(event["kind"])
 
 
 def _line(line: dict[str, Any]) -> tuple[str, str, str, str, str]:

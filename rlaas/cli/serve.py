@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 
 from rlaas.cli.output import JsonOption, print_json
 from rlaas.client import Client
-from rlaas.errors import RetryableError
+from rlaas.errors import InvalidInputError, RetryableError
 from rlaas.interrupts import check_interrupt
 
 __all__ = ["serve"]
@@ -23,7 +24,9 @@ READY_PATIENCE_S = 60.0
 def serve(
     port: Annotated[int, typer.Option(help="HTTP port.", min=1, max=65535)] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    replicas: Annotated[int | None, typer.Option(help="Gateway replicas; default: the config's.", min=1)] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Gateway replicas; default: the config's.", min=1, max=1000)
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; see configs/serving/.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray to run on; default: a local one of its own.")] = None,
     fast_lane: Annotated[
@@ -32,6 +35,10 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the registry's champions over HTTP until Ctrl-C or SIGTERM."""
+    if not host:
+        raise InvalidInputError(
+            "--host is empty; allowed: an address of this machine, or 0.0.0.0 for all", field="host"
+        )
     from rlaas.control import check_port
     from rlaas.pipeline import local_ray
     from rlaas.serving import load_serving_config
@@ -41,6 +48,8 @@ def serve(
     check_port(host, port)
     with local_ray(address, fast_lane=fast_lane) as urls:
         # Only now: Serve reads its variables when it is imported.
+        from ray.serve.exceptions import RayServeException
+
         from rlaas.control import start_platform, stop_platform
 
         # Its import has set the level again. It would tell of options that are not applied, which are the same ones.
@@ -58,7 +67,8 @@ def serve(
         except KeyboardInterrupt:
             typer.echo("stopping", err=True)
         finally:
-            stop_platform()
+            with suppress(RayServeException):  # refused before there was a Serve: nothing to stop, and it says why
+                stop_platform()
 
 
 def _await_ready(client: Client) -> None:

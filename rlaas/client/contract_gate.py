@@ -42,12 +42,14 @@ def gate_schemas() -> dict[str, dict[str, Any]]:
     found["Gate"] = object_schema(policy=TEXT, gate=or_null(declared), served={"type": "array", "items": COUNT})
     found["GateReport"] = object_schema(verdict=reference("GateVerdict"), override=or_null(OBJECT), rows=_ROWS)
     found["GateEvent"] = object_schema(
+        number=COUNT,
         time_us=COUNT,
         kind={"enum": ["declared", "removed", "passed", "refused", "overridden", "promised"]},
         actor=TEXT,
         reason=TEXT,
         version=or_null(COUNT),
         report=or_null(OBJECT),
+        edge={"type": "boolean"},
     )
     return found
 

@@ -26,7 +26,8 @@ class GateCalls(CallSender[Answer]):
 
         Args:
             policy: name in the registry.
-            declaration: ``estimator`` and one of ``value``, ``weights`` and ``mode``; see ``docs/rollouts.md``.
+            declaration: ``estimator`` and one of ``value``, ``weights`` and ``mode``, for an estimator of sessions also
+                ``horizon``; see ``docs/rollouts.md``.
             actor: who; kept in the history.
         """
         body = encode({**declaration, **given(actor=actor)})
@@ -55,7 +56,7 @@ class GateCalls(CallSender[Answer]):
         return self._send(Call("POST", _path(policy, "/judge"), body))
 
     def override_gate(self, policy: str, version: int, *, reason: str, actor: str | None = None) -> Answer:
-        """Let a version through once whatever the gate says.
+        """Let a version through once whatever the gate says, to live traffic or to devices.
 
         Args:
             policy: name in the registry.

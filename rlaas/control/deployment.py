@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 from rlaas.control.experiments.loop import AnalysisLoop
 from rlaas.control.experiments.service import ExperimentService
 from rlaas.control.fronts import FrontService, timed_fronts
+from rlaas.control.gating.override import Override
 from rlaas.control.looping import Loop
 from rlaas.control.resolution_gauges import ResolutionGauges
 from rlaas.control.resolution_recorder import ResolutionRecorder
@@ -30,7 +31,7 @@ from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.service import RolloutService
 from rlaas.control.routes import ControlRoutes
 from rlaas.control.service import ControlService
-from rlaas.errors import ConflictError, OperatorError
+from rlaas.errors import ConflictError, OperatorError, RlaasError
 from rlaas.lake import Lake
 from rlaas.registry import FrontStore
 from rlaas.serving.config import ServingConfig
@@ -115,6 +116,18 @@ class Control:
         self._operations.followed.set()
         bounds = await asyncio.to_thread(self._service.rollouts.store.scaling)
         return (0, 0) if bounds is None else (bounds.min_replicas, bounds.max_replicas)
+
+    async def refusal_for_devices(self, policy: str, version: int) -> str | None:
+        """Why a version may not go to devices; None if it may. Judges at most once what nobody has judged yet."""
+
+        def ask() -> str | None:
+            try:
+                self._service.devices.ask(policy, version, Override(actor="edge-sync"), again=False)
+            except RlaasError as problem:
+                return problem.message
+            return None
+
+        return await asyncio.to_thread(ask)
 
     async def answer(self, request: ControlRequest) -> ControlReply:
         """Answer a control-plane request."""  # not "dispatch": a Serve handle has a method of that name

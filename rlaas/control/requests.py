@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlaas.errors import InvalidInputError
+from rlaas.errors import InvalidInputError, NotFoundError
 from rlaas.serving.live import validation_error
 from rlaas.serving.requests import decode_document
 from rlaas.serving.web import ControlRequest
 
-__all__ = ["Answer", "Body", "Handler", "page_of", "parse_body"]
+__all__ = ["Answer", "Body", "Handler", "called", "page_of", "parse_body"]
 
 _MAX_PAGE = 1000
 
@@ -52,10 +53,39 @@ def parse_body(request: ControlRequest, model: type[BodyType]) -> BodyType:
     try:
         return model.model_validate(document)
     except ValidationError as problem:
-        found = validation_error(problem)
-        if problem.errors()[0]["type"] == "extra_forbidden":
-            found = InvalidInputError(f"{found.message}; allowed: {', '.join(model.model_fields)}", field=found.field)
-        raise found from problem
+        found, first = validation_error(problem), problem.errors()[0]
+        path = _path(document, first["loc"])
+        text = found.message.removeprefix(f"{found.field}: ")
+        if first["type"] == "extra_forbidden":
+            text = f"{text}; allowed: {', '.join(model.model_fields)}"
+        raise InvalidInputError(f"{path}: {text}", field=path) from problem
+
+
+def _path(document: Any, location: Sequence[int | str]) -> str:
+    """Where pydantic found something wrong, without the members of a union that it tried: the sender knows none."""
+    path: list[str] = []
+    for place, part in enumerate(location):
+        inside = isinstance(document, dict) and part in document
+        if inside or (isinstance(document, list) and isinstance(part, int)):
+            document = document[part]
+        elif place < len(location) - 1 or not isinstance(document, dict):
+            continue
+        path.append(str(part))
+    return ".".join(path) or "body"
+
+
+@contextmanager
+def called(**names: str) -> Iterator[None]:
+    """Have what is wrong or missing be named as the request names it; a conflict keeps the name of what it is about.
+
+    Args:
+        names: the request's name by that of who is asked, for example ``policy="model"``.
+    """
+    try:
+        yield
+    except (InvalidInputError, NotFoundError) as problem:
+        problem.field = names.get(problem.field or "", problem.field)
+        raise
 
 
 def page_of(request: ControlRequest, items: Sequence[tuple[str, Any]]) -> Answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -18,12 +17,13 @@ from rlaas.control.front_routes import FrontRoutes
 from rlaas.control.fronts import FrontService
 from rlaas.control.gating.override import Override
 from rlaas.control.gating.routes import GateRoutes
-from rlaas.control.requests import Answer, Body, Handler, page_of, parse_body
+from rlaas.control.keyed_locks import KeyedLocks
+from rlaas.control.requests import Answer, Body, Handler, called, page_of, parse_body
 from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.routes import RolloutRoutes
 from rlaas.control.service import ControlService
 from rlaas.control.state import Remembered
-from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
+from rlaas.errors import BundleError, ConflictError, InvalidInputError, NotFoundError, RlaasError
 from rlaas.names import check_name
 from rlaas.registry import CHAMPION
 from rlaas.serving.live import DeploymentRecord
@@ -128,7 +128,7 @@ class ControlRoutes:
     ) -> None:
         self._service = service
         self._operations = operations
-        self._creating = threading.Lock()
+        self._alone = KeyedLocks()
         # A name takes slashes too, so that the answer to a path-like one names the field.
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, re.compile(pattern), handler)
@@ -187,16 +187,21 @@ class ControlRoutes:
         return page_of(request, [(name, {"name": name}) for name in self._service.policies()])
 
     def _list_versions(self, request: ControlRequest, path: Mapping[str, str]) -> Answer:
-        versions = self._service.versions(check_name(path["model"], field="model"))
+        with called(policy="model"):
+            versions = self._service.versions(check_name(path["model"], field="model"))
         return page_of(request, [(str(document["version"]), document) for document in versions])
 
     def _register(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
         body = parse_body(request, _Register)
 
         def register() -> Answer:
-            document = self._service.register(
-                body.name, body.path, alias=body.alias, params=body.params, metrics=body.metrics, tags=body.tags
-            )
+            try:
+                with called(policy="name"):
+                    document = self._service.register(
+                        body.name, body.path, alias=body.alias, params=body.params, metrics=body.metrics, tags=body.tags
+                    )
+            except BundleError as problem:  # what the caller points to is the caller's to mend
+                raise InvalidInputError(f"path holds no sound bundle: {problem.message}", field="path") from problem
             return Answer(201, document, {})
 
         return self._once(request, register)
@@ -205,19 +210,21 @@ class ControlRoutes:
         check_name(path["model"], field="model")
         if not re.fullmatch(r"[1-9][0-9]{0,9}", path["version"], re.ASCII):
             raise InvalidInputError(f"version {path['version'][:80]!r} is not a whole number >= 1", field="version")
-        self._service.delete_version(path["model"], int(path["version"]))
+        with called(policy="model"):
+            self._service.delete_version(path["model"], int(path["version"]))
         return Answer(200, {"deleted": {"policy": path["model"], "version": int(path["version"])}}, {})
 
     def _promote(self, request: ControlRequest, path: Mapping[str, str]) -> Answer:
         check_name(path["model"], field="model")
         body = parse_body(request, _Promote)
-        version, record = self._service.promote(
-            path["model"],
-            body.version,
-            alias=body.alias,
-            if_match=request.headers.get("if-match"),
-            override=body.word(),
-        )
+        with called(policy="model"):
+            version, record = self._service.promote(
+                path["model"],
+                body.version,
+                alias=body.alias,
+                if_match=request.headers.get("if-match"),
+                override=body.word(),
+            )
         document = {"version": version, "deployment": None if record is None else _document(record)}
         return Answer(200, document, {} if record is None else {"ETag": record.etag})
 
@@ -273,7 +280,7 @@ class ControlRoutes:
             raise InvalidInputError(f"Idempotency-Key must have 1 to {_MAX_KEY} characters", field="Idempotency-Key")
         content = b"\0".join((request.method.encode(), request.path.encode(), request.body))
         digest = hashlib.sha256(content).hexdigest()
-        with self._creating:
+        with self._alone(f"{request.tenant}\0{key}"):
             known = self._service.database.recall(request.tenant, key)
             if known is not None:
                 if known.request != digest:

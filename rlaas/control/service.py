@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import structlog
 from pydantic import ValidationError
 
 from rlaas.bundles import load_bundle
+from rlaas.control.gating.devices import DeviceGate
+from rlaas.control.gating.judgements import Judgements
 from rlaas.control.gating.override import Override
 from rlaas.control.gating.service import GateService
 from rlaas.control.records import champion, check_match, version_document, versions_of
 from rlaas.control.replicas import ReplicaBoard
+from rlaas.control.requests import called
 from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.service import RolloutService
 from rlaas.control.served_fronts import ServedFronts
@@ -41,7 +45,7 @@ class ControlService:
     """Everything that Control does, without Ray and without HTTP.
 
     Thread-safe: changes are serialised here and compared-and-set in the database, so that a second Control (two
-    clusters overlap during an upgrade) loses cleanly.
+    clusters overlap during an upgrade) loses cleanly. What a gate has to judge is judged before a change has its turn.
 
     Args:
         settings: names the state database, the registry and the tenant.
@@ -50,6 +54,7 @@ class ControlService:
     Attributes:
         rollouts: how new versions take over.
         gates: what new versions have to pass.
+        devices: the same before a version goes to devices.
     """
 
     def __init__(self, settings: Settings, *, stale_s: float = 15.0) -> None:
@@ -60,9 +65,10 @@ class ControlService:
         self._secret = self._database.secret(given)
         self._registry = Registry(settings)
         self._replicas = ReplicaBoard(stale_s)
-        self.rollouts = RolloutService(self._database, self._tenant, stale_s=stale_s)
+        self.rollouts = RolloutService(self._database, self._tenant, admit=self._admit, stale_s=stale_s)
         lake = Lake(settings.lake_root, self._tenant)
         self.gates = GateService(self._database, self._tenant, lake, self._registry, self.rollouts)
+        self.devices = DeviceGate(self.gates, self._registry)
         self._fronts = ServedFronts(FrontStore(self._registry), settings.home / "cache" / "fronts")
         self._paths: dict[tuple[str, int], str] = {}
         self._changing = threading.RLock()
@@ -85,16 +91,21 @@ class ControlService:
         deleted stays deleted.
         """
         adopted: list[DeploymentRecord] = []
-        with self._changing:
-            for name in self._registry.names():
-                found = next((v for v in self._registry.versions(name) if CHAMPION in v.aliases), None)
-                if found is None or self._database.of_policy(self._tenant, name) is not None:
-                    continue
-                try:
-                    adopted.append(self._write(name, [champion(found.version)], None, None))
-                except RlaasError as problem:  # one damaged bundle must not keep the others from being served
-                    self._events.error("champion_not_adopted", policy=name, error=problem.message)
+        for name in self._registry.names():
+            try:
+                record = self.gates.judged_first(partial(self._adopt, name))
+            except RlaasError as problem:  # one damaged bundle must not keep the others from being served
+                self._events.error("champion_not_adopted", policy=name, error=problem.message)
+            else:
+                adopted += [] if record is None else [record]
         return adopted
+
+    def _adopt(self, name: str, judged: Judgements) -> DeploymentRecord | None:
+        with self._changing:
+            found = next((v for v in self._registry.versions(name) if CHAMPION in v.aliases), None)
+            if found is None or self._database.of_policy(self._tenant, name) is not None:
+                return None
+            return self._write(name, [champion(found.version)], None, None, judged=judged)
 
     def live(
         self,
@@ -210,16 +221,21 @@ class ControlService:
             ConflictError: ``if_match`` names another generation, a rollout or an experiment of the policy is running,
                 or the version does not pass the policy's gate and there is no override.
         """
-        with self._changing:
-            found = self._registry.get(name, version)
-            record = None
-            if alias == CHAMPION:
-                self.rollouts.refuse_while_running(name)
-                self.gates.refuse_during_experiment(name)
-                record = self._write(name, [champion(found.version)], None, if_match, override=override)
-            mirrored = self._registry.set_alias(name, alias, found.version)
-        self._events.info("version_promoted", policy=name, version=found.version, alias=alias)
-        return version_document(mirrored), record
+
+        def change(judged: Judgements) -> tuple[dict[str, Any], DeploymentRecord | None]:
+            with self._changing:
+                found = self._registry.get(name, version)
+                record = None
+                if alias == CHAMPION:
+                    self.rollouts.refuse_while_running(name)
+                    self.gates.refuse_during_experiment(name)
+                    only = [champion(found.version)]
+                    record = self._write(name, only, None, if_match, override=override, judged=judged)
+                mirrored = self._registry.set_alias(name, alias, found.version)
+            self._events.info("version_promoted", policy=name, version=found.version, alias=alias)
+            return version_document(mirrored), record
+
+        return self.gates.judged_first(change)
 
     def create_deployment(
         self,
@@ -233,6 +249,7 @@ class ControlService:
         scaling: ReplicaBounds | None = None,
         if_match: str | None = None,
         override: Override = _NO_OVERRIDE,
+        judged: Judgements | None = None,
     ) -> tuple[DeploymentRecord, bool]:
         """Serve a policy from several versions; an existing deployment of the policy gets its next generation.
 
@@ -247,6 +264,8 @@ class ControlService:
             scaling: bounds of the pool; None: as before.
             if_match: entity tag of the generation to replace.
             override: lets versions through that do not pass the policy's gate.
+            judged: of a caller that holds a lock and judges itself, see
+                :meth:`~rlaas.control.gating.GateService.judged_first`; None: judged here.
 
         Returns:
             The record, and whether the deployment is new.
@@ -258,6 +277,20 @@ class ControlService:
             ConflictError: ``if_match`` names another generation, a rollout of the policy is running, a strategy has
                 nothing to begin from or an experiment is running, or a version does not pass the gate.
         """
+        if judged is None:
+            again = partial(
+                self.create_deployment,
+                policy,
+                variants,
+                experiment,
+                strategy=strategy,
+                fallback=fallback,
+                safety=safety,
+                scaling=scaling,
+                if_match=if_match,
+                override=override,
+            )
+            return self.gates.judged_first(lambda known: again(judged=known))
         check_name(policy, field="policy")
         if strategy is not None:
             for name, value in (("experiment", experiment), ("fallback", fallback), *(safety or {}).items()):
@@ -267,7 +300,7 @@ class ControlService:
             self.rollouts.refuse_while_running(policy)
             before = self._database.of_policy(self._tenant, policy)
             if strategy is None:
-                record = self._write(policy, variants, experiment, if_match, fallback, safety, override)
+                record = self._write(policy, variants, experiment, if_match, fallback, safety, override, judged=judged)
             else:
                 self.gates.refuse_during_experiment(policy)
                 live = before.record if before else None
@@ -275,7 +308,7 @@ class ControlService:
 
                 def check(record: DeploymentRecord) -> None:
                     self._check_bundles(record)
-                    self.gates.ask(live, record, override, warm=True)
+                    self.gates.ask(live, record, override, judged, warm=True)
 
                 record = self.rollouts.start(live, variants, strategy, check=check)
             if scaling is not None:
@@ -330,15 +363,23 @@ class ControlService:
             raise NotFoundError(f"no deployment {deployment!r}; allowed: {allowed}", field="deployment")
         return stored, stored.record
 
+    def _admit(self, before: DeploymentRecord, record: DeploymentRecord, actor: str) -> None:
+        """Ask the gate about what a rollout makes live without having been asked about it, such as a shadow."""
+        self.gates.judged_first(lambda judged: self.gates.ask(before, record, Override(actor=actor), judged))
+
     def mirror_champion(self, policy: str, version: int) -> None:
         """Make the registry's champion what a rollout has made live."""
         self._registry.set_alias(policy, CHAMPION, version)
 
     def _check_bundles(self, record: DeploymentRecord) -> None:
         # Loaded here too, so that a damaged bundle is refused now and not by every Gateway later.
-        check_record(
-            record, {version: load_bundle(self._bundle(record.policy, version)) for version in versions_of(record)}
-        )
+        bundles = {}
+        for version in versions_of(record):
+            of_a_variant = any(variant.version == version for variant in record.variants)
+            with called(version="version" if of_a_variant else "fallback"):
+                folder = self._bundle(record.policy, version)
+            bundles[version] = load_bundle(folder)
+        check_record(record, bundles)
 
     def _bundle(self, policy: str, version: int) -> Path:
         return Path(self._registry.path(policy, self._registry.get(policy, version).version))
@@ -367,6 +408,8 @@ class ControlService:
         fallback: int | None = None,
         safety: Mapping[str, Any] | None = None,
         override: Override = _NO_OVERRIDE,
+        *,
+        judged: Judgements,
     ) -> DeploymentRecord:
         stored = self._database.of_policy(self._tenant, policy)
         before = stored.record if stored else None
@@ -393,7 +436,7 @@ class ControlService:
         compared = ("variants", "experiment", "fallback", *_SAFETY)
         if before is not None and all(getattr(before, name) == getattr(record, name) for name in compared):
             return before
-        self.gates.ask(before, record, override)
+        self.gates.ask(before, record, override, judged)
         self._database.write(record)
         self._events.info("deployment_written", deployment=record.id, policy=policy, generation=record.generation)
         return record

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from rlaas.experiments.assignment import Assignment, assign_switchback, assign_unit, block_of, unit_assigner
     from rlaas.experiments.canary import CanaryBounds, CanaryJudge
     from rlaas.experiments.comparison import Arm, Comparison
+    from rlaas.experiments.conditional import (
+        ArmPosterior,
+        ConditionalAssigner,
+        ConditionalSpec,
+        Feature,
+        FeatureReader,
+    )
     from rlaas.experiments.continuous import (
         CONTINUOUS_ESTIMATORS,
         ContinuousEstimatorName,
@@ -140,6 +147,7 @@ __all__ = [
     "AnyAllocator",
     "AnyOf",
     "Arm",
+    "ArmPosterior",
     "Assignment",
     "AuditRecord",
     "BayesResult",
@@ -151,6 +159,8 @@ __all__ = [
     "CanaryJudge",
     "Comparison",
     "Condition",
+    "ConditionalAssigner",
+    "ConditionalSpec",
     "ContextualAllocation",
     "ContinuousEstimatorName",
     "CountMetric",
@@ -159,6 +169,8 @@ __all__ = [
     "EstimatorName",
     "Evidence",
     "Exposure",
+    "Feature",
+    "FeatureReader",
     "FittedQ",
     "Fixed",
     "FixedResult",
@@ -266,6 +278,7 @@ _NAMES = {
     "assignment": "Assignment assign_switchback assign_unit block_of unit_assigner",
     "canary": "CanaryBounds CanaryJudge",
     "comparison": "Arm Comparison",
+    "conditional": "ArmPosterior ConditionalAssigner ConditionalSpec Feature FeatureReader",
     "continuous": "CONTINUOUS_ESTIMATORS ContinuousEstimatorName cross_fitted_values estimate_continuous",
     "diversion": "Membership PlanAssigner",
     "exposure": "UnitEntries",

@@ -15,15 +15,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from rlaas.errors import InvalidInputError
 from rlaas.experiments.metrics import (
     CountMetric,
     MeanMetric,
     Metric,
+    ObjectivesMetric,
     ProportionMetric,
     RatioMetric,
 )
 from rlaas.experiments.records import AuditRecord, Entry, Exposure, Outcome, check_exposure, check_outcome
+from rlaas.objectives import normalise
 
 __all__ = ["UnitEntries", "unit_value"]
 
@@ -46,7 +50,7 @@ class UnitEntries:
         metric: says the window, how long outcomes are waited for, and how they become a value.
     """
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric | ObjectivesMetric) -> None:
         self.metric = metric
         self.audit: list[AuditRecord] = []
         self._wait = metric.window_us + metric.lateness_us
@@ -184,7 +188,9 @@ class UnitEntries:
             del self._pending[unit]
 
 
-def unit_value(metric: Metric, outcomes: list[Mapping[str, float]]) -> tuple[float, float, tuple[float, ...]]:
+def unit_value(
+    metric: Metric | ObjectivesMetric, outcomes: list[Mapping[str, float]]
+) -> tuple[float, float, tuple[float, ...]]:
     """Numerator, denominator and single values of a unit from the values of its outcomes; what is missing is 0."""
     if isinstance(metric, RatioMetric):
         return (
@@ -192,6 +198,10 @@ def unit_value(metric: Metric, outcomes: list[Mapping[str, float]]) -> tuple[flo
             math.fsum(_values(metric.denominator, outcomes)),
             (),
         )
+    if isinstance(metric, ObjectivesMetric):
+        rows = [[outcome.get(one.name, math.nan) for one in metric.objectives] for outcome in outcomes]
+        good = np.nan_to_num(normalise(metric.objectives, rows), nan=0.0).mean(axis=0) if rows else None
+        return float(len(rows)), 1.0, (0.0,) * len(metric.objectives) if good is None else tuple(good.tolist())
     if isinstance(metric, MeanMetric):
         return math.fsum(_values(metric.value, outcomes)), 1.0, ()
     if isinstance(metric, CountMetric):
@@ -206,7 +216,7 @@ def _values(name: str, outcomes: list[Mapping[str, float]]) -> list[float]:
     return [float(outcome[name]) for outcome in outcomes if name in outcome]
 
 
-def _check_denominator(metric: Metric, values: Mapping[str, float]) -> None:
+def _check_denominator(metric: Metric | ObjectivesMetric, values: Mapping[str, float]) -> None:
     if isinstance(metric, RatioMetric) and values.get(metric.denominator, 0.0) < 0:
         raise InvalidInputError(
             f"values.{metric.denominator} must be >= 0 as the denominator of {metric.name}, got "

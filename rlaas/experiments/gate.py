@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rlaas.errors import InvalidInputError, RequestError, shown
 from rlaas.experiments.comparison import column, identities, numeric
@@ -38,6 +38,7 @@ __all__ = [
     "judge",
     "logged_correlation",
     "passes_gate",
+    "unit_correlation",
 ]
 
 
@@ -133,8 +134,17 @@ def logged_correlation(
     if unit is not None:
         codes = identities(unit, "unit", n)
         both = [np.bincount(codes, weights=values) for values in both]
-    size = math.sqrt(float(both[0] @ both[0]) * float(both[1] @ both[1]))
-    return min(max(float(both[0] @ both[1]) / size, -1.0), 1.0) if size > 0 else 0.0
+    return unit_correlation(*both)
+
+
+def unit_correlation(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """Correlation of two estimates from what each unit adds to both [n_units]; 0 where one of them does not vary.
+
+    Args:
+        mine, theirs: deviations, which sum to 0 each.
+    """
+    size = math.sqrt(float(mine @ mine) * float(theirs @ theirs))
+    return min(max(float(mine @ theirs) / size, -1.0), 1.0) if size > 0 else 0.0
 
 
 def judge(
@@ -164,7 +174,8 @@ def judge(
         now_us: time of the judgement.
         logged: value of the logging policy itself with its interval (the same estimators with a weight of 1 in every
             row), needed where the reference is ``logged``.
-        correlation: of the declared estimator with the logged value, see :func:`logged_correlation`.
+        correlation: of the declared estimator with the logged value, see :func:`logged_correlation` and
+            :func:`unit_correlation`.
         refused: why estimators gave no estimate, see :func:`collect_evidence`.
 
     Raises:

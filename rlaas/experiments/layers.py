@@ -21,10 +21,26 @@ from rlaas.errors import InvalidInputError
 from rlaas.experiments.targeting import TargetingRule
 from rlaas.names import check_name
 
-__all__ = ["BUCKETS", "AllocationPlan", "Buckets", "Layer", "LayeredExperiment", "WeightedVariant", "diverter", "place"]
+__all__ = [
+    "BUCKETS",
+    "HELD",
+    "INSIDE",
+    "OUTSIDE",
+    "AllocationPlan",
+    "Buckets",
+    "Layer",
+    "LayeredExperiment",
+    "WeightedVariant",
+    "diverter",
+    "place",
+    "placer",
+]
 
 BUCKETS = 10_000
 """Buckets of a layer: the smallest share that can be had is one in so many."""
+
+OUTSIDE, INSIDE, HELD = range(3)
+"""Where a unit is, seen from an experiment: in another part of the layer, in the experiment, in the layer's holdout."""
 
 Span = tuple[int, int]
 """Buckets from the first number up to, without, the second."""
@@ -186,16 +202,23 @@ def diverter(salt: str, buckets: Iterable[Span]) -> Callable[[str], bool]:
     The buckets are those of :class:`~rlaas.experiments.diversion.PlanAssigner`: who asks about one experiment only
     needs no plan.
     """
-    inside = bytearray(BUCKETS)
-    for bucket in _members(buckets):
-        inside[bucket] = 1
+    where = placer(salt, buckets)
+    return lambda unit: where(unit) == INSIDE
+
+
+def placer(salt: str, buckets: Iterable[Span], held: Iterable[Span] = ()) -> Callable[[str], int]:
+    """The same where a layer has a holdout, in the buckets ``held``: ``OUTSIDE``, ``INSIDE`` or ``HELD`` of a unit."""
+    table = bytearray(BUCKETS)
+    for spans, mark in ((buckets, INSIDE), (held, HELD)):
+        for bucket in _members(spans):
+            table[bucket] = mark
     prefix = f"layer:{len(salt)}:{salt}".encode()
 
-    def diverted(unit: str) -> bool:
+    def where(unit: str) -> int:
         draw: int = _WORD(blake2b(prefix + unit.encode()).digest())[0]
-        return inside[draw % BUCKETS] != 0
+        return table[draw % BUCKETS]
 
-    return diverted
+    return where
 
 
 def _members(spans: Iterable[Span]) -> Iterable[int]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlaas.names import check_name
+from rlaas.objectives import Objective
 
 __all__ = [
     "CountMetric",
@@ -14,6 +15,7 @@ __all__ = [
     "MeanMetric",
     "Metric",
     "MetricBase",
+    "ObjectivesMetric",
     "ProportionMetric",
     "QuantileMetric",
     "RatioMetric",
@@ -127,6 +129,17 @@ class QuantileMetric(MetricBase):
     kind: Literal["quantile"] = "quantile"
     value: str = Field(min_length=1, description="name in the outcomes")
     quantile: float = Field(gt=0, lt=1)
+
+
+class ObjectivesMetric(MetricBase):
+    """Mean of a unit's outcomes in every objective, as goodness: 1 at the better end of its range, 0 at the worse.
+
+    No metric that an analyst declares: what an experiment learns that answers for several modes. A unit without an
+    outcome, or whose outcomes lack an objective, has goodness 0 in it.
+    """
+
+    kind: Literal["objectives"] = "objectives"
+    objectives: tuple[Objective, ...]
 
 
 Metric = Annotated[

@@ -112,7 +112,8 @@ class Acting:
             except InvalidInputError:  # the caller's fault, such as a missing preference
                 raise
             except Exception as problem:  # whatever a version raises is its own fault, and has to be survived
-                if together and len(rows) > 1:
+                # A failed trial of an open circuit says enough by itself: apart, the others would not be admitted.
+                if together and len(rows) > 1 and not circuit.is_open:
                     raise SplitError from problem
                 failure = problem
                 self._tally.failed(candidate.policy_name, candidate.version)

@@ -7,9 +7,12 @@ from typing import Any
 
 import msgspec
 
+from rlaas.bundles import Float32
 from rlaas.errors import InvalidInputError
-from rlaas.experiments.assignment import assign_switchback
-from rlaas.serving.loaded import LivePolicy, LoadedVariant
+from rlaas.experiments.assignment import Assignment, assign_switchback
+from rlaas.experiments.layers import HELD, INSIDE
+from rlaas.serving.loaded import Conditional, LivePolicy, LoadedVariant
+from rlaas.serving.requests import DecideRequest
 
 __all__ = ["Allocation", "allocate", "allocate_one"]
 
@@ -32,32 +35,33 @@ class Allocation(msgspec.Struct, frozen=True):
 
 def allocate(
     live: LivePolicy,
-    step: int | None,
+    request: DecideRequest,
     units: Sequence[str | None],
     uuids: Sequence[str],
-    attributes: Mapping[str, Any] | None = None,
+    observations: Sequence[Sequence[float]] | Float32,
 ) -> Sequence[Allocation]:
     """Which rows go to which variant, and with what probability.
 
     Args:
         live: the deployment.
-        step: of the session, which a switchback goes by.
+        request: what all the rows share: the step that a switchback goes by, the context that targeting goes by, and
+            the preference.
         units: sticky keys; a row without one is a unit of its own.
         uuids: of the rows.
-        attributes: of all the units, which targeting goes by.
+        observations: of the rows [n, n_features].
 
     Raises:
-        InvalidInputError: a switchback without a step.
+        InvalidInputError: a switchback without a step, or an impossible preference where shares depend on it.
     """
     if live.alone:
         return [Allocation(live.primary, list(range(len(uuids))), [1.0] * len(uuids))]
-    block = _block(live, step)
+    block = _block(live, request.step)
     if block is not None:
         return [Allocation(block[0], list(range(len(uuids))), [block[1]] * len(uuids))]
     allocations: dict[int, Allocation] = {}
     for row, (unit, uuid) in enumerate(zip(units, uuids, strict=True)):
         # Without a sticky key each decision is a unit of its own.
-        variant, propensity = _assigned(live, unit if unit is not None else uuid, attributes or _NOTHING)
+        variant, propensity = _assigned(live, request, unit if unit is not None else uuid, observations[row])
         allocation = allocations.get(id(variant))
         if allocation is None:
             allocation = allocations[id(variant)] = Allocation(variant, [], [])
@@ -67,20 +71,48 @@ def allocate(
 
 
 def allocate_one(
-    live: LivePolicy, step: int | None, unit: str, attributes: Mapping[str, Any] | None
+    live: LivePolicy, request: DecideRequest, unit: str, observation: Sequence[float]
 ) -> tuple[LoadedVariant, float]:
     """The variant of one row and the probability of it; see :func:`allocate`."""
-    return _block(live, step) or _assigned(live, unit, attributes or _NOTHING)
+    return _block(live, request.step) or _assigned(live, request, unit, observation)
 
 
-def _assigned(live: LivePolicy, unit: str, attributes: Mapping[str, Any]) -> tuple[LoadedVariant, float]:
+def _assigned(
+    live: LivePolicy, request: DecideRequest, unit: str, observation: Sequence[float] | Float32
+) -> tuple[LoadedVariant, float]:
     audience = live.audience
-    if audience is not None:
-        diverted, matches = audience.diverted, audience.matches
-        if (diverted is not None and not diverted(unit)) or (matches is not None and not matches(attributes)):
-            return audience.outside, 1.0
-    drawn = live.assign(unit)
-    return live.variants[drawn.variant], drawn.propensity
+    if audience is None:
+        drawn = live.assign(unit)
+        return live.variants[drawn.variant], drawn.propensity
+    if audience.where is not None:
+        where = audience.where(unit)
+        if where != INSIDE:
+            return (audience.held if where == HELD else audience.outside), 1.0
+    if audience.matches is not None and not audience.matches(request.context or _NOTHING):
+        return audience.outside, 1.0
+    conditional = audience.conditional
+    found = live.assign(unit) if conditional is None else _conditional(live, conditional, request, unit, observation)
+    if found is None:
+        return audience.outside, 1.0
+    return live.variants[found.variant], found.propensity
+
+
+def _conditional(
+    live: LivePolicy,
+    conditional: Conditional,
+    request: DecideRequest,
+    unit: str,
+    observation: Sequence[float] | Float32,
+) -> Assignment | None:
+    """None where the request lacks a feature that shares depend on."""
+    if conditional.features is not None:
+        x = conditional.features(observation, request.context or _NOTHING)
+        return None if x is None else conditional.assigner.assign(unit, x)
+    if request.preference is None and request.mode in conditional.by_mode:
+        x, shares = conditional.by_mode[request.mode]
+        return conditional.assigner.assign(unit, x, shares)
+    asked = live.primary.asked(request.mode, request.preference)
+    return None if asked is None else conditional.assigner.assign(unit, asked[0])
 
 
 def _block(live: LivePolicy, step: int | None) -> tuple[LoadedVariant, float] | None:

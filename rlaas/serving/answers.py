@@ -11,6 +11,7 @@ from rlaas.lake.records import DecisionCommon, DecisionOwn, encode_decision
 from rlaas.serving.loaded import LivePolicy, LoadedVariant
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest
+from rlaas.serving.written import Written
 
 __all__ = ["Decision", "common_of", "encode_many", "encode_one", "records_of"]
 
@@ -94,7 +95,7 @@ def records_of(
     decisions: Sequence[Decision],
     common: bytes,
     requests: Iterable[DecideRequest],
-    observations: Sequence[list[float]],
+    observations: Sequence[Written],
     units: Sequence[str | None],
     sessions: Sequence[str | None],
     proposals: Sequence[list[float] | None] | None = None,

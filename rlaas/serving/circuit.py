@@ -78,8 +78,8 @@ class Circuits:
     def of(self, policy: str, version: int) -> Circuit:
         """The circuit of a version."""
         circuit = self._circuits.get((policy, version))
-        if circuit is None:
-            circuit = self._circuits[policy, version] = Circuit(self._clock)
+        if circuit is None:  # of threads that ask at once all get the first one's
+            circuit = self._circuits.setdefault((policy, version), Circuit(self._clock))
         return circuit
 
     def open(self) -> list[tuple[str, int]]:

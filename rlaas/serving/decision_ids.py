@@ -21,6 +21,8 @@ __all__ = ["DecisionIds", "VerifiedId", "policy_tag", "uuid7_hex", "uuids_hex"]
 
 _SHAPE = re.compile(r"([0-9a-f]{32})-([0-9a-z]{1,32})-([0-9a-f]{8})(?:v([0-9a-f]{1,13}))?-([0-9a-f]{32})", re.ASCII)
 _MIN_SECRET_BYTES = 16
+_BLOCK = hashlib.sha256().block_size
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 """The digit that carries the variant 0b10 and two random bits."""
 
@@ -84,7 +86,11 @@ class DecisionIds:
             raise ConfigurationError(f"secret must have at least {_MIN_SECRET_BYTES} bytes", field="secret")
         if not re.fullmatch(r"[0-9a-z]{1,32}", producer, re.ASCII):
             raise ConfigurationError("producer must be 1 to 32 lower-case letters and digits", field="producer")
-        self._begun = hmac.new(secret, tenant.encode() + b"\0", "sha256")
+        # The two halves of HMAC (RFC 2104) are begun once, with the key and the tenant, and copied for every id: the
+        # objects of :mod:`hmac` do the same behind three more calls, which at this rate are half of the time.
+        block = (secret if len(secret) <= _BLOCK else hashlib.sha256(secret).digest()).ljust(_BLOCK, b"\0")
+        self._inner = hashlib.sha256(block.translate(_INNER) + tenant.encode() + b"\0")
+        self._outer = hashlib.sha256(block.translate(_OUTER))
         self._producer = producer
 
     def mint(self, tag: str, *, time_ms: int | None = None) -> str:
@@ -119,6 +125,7 @@ class DecisionIds:
         return VerifiedId(match.group(1), match.group(2), match.group(3), int(version, 16) if version else None)
 
     def _mac(self, body: str) -> str:
-        mac = self._begun.copy()  # the key and the tenant are hashed once
-        mac.update(body.encode("utf-8", "surrogatepass"))
-        return mac.hexdigest()[:32]
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(body.encode("utf-8", "surrogatepass"))
+        outer.update(inner.digest())
+        return outer.hexdigest()[:32]

@@ -33,6 +33,7 @@ from rlaas.serving.rows import check_one, check_supported, many_rows, one_each, 
 from rlaas.serving.shadows import Shadows
 from rlaas.serving.tally import Tally
 from rlaas.serving.tensors import Inference, encode_answer
+from rlaas.serving.written import Written, as_written, many_as_written
 
 __all__ = ["DecisionEngine", "Log"]
 
@@ -125,11 +126,11 @@ class DecisionEngine:
             check_one(request.observation, live.primary.policy)
         if request.context is not None:
             storable(request.context, len(request.observations or ()) or 1)
-        return Question(principal, live, request, arrived_ns)
+        return Question(principal, live, request, arrived_ns, body)
 
     def answer(self, question: Question) -> bytes:
         """The second half of :meth:`decide`."""
-        principal, live, request, _ = question
+        principal, live, request = question.principal, question.live, question.request
         if question.plain:
             (answer,) = self.answer_together([question])
             if isinstance(answer, Exception):
@@ -137,10 +138,11 @@ class DecisionEngine:
             return answer
         if request.observation is not None:
             rows = live.primary.policy.check_observations([request.observation], field="observation")
-            return encode_one(self._decide(principal, live, request, rows)[0])
+            return encode_one(self._decide(principal, live, request, rows, [request.observation])[0])
         assert request.observations is not None
         rows = many_rows(request.observations, live.primary.policy, self._max_rows)
-        return encode_many(live.record.policy, self._decide(principal, live, request, rows))
+        written = many_as_written(question.body, request.observations)
+        return encode_many(live.record.policy, self._decide(principal, live, request, rows, written))
 
     def answer_together(self, questions: Sequence[Question]) -> list[bytes | Exception]:
         """Answers to plain questions, each by itself: one that fails leaves the others alone.
@@ -213,7 +215,7 @@ class DecisionEngine:
         to_log = logging_of(request, version)
         if to_log is None:
             return infer(live, request, given, self.tally)
-        decisions = self._decide(principal, live, to_log, given.observations)
+        decisions = self._decide(principal, live, to_log, given.observations, given.observations.tolist())
         return encode_answer(
             request,
             {"model_name": live.record.policy},
@@ -247,7 +249,10 @@ class DecisionEngine:
             decisions,
             self._common(first.principal, live, acted, request, decisions[0], time_us),
             [member.question.request for member in members],
-            observations,
+            [
+                as_written(member.question.body, observation)
+                for member, observation in zip(members, observations, strict=True)
+            ],
             [member.unit for member in members],
             [member.session for member in members],
         )
@@ -259,21 +264,27 @@ class DecisionEngine:
             self.tally.decided(live.record.policy, acted.variant.version, 1, now_ns - member.question.arrived_ns)
         return decisions
 
-    def _decide(self, principal: Principal, live: LivePolicy, request: DecideRequest, rows: Float32) -> list[Decision]:
+    def _decide(
+        self,
+        principal: Principal,
+        live: LivePolicy,
+        request: DecideRequest,
+        rows: Float32,
+        logged: Sequence[Written],
+    ) -> list[Decision]:
         started = self.used[live.record.policy] = time.perf_counter_ns()
         count = len(rows)
         time_us = time.time_ns() // 1000
         uuids = uuids_hex(count, time_us // 1000)
         units = one_each(request.unit, count, "unit")
         sessions = one_each(request.session, count, "session")
-        logged = request.observations or rows.tolist()
         answers: list[Decision | None] = [None] * count
         payloads: list[bytes] = [b""] * count
         answered: list[tuple[int, int]] = []
         served: list[tuple[Float32, Any]] = []
         shield = live.shield
         previous = None if shield is None else self._guard.previous(live, shield, request, sessions)
-        for allocation in allocate(live, request.step, units, uuids, request.context):
+        for allocation in allocate(live, request, units, uuids, rows):
             whole = len(allocation.rows) == count
             chosen = rows if whole else rows[allocation.rows]
             acted = self.acting.act(live, allocation.variant, chosen, request)

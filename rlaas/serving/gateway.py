@@ -41,8 +41,11 @@ __all__ = ["GATEWAY", "Gateway"]
 
 GATEWAY = "Gateway"
 _SHADOW_PAUSE_S = 0.05
+_THAW_EACH = 64
+"""Switches between two at which what older states left behind is looked for: that takes a tenth of a second."""
 _FIRST_PATIENCE_S = 20.0
 """How long a new replica may wait for Control before it is sent requests all the same, and answers 503."""
+_GATE_PATIENCE_S = 25.0  # a device waits for 30
 _BOUNDS_PATIENCE_S = 2.0
 
 
@@ -86,6 +89,7 @@ class Gateway:
         self._changed = asyncio.Event()
         self._loaded = asyncio.Event()
         self._events = structlog.get_logger().bind(replica=self._replica, producer=self._producer)
+        self._switches = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -185,13 +189,28 @@ class Gateway:
         self._outcomes.close()
 
     def _switch(self, engine: DecisionEngine, state: LiveState) -> None:
+        before = engine.state
+        if state.serves_as(before):
+            return  # asked again because something cannot be loaded, and it still cannot
         engine.switch(state)
         self._hot.refresh(engine)
         # What was loaded stays: the collector would otherwise walk over all of it again and again, for tens of
-        # milliseconds during which nobody is answered. Thawed first, so that what an older state held can go.
-        gc.unfreeze()
+        # milliseconds during which nobody is answered. Thawed now and then, so that what older states held can go.
+        self._switches += 1
+        if self._switches % _THAW_EACH == 0:
+            gc.unfreeze()
         gc.collect()
         gc.freeze()
+
+    def _refusal_for_devices(self, policy: str, version: int) -> str | None:
+        """Why Control keeps a version from devices, None if it does not; blocks, as Control may have to judge first."""
+        try:
+            found: str | None = self._control.refusal_for_devices.remote(policy, version).result(
+                timeout_s=_GATE_PATIENCE_S
+            )
+        except (RayError, RayServeException, BackPressureError, TimeoutError) as problem:
+            raise RetryableError("the control plane does not say whether the version may go to devices") from problem
+        return found
 
     def _seal(self) -> None:
         self._decisions.seal()
@@ -250,7 +269,9 @@ class Gateway:
                 ),
                 locks=self._settings.wal_root / self.tenant / "edge",
                 bundle=self._residents.path,
+                refusal=self._refusal_for_devices,
             )
+            self._hot.refresh(self._engine)
         if self._residents.is_current(answer.records):
             return
         engine = self._engine

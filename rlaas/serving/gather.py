@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.questions import Question
@@ -35,16 +36,18 @@ class Gather:
 
     Args:
         engine: that answers them.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, engine: DecisionEngine) -> None:
+    def __init__(self, engine: DecisionEngine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
+        self._clock = clock
         self._waiting: list[tuple[Question, asyncio.Future[bytes]]] = []
         self._gain = 0.0
         self._answers = 0
         self._at_once = 0
         self._asked = 0
-        self._tried = time.monotonic()
+        self._tried = clock()
         self._timer: asyncio.TimerHandle | None = None
 
     def ask(self, question: Question) -> asyncio.Future[bytes]:
@@ -67,7 +70,7 @@ class Gather:
         self._asked += self._at_once
         worth = self._gain >= _WORTH_A_WAIT
         if self._answers % _TRY_EACH == 0:
-            now = time.monotonic()
+            now = self._clock()
             worth = worth or self._asked * _WAIT_S >= _WORTH_A_WAIT * (now - self._tried)
             self._asked, self._tried = 0, now
         if worth and self._at_once < _ENOUGH:

@@ -102,6 +102,7 @@ class HotPath:
                 self._pressure.refused += 1
                 raise OverloadedError(f"requests wait for {self._pressure.delay_s:.1f} s already; try again later")
             self._open += 1
+            waiting: Awaitable[bytes] | None = None
             try:
                 body = await read_body(receive, head, self._limits)
                 head.check_deadline()
@@ -109,11 +110,13 @@ class HotPath:
                 if len(body) > LARGE_BODY:
                     answer = await asyncio.to_thread(endpoint.work, principal, body, head)
                 elif endpoint.gathered is not None:
-                    answer = await endpoint.gathered(principal, body)
+                    waiting = endpoint.gathered(principal, body)
                 else:
                     answer = endpoint.work(principal, body, head)
             finally:
                 self._open -= 1
+            if waiting is not None:  # for the rest of its turn: no queue that could fill up
+                answer = await waiting
             status = endpoint.status
             if isinstance(answer, bytes):
                 payload, headers = answer, _JSON

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaas.errors import InvalidInputError, RequestError
+from rlaas.experiments.conditional import ConditionalSpec
 from rlaas.experiments.layers import Buckets
 from rlaas.experiments.targeting import TargetingRule
 from rlaas.names import check_name
@@ -61,18 +62,26 @@ class Placement(_Document):
     layer: str
     salt: str = Field(min_length=1, max_length=128, description="the layer's: draws the bucket of a unit")
     buckets: Buckets = Field(min_length=1, description="spans that the experiment has, first to last without last")
+    holdout: Buckets = Field(default=(), description="spans of the layer that no experiment touches")
 
     @field_validator("layer")
     @classmethod
     def _plain(cls, value: str) -> str:
         return check_name(value, field="layer")
 
+    @model_validator(mode="after")
+    def _apart(self) -> Placement:
+        for first, end in self.buckets:
+            if any(first < other_end and other < end for other, other_end in self.holdout):
+                raise ValueError(f"buckets {first} to {end} are partly in the holdout")
+        return self
+
 
 class ExperimentSpec(_Document):
     """How decisions are allocated to the variants.
 
-    Units that it does not take in, by its placement or its targeting, are answered by the version of the record's first
-    variant, and belong to no experiment.
+    Units that it does not take in, by its placement or its targeting or since they lack a feature that shares depend
+    on, are answered by the version of the record's first variant, and belong to no experiment.
     """
 
     name: str
@@ -83,6 +92,9 @@ class ExperimentSpec(_Document):
         default=None, description="which units it takes in, by the context of a request; default: everyone's"
     )
     placement: Placement | None = Field(default=None, description="its part of a layer; default: every unit")
+    conditional: ConditionalSpec | None = Field(
+        default=None, description="shares that depend on what a request brings; default: the weights of the variants"
+    )
 
     @field_validator("name")
     @classmethod
@@ -95,13 +107,18 @@ class ExperimentSpec(_Document):
             if self.block_steps is None:
                 raise ValueError("block_steps is needed by design 'switchback'")
             if self.selective:
-                raise ValueError("targeting and placement are for design 'user': a switchback treats all alike")
+                raise ValueError("targeting, placement and conditional are for design 'user': it treats all alike")
         return self
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the preference of a request has a say in the variant that it gets."""
+        return self.conditional is not None and bool(self.conditional.objectives)
 
     @property
     def selective(self) -> bool:
         """Whether there may be units that it does not take in."""
-        return self.targeting is not None or self.placement is not None
+        return self.targeting is not None or self.placement is not None or self.conditional is not None
 
 
 class DeploymentRecord(_Document):
@@ -124,17 +141,31 @@ class DeploymentRecord(_Document):
     safe_action: ActionValue | None = Field(default=None, description="answers when no version can")
     updated_us: int = Field(description="UTC, microseconds since the epoch")
 
-    @model_validator(mode="after")
-    def _weights(self) -> DeploymentRecord:
-        names = [variant.name for variant in self.variants]
+    @field_validator("variants")
+    @classmethod
+    def _weighted(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        names = [variant.name for variant in variants]
         if len(set(names)) != len(names):
             raise ValueError(f"variants repeat a name: {', '.join(names)}")
-        if not 0 < math.fsum(variant.weight for variant in self.variants) < math.inf:
+        if not 0 < math.fsum(variant.weight for variant in variants) < math.inf:
             raise ValueError("weights of the variants must sum to a finite number > 0")
-        if self.experiment is not None and self.experiment.selective and self.variants[0].shadow:
+        return variants
+
+    @model_validator(mode="after")
+    def _fits_the_experiment(self) -> DeploymentRecord:
+        first = self.variants[0]
+        if self.experiment is not None and self.experiment.selective and first.shadow:
             raise ValueError(
-                f"the first variant, {names[0]}, answers the units outside the experiment and cannot be a shadow"
+                f"the first variant, {first.name}, answers the units outside the experiment and cannot be a shadow"
             )
+        conditional = None if self.experiment is None else self.experiment.conditional
+        if (
+            conditional is not None
+            and conditional.arms
+            and sorted(arm.name for arm in conditional.arms)
+            != sorted(variant.name for variant in self.variants if variant.weight > 0)
+        ):
+            raise ValueError("arms of the experiment's conditional must be the variants that have a weight")
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rlaas.bundles import BundlePolicy, Float32
 from rlaas.errors import InvalidInputError, NotFoundError, NotReadyError, check_choice
 from rlaas.experiments.assignment import Assignment
+from rlaas.experiments.conditional import ConditionalAssigner, FeatureReader
 from rlaas.experiments.targeting import Matcher
 from rlaas.names import check_name
 from rlaas.objectives import Preference
@@ -23,10 +24,12 @@ from rlaas.serving.shield import ActiveShield
 
 __all__ = [
     "FALLBACK",
+    "HELD_OUT",
     "OUTSIDE",
     "SAFE_DEFAULT",
     "Audience",
     "ColdPolicyError",
+    "Conditional",
     "LivePolicy",
     "LiveState",
     "LoadedVariant",
@@ -54,6 +57,9 @@ FALLBACK = "fallback"
 OUTSIDE = "outside"
 """Variant under which the units are answered that the experiment does not take in: the control's version."""
 
+HELD_OUT = "layer-holdout"
+"""Variant under which the units of the layer's holdout are answered: the control's version too."""
+
 SAFE_DEFAULT = "safe-default"
 """Variant, of version 0, under which a deployment's safe action is answered."""
 
@@ -70,6 +76,8 @@ class LoadedVariant:
         policy: the loaded bundle.
         preferences: weights float32 [n_objectives] and as a mapping, by mode; None stands for no mode: uniform.
         front: who picks a candidate under constraints; where there is no front, why.
+        weighed: whether the preference of a request has a say in which variant answers it, and so is logged even where
+            the policy does not act on it.
     """
 
     name: str
@@ -82,6 +90,7 @@ class LoadedVariant:
     policy: BundlePolicy
     preferences: Mapping[str | None, tuple[Float32, dict[str, float]]]
     front: FrontChooser | str
+    weighed: bool = False
 
     @classmethod
     def of(
@@ -117,10 +126,10 @@ class LoadedVariant:
         Raises:
             InvalidInputError: both or unknown mode, or impossible weights.
         """
-        chosen = self._asked(mode, weights)
-        # An unconditioned policy acts the same under every preference: logging one would claim an influence.
+        chosen = self.asked(mode, weights)
         if chosen is None or not self.policy.manifest.preference_conditioned:
-            return None, None
+            # An unconditioned policy acts the same under every preference: logging one would claim an influence.
+            return None, chosen[1] if chosen is not None and self.weighed else None
         return chosen
 
     def choose(self, constraints: object, mode: str | None, weights: Mapping[str, float] | None) -> Chosen:
@@ -129,7 +138,7 @@ class LoadedVariant:
         Raises:
             InvalidInputError: there is no front, no candidate keeps them, or they or the preference are malformed.
         """
-        asked = self._asked(mode, weights)
+        asked = self.asked(mode, weights)
         if isinstance(self.front, str) or asked is None:
             reason = self.front if isinstance(self.front, str) else "has no objectives"
             raise InvalidInputError(
@@ -138,7 +147,12 @@ class LoadedVariant:
             )
         return self.front.choose(constraints, asked[1])
 
-    def _asked(self, mode: str | None, weights: Mapping[str, float] | None) -> tuple[Float32, dict[str, float]] | None:
+    def asked(self, mode: str | None, weights: Mapping[str, float] | None) -> tuple[Float32, dict[str, float]] | None:
+        """The preference of a request, whether the policy acts on it or not; None where there are no objectives.
+
+        Raises:
+            InvalidInputError: as of :meth:`preference`.
+        """
         if mode is not None and weights is not None:
             raise InvalidInputError("mode and preference exclude each other; send one of them", field="preference")
         if mode is not None:
@@ -178,18 +192,38 @@ class SafeDefault:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditional:
+    """Draws the variant of a unit by what its request brings.
+
+    Attributes:
+        assigner: of the batch.
+        features: reads those that shares depend on; None: they depend on the preference.
+        by_mode: weights [n_objectives] and shares of each mode, worked out beforehand; None stands for no mode.
+    """
+
+    assigner: ConditionalAssigner
+    features: FeatureReader | None
+    by_mode: Mapping[str | None, tuple[Float32, Sequence[float]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Audience:
     """Whom an experiment takes in: units whose bucket is its own, and whose attributes are targeted.
 
     Attributes:
-        diverted: whether a unit's bucket is; None: every unit's.
-        matches: whether attributes are; None: all are.
+        where: the part of the layer that a unit is in, see :func:`~rlaas.experiments.layers.placer`; None: all are
+            inside.
+        matches: whether attributes are targeted; None: all are.
+        conditional: draws the variant of those that are in; None: by their key alone.
         outside: who answers the others.
+        held: who answers the units of the layer's holdout.
     """
 
-    diverted: Callable[[str], bool] | None
+    where: Callable[[str], int] | None
     matches: Matcher | None
+    conditional: Conditional | None
     outside: LoadedVariant
+    held: LoadedVariant
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +284,12 @@ class LiveState:
     def generations(self) -> dict[str, int]:
         """Loaded generation by deployment id."""
         return {live.record.id: live.record.generation for live in self.policies.values()}
+
+    def serves_as(self, other: LiveState) -> bool:
+        """Whether every request gets the same answer under ``other``: the very same policies are there."""
+        if self.cold != other.cold or self.policies.keys() != other.policies.keys():
+            return False
+        return all(other.policies[name] is live for name, live in self.policies.items())
 
     def policy(self, name: str, *, field: str = "policy") -> LivePolicy:
         """The live policy of that name.

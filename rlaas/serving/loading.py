@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 from rlaas.bundles import BundlePolicy, DiscreteAction, load_bundle
 from rlaas.errors import BundleError, InvalidInputError, RlaasError
 from rlaas.experiments.assignment import unit_assigner
-from rlaas.experiments.layers import diverter
+from rlaas.experiments.conditional import ConditionalAssigner, FeatureReader
+from rlaas.experiments.layers import placer
 from rlaas.experiments.targeting import matcher
 from rlaas.serving.choosing import FrontChooser
 from rlaas.serving.decision_ids import policy_tag
 from rlaas.serving.live import DeploymentRecord, ExperimentSpec, Variant
 from rlaas.serving.loaded import (
     FALLBACK,
+    HELD_OUT,
     OUTSIDE,
     SAFE_DEFAULT,
     Audience,
+    Conditional,
     LivePolicy,
     LiveState,
     LoadedVariant,
@@ -134,9 +137,11 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
         v.name: LoadedVariant.of(v, weights[v.name], record.policy, bundles[v.version], fronts[v.version])
         for v in record.variants
     }
+    if record.experiment is not None and record.experiment.weighs:
+        variants = {name: replace(variant, weighed=True) for name, variant in variants.items()}
     primary = max(variants.values(), key=lambda variant: variant.share)
     shield, safe_action = _safety(record, primary.policy)
-    audience = _audience(record.experiment, variants[record.variants[0].name])
+    audience = _audience(record.experiment, variants[record.variants[0].name], weights)
     return LivePolicy(
         record=record,
         variants=MappingProxyType(variants),
@@ -157,15 +162,42 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
     )
 
 
-def _audience(experiment: ExperimentSpec | None, control: LoadedVariant) -> Audience | None:
+def _audience(
+    experiment: ExperimentSpec | None, control: LoadedVariant, weights: Mapping[str, float]
+) -> Audience | None:
     if experiment is None or not experiment.selective:
         return None
     placement, rule = experiment.placement, experiment.targeting
     return Audience(
-        diverted=None if placement is None else diverter(placement.salt, placement.buckets),
+        where=None if placement is None else placer(placement.salt, placement.buckets, placement.holdout),
         matches=None if rule is None else matcher(rule),
+        conditional=_conditional(experiment, control, weights),
         outside=replace(control, name=OUTSIDE, share=0.0),
+        held=replace(control, name=HELD_OUT, share=0.0),
     )
+
+
+def _conditional(
+    experiment: ExperimentSpec, control: LoadedVariant, weights: Mapping[str, float]
+) -> Conditional | None:
+    """Raise InvalidInputError where a spec does not fit the policy."""
+    spec = experiment.conditional
+    if spec is None:
+        return None
+    names = [objective.name for objective in control.policy.objectives]
+    wide = max((one.index for one in spec.features if one.index is not None), default=-1)
+    if (spec.objectives and list(spec.objectives) != names) or wide >= control.policy.n_features:
+        raise InvalidInputError(
+            f"conditional: expected objectives {', '.join(names)}, features of {control.policy.n_features}",
+            field="experiment.conditional",
+        )
+    assigner = ConditionalAssigner(
+        spec, experiment.salt, {name: weight for name, weight in weights.items() if weight > 0}
+    )
+    if spec.features:
+        return Conditional(assigner, FeatureReader(spec.features), MappingProxyType({}))
+    by_mode = {mode: (x, assigner.shares(x)) for mode, (x, _) in control.preferences.items()}
+    return Conditional(assigner, None, MappingProxyType(by_mode))
 
 
 def _safe_default(primary: LoadedVariant, action: NDArray[Any]) -> SafeDefault:

@@ -21,12 +21,14 @@ class Question(NamedTuple):
         live: the deployment as it stood when it was read.
         request: what is asked.
         arrived_ns: when, monotonic nanoseconds.
+        body: as it came.
     """
 
     principal: Principal
     live: LivePolicy
     request: DecideRequest
     arrived_ns: int
+    body: bytes
 
     @property
     def plain(self) -> bool:
@@ -59,9 +61,9 @@ def draw(place: int, question: Question, uuid: str) -> Drawn:
     Raises:
         InvalidInputError: its unit, session or step cannot be used.
     """
-    _, live, request, _ = question
+    live, request = question.live, question.request
     unit, session = sole(request.unit, "unit"), sole(request.session, "session")
     if live.alone:
         return Drawn(place, question, uuid, unit, session, live.primary, 1.0)
-    variant, propensity = allocate_one(live, request.step, uuid if unit is None else unit, request.context)
+    variant, propensity = allocate_one(live, request, uuid if unit is None else unit, request.observation or ())
     return Drawn(place, question, uuid, unit, session, variant, propensity)

@@ -34,6 +34,7 @@ MAX_OUTCOMES = 10_000
 MAX_OUTCOME_FIELDS = 64
 _PATH = re.compile(r" - at `(?P<kind>key in )?\$(?P<path>.*?)`$")
 _SOME_KEY = "[...]"
+_OUT_OF_RANGE = "Number out of range"
 _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
@@ -227,6 +228,8 @@ def _refuse(problem: msgspec.ValidationError, kind: type[msgspec.Struct], docume
     where = _PATH.search(text)
     path = where["path"].removeprefix(".") if where else ""
     text = text[: where.start()] if where else text
+    if text == _OUT_OF_RANGE and isinstance(document, bytes):
+        path = _path_of_non_finite(document) or path
     if path.endswith(_SOME_KEY):
         path = _name_key(path.removesuffix(_SOME_KEY), document)
     if kind is OutcomeItem and path.startswith("["):
@@ -299,16 +302,21 @@ def malformed(
         wanted = f" like {example}" if example else ""
         return MalformedBodyError(f"the {field} is empty; send a JSON object{wanted}", field=field)
     # Python writes NaN and Infinity without being asked: find the field that holds one.
-    try:
-        path = _non_finite(json.loads(body), "")
-    except (ValueError, RecursionError):
-        path = None
+    path = _path_of_non_finite(body)
     if path is not None:
         return MalformedBodyError(f"{path or field} is NaN or Infinity, which JSON does not have", field=path or field)
     reason = _uncapitalised(str(problem).removeprefix("JSON is malformed: ")) + hint
     if body.startswith(_BYTE_ORDER_MARK):
         reason = "it begins with a byte order mark; leave that out"
     return MalformedBodyError(f"{field} is not valid JSON: {reason}", field=field)
+
+
+def _path_of_non_finite(body: bytes) -> str | None:
+    """The first field that holds NaN, Infinity or a number beyond a double; None where Python cannot say."""
+    try:
+        return _non_finite(json.loads(body), "")
+    except (ValueError, RecursionError):
+        return None
 
 
 def _non_finite(value: Any, path: str) -> str | None:

@@ -6,6 +6,7 @@ twice does no harm.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,53 +84,59 @@ def _bucket(microseconds: int) -> int:
 
 
 class Tally:
-    """Counters of one process, written by its event loop alone."""
+    """Counters of one process. Thread-safe: large requests and shadows are worked on beside the event loop."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int], _Counts] = {}
+        self._lock = threading.Lock()
 
     def decided(self, policy: str, version: int, count: int, nanoseconds: int) -> None:
         """``count`` decisions were answered together, in so much time."""
-        counts = self._of(policy, version)
-        counts.decisions += count
-        counts.latency[_bucket(nanoseconds // 1000)] += count
-        counts.latency_sum_ns += nanoseconds * count
+        with self._lock:
+            counts = self._of(policy, version)
+            counts.decisions += count
+            counts.latency[_bucket(nanoseconds // 1000)] += count
+            counts.latency_sum_ns += nanoseconds * count
 
     def failed(self, policy: str, version: int) -> None:
         """A request failed because of this version."""
-        self._of(policy, version).errors += 1
+        with self._lock:
+            self._of(policy, version).errors += 1
 
     def compared(self, policy: str, version: int, count: int, difference: float) -> None:
         """A shadow's decisions were held against the served ones; ``difference`` is the sum of their distances."""
-        counts = self._of(policy, version)
-        counts.compared += count
-        counts.difference += difference
+        with self._lock:
+            counts = self._of(policy, version)
+            counts.compared += count
+            counts.difference += difference
 
     def rewarded(self, policy: str, version: int, utility: float) -> None:
         """An outcome came back; ``utility`` in [0, 1]."""
-        counts = self._of(policy, version)
-        counts.rewards += 1
-        counts.reward_sum += utility
-        counts.reward_squares += utility * utility
+        with self._lock:
+            counts = self._of(policy, version)
+            counts.rewards += 1
+            counts.reward_sum += utility
+            counts.reward_squares += utility * utility
 
     def snapshot(self) -> list[VersionTally]:
         """All counts, by policy and version."""
-        return [
-            VersionTally(
-                policy,
-                version,
-                counts.decisions,
-                counts.errors,
-                tuple(counts.latency),
-                counts.rewards,
-                counts.reward_sum,
-                counts.reward_squares,
-                counts.latency_sum_ns / 1000,
-                counts.compared,
-                counts.difference,
-            )
-            for (policy, version), counts in sorted(self._counts.items())
-        ]
+        with self._lock:
+            return [
+                VersionTally(
+                    policy,
+                    version,
+                    counts.decisions,
+                    counts.errors,
+                    tuple(counts.latency),
+                    counts.rewards,
+                    counts.reward_sum,
+                    counts.reward_squares,
+                    counts.latency_sum_ns / 1000,
+                    counts.compared,
+                    counts.difference,
+                )
+                for (policy, version), counts in sorted(self._counts.items())
+            ]
 
     def _of(self, policy: str, version: int) -> _Counts:
         counts = self._counts.get((policy, version))

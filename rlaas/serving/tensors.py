@@ -21,8 +21,12 @@ from rlaas.serving.requests import InferRequest, InferTensor, numbers
 __all__ = ["Inference", "RawTensors", "encode_answer", "float_rows", "inference_headers"]
 
 _FLOATS: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
-_DATATYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
-_LARGEST = 1e38
+_DATATYPES: dict[np.dtype[Any], tuple[str, np.dtype[Any]]] = {
+    np.dtype(np.float32): ("FP32", np.dtype("<f4")),
+    np.dtype(np.float64): ("FP64", np.dtype("<f8")),
+    np.dtype(np.int64): ("INT64", np.dtype("<i8")),
+}
+"""What an array is called on the wire, and how its bytes lie there."""
 
 
 class Inference(msgspec.Struct, frozen=True):
@@ -106,12 +110,13 @@ def float_rows(tensor: InferTensor, raw: RawTensors, field: str, columns: int, m
                 f"{where} is {str(size)[:40]}; the shape {shape} of {tensor.datatype} needs {expected}", field=where
             )
         rows = np.frombuffer(raw.take(expected, where), dtype=dtype).reshape(shape)
-    # Also true where a number is NaN: the comparison is false then.
-    if not (np.abs(rows) < _LARGEST).all():
-        with np.errstate(over="ignore"):
-            if not np.isfinite(rows.astype(np.float32)).all():
-                raise InvalidInputError(f"{field}.data must hold finite float32 numbers only", field=f"{field}.data")
-    return rows.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = rows.astype(np.float32)
+        flat = found.ravel()
+        # A sum of squares is finite where all numbers are, but for large ones: a tenth of what asking each costs.
+        if not math.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
+            raise InvalidInputError(f"{field}.data must hold finite float32 numbers only", field=f"{field}.data")
+    return found
 
 
 def _from_json(tensor: InferTensor, field: str, columns: int) -> NDArray[np.float64]:
@@ -156,8 +161,9 @@ def encode_answer(
         values = outputs[name]
         binary = bool(parameters.get("binary_data", everywhere))
         if isinstance(values, np.ndarray):
-            document = {"name": name, "datatype": _DATATYPES[values.dtype.name], "shape": list(values.shape)}
-            data = values.ravel().tolist() if not binary else values.astype(values.dtype.newbyteorder("<")).tobytes()
+            datatype, wire = _DATATYPES[values.dtype]
+            document = {"name": name, "datatype": datatype, "shape": list(values.shape)}
+            data = values.ravel().tolist() if not binary else values.astype(wire, copy=False).tobytes()
         else:
             document = {"name": name, "datatype": "BYTES", "shape": [len(values)]}
             # Each text behind its length, as the extension has it.

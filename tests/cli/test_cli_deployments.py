@@ -14,6 +14,7 @@ from support.http_server import serving
 
 from rlaas.cli.main import app, run
 from rlaas.client import Client
+from rlaas.control.gating import GateDeclaration
 from rlaas.experiments.canary import CanaryJudge, Counts
 
 
@@ -160,3 +161,15 @@ def test_every_page_of_a_list_is_read(terminal: Terminal, monkeypatch: pytest.Mo
     whole = Client.deployments
     monkeypatch.setattr(Client, "deployments", lambda self, **more: whole(self, page_size=1, **more))
     assert {found["policy"] for found in terminal.document("list")} == {"toy", "box"}
+
+
+def test_a_version_goes_past_its_gate_with_a_reason(terminal: Terminal) -> None:
+    gates = terminal.platform.control.gates
+    gates.declare("toy", GateDeclaration(value="throughput", estimator="snipw"))  # of an empty log: nobody passes
+    refused = terminal.screen("create", "toy", "--version", "2", status=2)
+    assert refused.startswith("error: toy:2 may not get live traffic: no verdict")
+    assert "must not be empty" in terminal.screen("create", "toy", "--version", "2", "--override", " ", status=2)
+    terminal.screen("create", "toy", "--version", "2", "--override", "a drill", "--actor", "grace")
+    event = gates.history("toy")[0]
+    assert (event["kind"], event["version"], event["reason"], event["actor"]) == ("overridden", 2, "a drill", "grace")
+    assert terminal.document("show", "toy")["variants"][0]["version"] == 2

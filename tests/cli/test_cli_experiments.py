@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
@@ -11,62 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from scipy import stats
 from statsmodels.stats.power import NormalIndPower, TTestIndPower
 from statsmodels.stats.proportion import proportion_effectsize
-from support.bundles import policy_bundle
+from support.adaptive_site import Site
+from support.control_kit import control_over, home_with
 from support.experiment_kit import START_US, Traffic, document
+from support.front_kit import NoOperations
 from support.http_server import serving
+from support.lanes import StandIn
 
 from rlaas.cli.main import app, run
 from rlaas.control.experiments import ExperimentService, parse_document
+from rlaas.control.gating import GateDeclaration
 from rlaas.control.routes import ControlRoutes
 from rlaas.control.service import ControlService
-from rlaas.errors import NotReadyError
 from rlaas.lake import Lake
+from rlaas.lake.records import DecisionRecord
 from rlaas.lake.rows import decision_rows, outcome_rows
-from rlaas.registry import Registry
-from rlaas.serving.engine import DecisionEngine
-from rlaas.serving.transport import Limits
-from rlaas.serving.web import ControlReply, ControlRequest, create_app
-from rlaas.settings import load_settings
+from rlaas.serving.web import create_app
 
 WIDTH = 80
 LOGGED = re.compile(r"^\S*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[")
 TIMING = {"window_s": 600.0, "lateness_s": 120.0}
-
-
-class NoOperations:
-    """No processes around Control."""
-
-    def scale(self, replicas: int) -> None:
-        raise AssertionError(replicas)
-
-    def lake_status(self) -> dict[str, Any]:
-        return {}
-
-    def flush_lake(self) -> dict[str, Any]:
-        return {}
-
-
-class Lane:
-    """A Gateway's routes with nothing but Control behind them."""
-
-    tenant = "default"
-    limits = Limits(1 << 20, 5.0)
-
-    def __init__(self, routes: ControlRoutes) -> None:
-        self._routes = routes
-
-    def engine(self) -> DecisionEngine:
-        raise NotReadyError("nothing is loaded")
-
-    async def warm(self, policy: str) -> None:
-        raise AssertionError(policy)
-
-    async def forward(self, request: ControlRequest) -> ControlReply:
-        return await asyncio.to_thread(self._routes.dispatch, request)
 
 
 class Platform:
@@ -88,14 +56,10 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     root = tmp_path_factory.mktemp("experiments")
-    settings = load_settings(home=root / "home")
-    registry = Registry(settings)
-    registry.register("toy", policy_bundle(root / "one", seed=1), alias="champion")
-    registry.register("toy", policy_bundle(root / "two", seed=2))
-    control, lake = ControlService(settings), Lake(root / "lake")
-    control.adopt_champions()
+    control, lake = control_over(home_with(root, {"toy": [{"seed": 1}, {"seed": 2}]}), root), Lake(root / "lake")
     service = ExperimentService(control, "default", lake, clock=lambda: START_US)
-    with serving(create_app(Lane(ControlRoutes(control, NoOperations(), experiments=service)))) as address:
+    routes = ControlRoutes(control, NoOperations(), experiments=service)
+    with serving(create_app(StandIn(control=routes))) as address:
         yield Platform(f"http://{address}", lake, control)
 
 
@@ -176,6 +140,37 @@ def test_an_experiment_from_the_file_to_the_end(platform: Platform, ask: Any, tm
     platform.control.promote("toy", 1)
 
 
+def test_an_override_lets_the_versions_of_an_experiment_through_once(
+    platform: Platform, ask: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gates = platform.control.gates
+    gates.declare("toy", GateDeclaration(value="throughput", estimator="snipw", min_effective_sample_size=1e9))
+    # Version 2 has served already where an earlier test has shipped it: as if it had not.
+    with platform.control.database.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM policy_served_versions WHERE version = 2"))
+    try:
+        file = tmp_path / "experiment.yaml"
+        file.write_text(yaml.safe_dump(document(id="past-the-gate")))
+        assert "toy:2 may not get live traffic: no verdict" in ask("create", str(file), status=2)
+        assert "must not be empty" in ask("create", str(file), "--override", " ", status=2)
+        arguments = ["experiments", "create", str(file), "--override", "ethics board", "--actor", "ada"]
+        assert run(app, [*arguments, "--url", platform.url, "--json"]) == 0
+        said = capsys.readouterr()
+        assert json.loads(said.out[said.out.index("{") :])["state"] == "running"
+        assert "let through once, past the gate of toy: version 2 (ethics board)" in said.err
+        assert [(e["kind"], e["version"], e["actor"]) for e in gates.history("toy")[:3]] == [
+            ("overridden", 2, "ada"),
+            ("promised", 2, "ada"),
+            ("refused", 2, "operator"),
+        ]
+        # What is refused for another reason lets nobody through.
+        assert "past-the-gate" in ask("create", str(file), "--override", "again", status=2)
+        assert gates.history("toy")[0]["kind"] == "overridden"
+        ask("stop", "past-the-gate", "--decision", "none", "--reason", "enough")
+    finally:
+        gates.remove("toy")
+
+
 def test_errors_say_what_is_wrong_and_what_is_allowed(ask: Any, tmp_path: Path) -> None:
     assert "no experiment 'nothing'" in ask("result", "nothing", status=2)
     assert "cannot be read" in ask("create", str(tmp_path / "none.yaml"), status=2)
@@ -219,3 +214,59 @@ def test_the_example_of_the_documentation_is_one(repository: Path) -> None:
     assert blocks
     for block in blocks:
         assert parse_document(yaml.safe_load(block)).variants
+
+
+MODES = {"kind": "objective_thompson", "batch_s": 900.0, "minimum_share": 0.1}
+LINEAR = {
+    "kind": "linear_thompson",
+    "features": [{"source": "observation", "name": "x2"}],
+    "batch_s": 900.0,
+    "mean": 1.0,
+    "variance": 1.0,
+}
+
+
+def test_experiments_by_features_and_by_mode_beside_a_layers_holdout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    versions = [{"seed": 1, "conditioned": False}, {"seed": 2, "conditioned": False}]
+    site = Site(home_with(tmp_path, {"toy": versions}), tmp_path)
+    routes = ControlRoutes(site.control, NoOperations(), experiments=site.service)
+    metric = {"kind": "mean", "name": "orders", "value": "orders", "window_s": 60.0}
+
+    def value(one: DecisionRecord) -> dict[str, float]:
+        fast = one.variant == "B"
+        return {"orders": 1.0 + fast * one.observation[2], "latency": 0.2 if fast else 0.8, "throughput": 0.5}
+
+    with serving(create_app(StandIn(control=routes))) as address:
+
+        def asked(*arguments: str) -> str:
+            assert run(app, ["experiments", *arguments, "--url", f"http://{address}"]) == 0
+            lines = [line for line in capsys.readouterr().out.splitlines() if not LOGGED.match(line)]
+            assert all(len(line) <= WIDTH for line in lines if not line.endswith("."))
+            return "\n".join(lines)
+
+        for id_, allocation in (("linear", LINEAR), ("modal", MODES)):
+            place = {"layer": "ranking", "share": 0.6, "holdout": 0.2}
+            rule = {"kind": "fixed", "horizon": 50}
+            declared = document(
+                id=id_, primary=metric, stopping=rule, allocation=allocation, placement=place, start_us=None
+            )
+            (tmp_path / f"{id_}.yaml").write_text(yaml.safe_dump(declared))
+            asked("create", str(tmp_path / f"{id_}.yaml"))
+            assert "ranking, share 0.6, holdout 0.2" in asked("show", id_)
+            for batch in range(2):
+                rows = [[0.0, 0.0, (-1.0) ** i] for i in range(100)]
+                site.serve([f"u{i}" for i in range(100)], value, rows=rows, mode="emergency" if batch else "normal")
+                asked("result", id_, "--fresh")
+                site.service.reallocate(id_)
+            screen = asked("result", id_, "--fresh")
+            assert "layer ranking against its holdout" in screen
+            assert "20.0% held out as planned." in screen
+            if id_ == "linear":
+                assert "regressions, of what is good" in screen
+            else:
+                assert "by mode, against A" in screen
+                assert re.search(r"emergency .*B .*serve", screen)
+            asked("stop", id_, "--decision", "keep", "--reason", "enough")

@@ -105,6 +105,47 @@ def test_a_word_beforehand(ask: Any, tmp_path: Path) -> None:
     ask("gate", "remove", "toy")
 
 
+def test_an_export_asks_the_gate(ask: Any, tmp_path: Path) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text(yaml.safe_dump({"value": "throughput", "estimator": "snipw", "reference": 99.0}))
+    ask("gate", "declare", "toy", str(file))
+    served = json.loads(ask("gate", "show", "toy", "--json"))["served"]
+    assert served[0] == 1
+    # One that no test before has made live.
+    settings = load_settings()
+    version = str(Registry(settings).register("toy", policy_bundle(tmp_path / "new", seed=9)).version)
+    new = ("export", "toy", "--version", version, "--target", "edge", "--output")
+    refused = ask(*new, str(tmp_path / "a"), status=2)
+    assert f"toy:{version} may not get live traffic" in refused
+    assert not (tmp_path / "a").exists()
+    ask(*new, str(tmp_path / "a"), "--override", "a trial in the lab", "--actor", "grace")
+    assert (tmp_path / "a" / "policy.onnx").exists()
+    event = json.loads(ask("gate", "history", "toy", "--json"))[0]
+    assert (event["kind"], event["edge"], event["actor"]) == ("overridden", True, "grace")
+    assert event["reason"] == "a trial in the lab"
+    assert "overridden (edge)" in words(ask("gate", "history", "toy"))
+    # What has served goes without being asked.
+    ask("export", "toy", "--version", "1", "--target", "edge", "--output", str(tmp_path / "b"))
+    assert json.loads(ask("gate", "history", "toy", "--json"))[0] == event
+    assert "override must be a reason" in ask(*new, str(tmp_path / "c"), "--override", " ", status=2)
+    ask("gate", "remove", "toy")
+
+
+def test_a_gate_of_sessions_is_declared_and_shown(ask: Any, tmp_path: Path) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text(yaml.safe_dump({"value": "throughput", "estimator": "fqe", "horizon": 24, "discount": 0.99}))
+    said = ask("gate", "declare", "toy", str(file))
+    assert said == (
+        "versions of toy are judged by fqe on throughput over the first 24 steps of a session, discounted by 0.99"
+    )
+    shown = words(ask("gate", "show", "toy"))
+    assert "effective sessions" in shown
+    assert "1% of the sessions" in shown
+    # What was logged here belongs to no session.
+    assert "1,200 without session and step" in ask("gate", "judge", "toy", "2")
+    ask("gate", "remove", "toy")
+
+
 @pytest.mark.parametrize(
     ("document", "says"),
     [

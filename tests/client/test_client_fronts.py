@@ -9,44 +9,21 @@ from typing import Any
 import pytest
 from support.front_kit import NoOperations, network_front, write_front_file
 from support.http_server import serving
+from support.lanes import StandIn
 
 from rlaas.client import AsyncClient, Client
 from rlaas.control.fronts import FrontService
 from rlaas.control.routes import ControlRoutes
 from rlaas.control.service import ControlService
 from rlaas.decisions.elicitation import Elicitation
-from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError
+from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
 from rlaas.fronts import Front
 from rlaas.registry import Registry
 from rlaas.registry.fronts import FrontStore
-from rlaas.serving.engine import DecisionEngine
-from rlaas.serving.transport import Limits
-from rlaas.serving.web import ControlReply, ControlRequest, create_app
+from rlaas.serving.web import create_app
 from rlaas.settings import load_settings
 
 FRONT = network_front(12)
-
-
-class Lane:
-    """A Gateway that serves no policy and asks a Control in its own process."""
-
-    tenant = "default"
-    limits = Limits(1 << 20, 5.0)
-
-    def __init__(self, routes: ControlRoutes) -> None:
-        self._routes = routes
-
-    def engine(self) -> DecisionEngine:
-        raise NotReadyError("no policy is loaded yet")
-
-    def edge(self) -> Any:
-        raise NotReadyError("not yet")
-
-    async def warm(self, policy: str) -> None:
-        raise AssertionError(f"{policy} is not cold")
-
-    async def forward(self, request: ControlRequest) -> ControlReply:
-        return await asyncio.to_thread(self._routes.dispatch, request)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +34,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     registry = Registry(settings)
     registry.names()
     control = ControlRoutes(ControlService(settings), NoOperations(), FrontService(FrontStore(registry), home))
-    with serving(create_app(Lane(control))) as address:
+    with serving(create_app(StandIn(control=control))) as address:
         yield f"http://{address}"
 
 

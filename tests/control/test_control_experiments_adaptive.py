@@ -9,25 +9,21 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from scipy import stats
+from support.adaptive_site import BATCH_US, Site
 from support.control_kit import home_with
-from support.experiment_kit import SECOND, START_US, document, reported
-from support.serving_kit import Bench, make_bench
+from support.experiment_kit import SECOND, document
 
-from rlaas.control.experiments import AnalysisLoop, Analyst, ExperimentService, ExperimentStore, parse_document
-from rlaas.control.experiments.adaptive import estimated, next_shares, probably_earning
+from rlaas.control.experiments import AnalysisLoop, parse_document
+from rlaas.control.experiments.adaptive import estimated, next_batch, probably_earning
 from rlaas.control.experiments.batches import Batch, batch_at
 from rlaas.control.experiments.lake_rows import in_batch
-from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError, InvalidInputError
 from rlaas.experiments.allocation import adaptive_estimates
 from rlaas.experiments.records import Entry
-from rlaas.lake import Lake
-from rlaas.lake.rows import decision_rows, outcome_rows
-from rlaas.registry import Registry
+from rlaas.lake.rows import decision_rows
 from rlaas.settings import Settings
 
 ORDERS = {"kind": "proportion", "name": "ordered", "value": "orders", "window_s": 60.0}
-BATCH_US = 1_000 * SECOND
 
 
 def given(**changes: Any) -> dict[str, Any]:
@@ -39,63 +35,15 @@ def given(**changes: Any) -> dict[str, Any]:
     return document(**{**base, **changes})
 
 
-class Clock:
-    now_us = START_US
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-class Site:
-    """A Control, a Gateway and a lake; each batch is served, logged and reported at its own time."""
+class OrderSite(Site):
+    """A site where each decision leads to an order or to none."""
 
     def __init__(self, home: Settings, folder: Path, seed: int) -> None:
-        self.control = ControlService(home.model_copy(update={"state_url": f"sqlite:///{folder / 'state.db'}"}))
-        self.control.adopt_champions()
-        self.lake, self.clock, self.rng = Lake(folder / "lake"), Clock(), np.random.default_rng(seed)
-        self.service = self.restarted()
-        registry = Registry(home)
-        self.paths = {("toy", v): registry.path("toy", v) for v in (1, 2)}
-        self.bench: Bench | None = None
-        self.folder, self.commits, self.taken = folder, 0, 0
+        super().__init__(home, folder)
+        self.rng = np.random.default_rng(seed)
 
-    def restarted(self) -> ExperimentService:
-        store = ExperimentStore(self.control.database, "default")
-        analyst = Analyst(store, self.lake, settle_s=30.0, clock=self.clock)
-        return ExperimentService(self.control, "default", self.lake, analyst=analyst, clock=self.clock)
-
-    @property
-    def live(self) -> Any:
-        return self.control.status("toy")[0]
-
-    @property
-    def shares(self) -> dict[str, float]:
-        return {one.name: one.weight for one in self.live.variants}
-
-    def serve(self, units: list[str], rates: dict[str, float]) -> None:
-        """One decision for each unit a second, from the deployment as it is, and whether it led to an order."""
-        if self.bench is None:
-            self.bench = make_bench(self.folder, self.paths, self.live)
-        self.bench.switch(self.live)
-        for first in range(0, len(units), 100):
-            part = units[first : first + 100]
-            self.bench.decide("toy", observations=[[0.1, -0.5, 2.0]] * len(part), unit=part)
-        logged = self.bench.logged_decisions()[self.taken :]
-        self.taken += len(logged)
-        decisions = [replace(one, time_us=self.clock.now_us + i * SECOND) for i, one in enumerate(logged)]
-        outcomes = [
-            reported(
-                one.decision_id,
-                one.time_us,
-                one.time_us + SECOND,
-                {"orders": float(self.rng.random() < rates[one.variant])},
-            )
-            for one in decisions
-        ]
-        self.commits += 1
-        self.lake.append_once("bronze.decisions", {"kit": [(self.commits, lambda: decision_rows(decisions))]})
-        self.lake.append_once("bronze.outcomes", {"kit": [(self.commits, lambda: outcome_rows(outcomes))]})
-        self.clock.now_us += BATCH_US
+    def sell(self, units: list[str], rates: dict[str, float]) -> None:
+        self.serve(units, lambda one: {"orders": float(self.rng.random() < rates[one.variant])})
         self.service.analyse("exp", now_us=self.clock.now_us)
 
 
@@ -106,14 +54,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_weights_follow_what_is_earned_and_the_page_knows_it(home: Settings, tmp_path: Path, seed: int) -> None:
-    site = Site(home, tmp_path, seed)
+    site = OrderSite(home, tmp_path, seed)
     variants = [{"name": "A", "version": 1}, {"name": "B", "version": 2}, {"name": "C", "version": 1}]
     site.service.create(parse_document(given(variants=variants)))
     rates = {"A": 0.3, "B": 0.6, "C": 0.3}
     seen = [site.shares]
     for _ in range(4):
         # The same people come back in every batch.
-        site.serve([f"u{i}" for i in range(300)], rates)
+        site.sell([f"u{i}" for i in range(300)], rates)
         assert site.service.reallocate("exp")
         seen.append(site.shares)
     assert seen[0] == pytest.approx({"A": 1 / 3, "B": 1 / 3, "C": 1 / 3})
@@ -144,9 +92,9 @@ def test_the_weights_follow_what_is_earned_and_the_page_knows_it(home: Settings,
 
 
 def test_a_split_that_is_not_the_logged_one_is_an_alarm(home: Settings, tmp_path: Path) -> None:
-    site = Site(home, tmp_path, 1)
+    site = OrderSite(home, tmp_path, 1)
     site.service.create(parse_document(given()))
-    site.serve([f"u{i}" for i in range(300)], {"A": 0.2, "B": 0.7})
+    site.sell([f"u{i}" for i in range(300)], {"A": 0.2, "B": 0.7})
     assert site.service.reallocate("exp")
     planned = site.shares
     assert site.bench is not None
@@ -164,15 +112,15 @@ def test_a_split_that_is_not_the_logged_one_is_an_alarm(home: Settings, tmp_path
 
 
 def test_a_batch_waits_for_its_time_and_for_something_new(home: Settings, tmp_path: Path) -> None:
-    site = Site(home, tmp_path, 2)
+    site = OrderSite(home, tmp_path, 2)
     site.service.create(parse_document(given()))
     site.clock.now_us += 100 * BATCH_US
     assert not site.service.reallocate("exp")
-    site.serve([f"u{i}" for i in range(100)], {"A": 0.5, "B": 0.5})
+    site.sell([f"u{i}" for i in range(100)], {"A": 0.5, "B": 0.5})
     AnalysisLoop(site.service).round()
     assert site.live.generation == 3
     assert site.live.experiment.salt == "exp/batch 1"
-    site.serve([f"v{i}" for i in range(100)], {"A": 0.5, "B": 0.5})
+    site.sell([f"v{i}" for i in range(100)], {"A": 0.5, "B": 0.5})
     site.clock.now_us -= 200 * SECOND
     assert not site.service.reallocate("exp")
     site.clock.now_us += 200 * SECOND
@@ -188,9 +136,9 @@ def test_a_control_that_was_killed_between_batch_and_deployment_goes_on(
     class Killed(BaseException):
         pass
 
-    site = Site(home, tmp_path, 3)
+    site = OrderSite(home, tmp_path, 3)
     site.service.create(parse_document(given()))
-    site.serve([f"u{i}" for i in range(200)], {"A": 0.3, "B": 0.6})
+    site.sell([f"u{i}" for i in range(200)], {"A": 0.3, "B": 0.6})
     real = site.control.create_deployment
 
     def dies(*arguments: Any, **options: Any) -> None:
@@ -214,9 +162,9 @@ def test_a_control_that_was_killed_between_batch_and_deployment_goes_on(
 def test_who_changes_the_deployment_ends_the_batches(
     home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = Site(home, tmp_path, 4)
+    site = OrderSite(home, tmp_path, 4)
     site.service.create(parse_document(given()))
-    site.serve([f"u{i}" for i in range(200)], {"A": 0.3, "B": 0.6})
+    site.sell([f"u{i}" for i in range(200)], {"A": 0.3, "B": 0.6})
     real = site.control.create_deployment
 
     def overtaken(*arguments: Any, **options: Any) -> Any:
@@ -283,7 +231,7 @@ def test_the_next_shares_are_the_chances_of_being_best(seed: int, better: str) -
         drawn[name] = stats.beta(1 + sum(won), 1 + len(won) - sum(won)).rvs(200_000, random_state=seed + len(won))
     wins = float((drawn["B"] > drawn["A"]).mean())
     best = wins if better == "higher" else 1 - wins
-    assert next_shares(parsed, entries)["B"] == pytest.approx(0.1 + 0.8 * best, abs=0.005)
+    assert next_batch(parsed, entries, 1)[0]["B"] == pytest.approx(0.1 + 0.8 * best, abs=0.005)
     found = probably_earning(parsed, entries)
     assert found is not None
     assert found["B"]["probability"] == pytest.approx(best, abs=0.006)
@@ -301,7 +249,7 @@ def test_a_mean_that_should_be_low_turns_its_sign(seed: int) -> None:
         Entry(unit=f"{i}", arm="AB"[i % 2], exposed_us=i, numerator=float(rng.normal(10 + (i % 2) * 0.3, 2)))
         for i in range(200)
     ]
-    higher, lower = next_shares(up, entries), next_shares(down, entries)
+    higher, lower = next_batch(up, entries, 1)[0], next_batch(down, entries, 1)[0]
     assert higher["A"] == pytest.approx(lower["B"], abs=1e-6)
 
 
@@ -340,7 +288,7 @@ def test_no_more_false_alarms_than_stated_after_thompson_sampling() -> None:
                         propensity=shares[arm],
                     )
                 )
-            shares = next_shares(parsed, entries)
+            shares = next_batch(parsed, entries, 1)[0]
             batches.append(Batch(batch + 1, batch + 2, 0, len(entries), shares))
         found = estimated(parsed, entries, batches)
         assert not isinstance(found, str)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.adaptive_site import Site
 from support.control_kit import home_with
 from support.experiment_kit import START_US, Traffic, World, decided, document, reported
 from support.serving_kit import make_bench
@@ -18,8 +20,10 @@ from rlaas.control.state import StateDatabase
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
 from rlaas.experiments.layers import diverter
 from rlaas.lake import Lake
+from rlaas.lake.records import DecisionRecord
 from rlaas.lake.rows import decision_rows, outcome_rows
 from rlaas.registry import Registry
+from rlaas.serving.loaded import HELD_OUT
 from rlaas.settings import Settings
 
 GERMAN = {"attribute": "country", "operator": "equals", "value": "de"}
@@ -39,8 +43,9 @@ def service(home: Settings, tmp_path: Path) -> ExperimentService:
     return ExperimentService(control, "default", Lake(tmp_path / "lake"))
 
 
-def placed(id_: str, policy: str, share: float, **more: Any) -> Any:
-    return parse_document(document(id=id_, policy=policy, placement={"layer": "ranking", "share": share}, **more))
+def placed(id_: str, policy: str, share: float, holdout: float | None = None, **more: Any) -> Any:
+    place = {"layer": "ranking", "share": share, "holdout": holdout}
+    return parse_document(document(id=id_, policy=policy, placement=place, **more))
 
 
 def spec(service: ExperimentService, policy: str) -> Any:
@@ -51,10 +56,15 @@ def spec(service: ExperimentService, policy: str) -> Any:
 
 def test_targeting_and_placement_are_served(service: ExperimentService) -> None:
     made = service.create(placed("exp", "toy", 0.3, targeting=GERMAN))
-    assert made["placement"] == {"layer": "ranking", "share": 0.3}
+    assert made["placement"] == {"layer": "ranking", "share": 0.3, "holdout": 0.0}
     served = spec(service, "toy")
     assert served.targeting.model_dump() == GERMAN
-    assert served.placement.model_dump() == {"layer": "ranking", "salt": "ranking", "buckets": ((0, 3000),)}
+    assert served.placement.model_dump() == {
+        "layer": "ranking",
+        "salt": "ranking",
+        "buckets": ((0, 3000),),
+        "holdout": (),
+    }
     service.create(placed("second", "other", 0.7))
     assert spec(service, "other").placement.buckets == ((3000, 10_000),)
     # Without either nothing is asked of a unit.
@@ -210,3 +220,65 @@ def test_what_a_gateway_logs_of_a_placed_and_targeted_experiment_is_what_is_anal
     assert sum(page["metrics"]["revenue"]["units"].values()) == len(members)
     assert not page["split"]["alarm"]
     assert page["split"]["crossed_units"] == 0
+
+
+def test_a_layer_has_the_holdout_of_its_first_experiment_for_as_long_as_any_runs(service: ExperimentService) -> None:
+    made = service.create(placed("exp", "toy", 0.3, holdout=0.1))
+    assert made["placement"] == {"layer": "ranking", "share": 0.3, "holdout": 0.1}
+    assert spec(service, "toy").placement.holdout == ((9000, 10_000),)
+    with pytest.raises(ConflictError, match=r"a holdout of 0.1 for as long as exp runs there") as refused:
+        service.create(placed("second", "other", 0.2, holdout=0.2))
+    assert refused.value.field == "placement.holdout"
+    with pytest.raises(ConflictError, match=r"at most 0.6 can be had"):
+        service.create(placed("second", "other", 0.65))
+    # Who asks for none has the one there is.
+    assert service.create(placed("second", "other", 0.6))["placement"]["holdout"] == 0.1
+    assert spec(service, "other").placement.holdout == ((9000, 10_000),)
+    assert service.analyse("second")["recommendation"]["action"] == "keep running"
+    for id_ in ("exp", "second"):
+        service.stop(id_, "keep", reason="enough")
+    # A layer held as a whole leaves its holdout alone; another one may be had once nobody is there.
+    whole = service.create(parse_document(document(id="whole", policy="other", layer="ranking")))
+    assert (whole["layer"], whole["placement"]["share"]) == (None, 0.9)
+    service.stop("whole", "keep", reason="enough")
+    assert service.create(placed("third", "toy", 1.0, holdout=0.0))["placement"]["holdout"] == 0.0
+    assert spec(service, "toy").placement.holdout == ()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_layers_effect_against_its_holdout_is_on_the_page(home: Settings, tmp_path: Path, seed: int) -> None:
+    site, rng = Site(home, tmp_path), np.random.default_rng(seed)
+    metric = {"kind": "mean", "name": "revenue", "value": "throughput", "window_s": 60.0}
+    rule = {"kind": "sequential", "planned": 300, "start": 100}
+    site.service.create(placed("exp", "toy", 0.5, holdout=0.3, primary=metric, stopping=rule))
+
+    def value(one: DecisionRecord) -> dict[str, float]:
+        return {"throughput": float(rng.normal(3.0 if one.variant == "B" else 1.0, 0.5))}
+
+    units = [f"{seed}-{i}" for i in range(900)]
+    decided = site.serve(units, value)
+    # A second visit is to the same side.
+    site.serve(units[:100], value)
+    page = site.service.analyse("exp", now_us=site.clock.now_us)
+    held = [one for one in decided if one.variant == HELD_OUT]
+    assert abs(len(held) - 270) < 5 * (900 * 0.3 * 0.7) ** 0.5
+    assert {(one.version, one.experiment, one.variant_propensity) for one in held} == {(1, None, 1.0)}
+    assert sum(page["exposure"]["units"].values()) == sum(one.experiment == "exp" for one in decided)
+    layer = page["layer"]
+    assert (layer["layer"], layer["holdout"]) == ("ranking", 0.3)
+    assert layer["exposure"]["units"] == {HELD_OUT: len(held), "layer": 900 - len(held)}
+    assert (layer["split"]["alarm"], layer["split"]["crossed_units"]) == (False, 0)
+    lift = layer["metrics"]["revenue"]["treatments"]["layer"]
+    truth = 2 * sum(one.variant == "B" for one in decided) / (900 - len(held))
+    assert lift["always_valid"]["low"] < truth < lift["always_valid"]["high"]
+    assert lift["estimate"] == pytest.approx(truth, abs=0.25)
+    # What the next run takes in is new, and another Control goes on.
+    site.serve([f"{seed}-new-{i}" for i in range(100)], value)
+    again = site.restarted().analyse("exp", now_us=site.clock.now_us)["layer"]
+    assert sum(again["exposure"]["units"].values()) == 1_000
+    site.service.stop("exp", "keep", reason="enough")
+
+
+def test_an_experiment_without_a_holdout_in_its_layer_has_no_such_part(service: ExperimentService) -> None:
+    service.create(placed("exp", "toy", 0.3))
+    assert service.analyse("exp")["layer"] is None

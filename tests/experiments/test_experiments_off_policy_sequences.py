@@ -14,15 +14,19 @@ from scipy import stats
 from support.solved_tasks import ACTIONS, STATES, SolvedTask
 
 from rlaas.errors import ConfigurationError, InvalidInputError
+from rlaas.experiments.gate import unit_correlation
 from rlaas.experiments.off_policy import estimate
 from rlaas.experiments.sequential_off_policy import (
     SESSION_ESTIMATORS,
     SessionEstimate,
     SessionLog,
     cross_fitted_action_values,
+    estimate_logged,
     estimate_sessions,
     fit_q,
+    fitted_q_estimate,
     fitted_q_evaluation,
+    session_estimate,
 )
 
 HORIZON, DISCOUNT = 4, 0.9
@@ -42,6 +46,12 @@ def _estimate(log: SessionLog, name: str, prediction: Any = None, **options: Any
     if name == "fqe":
         return fitted_q_evaluation(log, **options)
     return estimate_sessions(log, estimator=name, prediction=prediction, **options)  # type: ignore[arg-type]
+
+
+def _rows(log: SessionLog, which: Any) -> SessionLog:
+    """Some rows of a log, in any order."""
+    columns = {name: getattr(log, name) for name in SessionLog.__dataclass_fields__}
+    return SessionLog(**{k: None if values is None else np.asarray(values)[which] for k, values in columns.items()})
 
 
 def _values(log: SessionLog, seed: int = 0) -> FloatArray:
@@ -127,7 +137,7 @@ def test_estimators_agree_with_their_definitions_whatever_the_order_of_rows(seed
     log, rng = _log(_mdp(seed % 7), 30, seed), np.random.default_rng(seed)
     q = rng.normal(size=(len(np.asarray(log.reward)), ACTIONS))
     order = rng.permutation(len(q))
-    moved = SessionLog(**{name: np.asarray(getattr(log, name))[order] for name in SessionLog.__dataclass_fields__})
+    moved = _rows(log, order)
     for name, value in _by_hand(log, q).items():
         prediction = q if name == "pddr" else None
         assert _estimate(log, name, prediction).value == pytest.approx(value, abs=1e-10)
@@ -179,14 +189,12 @@ def test_fitted_q_of_a_table_is_dynamic_programming_on_the_frequencies() -> None
 
 def test_the_spread_of_fitted_q_is_that_of_a_bootstrap_of_sessions() -> None:
     log, rng = _log(_mdp(3), 300, 5), np.random.default_rng(0)
-    columns = {name: np.asarray(getattr(log, name)) for name in SessionLog.__dataclass_fields__}
-    rows = [np.flatnonzero(columns["session"] == name) for name in range(300)]
+    rows = [np.flatnonzero(np.asarray(log.session) == name) for name in range(300)]
     values = []
     for _ in range(150):
         drawn = [rows[i] for i in rng.integers(0, 300, 300)]
-        again = {name: values_[np.concatenate(drawn)] for name, values_ in columns.items()}
-        again["session"] = np.repeat(np.arange(300), [len(r) for r in drawn])
-        values.append(_estimate(SessionLog(**again), "fqe").value)
+        again = replace(_rows(log, np.concatenate(drawn)), session=np.repeat(np.arange(300), [len(r) for r in drawn]))
+        values.append(_estimate(again, "fqe").value)
     assert _estimate(log, "fqe").standard_error == pytest.approx(np.std(values, ddof=1), rel=0.2)
 
 
@@ -219,7 +227,7 @@ def test_no_session_is_valued_by_a_fit_that_saw_it() -> None:
 def test_fitted_q_takes_sessions_that_were_cut_and_weights_do_not() -> None:
     log = _log(_mdp(6), 300, 8)
     kept = (np.asarray(log.session) % 3 > 0) | (np.asarray(log.step) < 2)
-    cut = SessionLog(**{name: np.asarray(getattr(log, name))[kept] for name in SessionLog.__dataclass_fields__})
+    cut = _rows(log, kept)
     whole, short = _estimate(log, "fqe"), _estimate(cut, "fqe")
     assert short.value == pytest.approx(whole.value, abs=3 * short.standard_error)
     with pytest.raises(InvalidInputError, match=r"was cut after 2 steps.*shorter horizon") as caught:
@@ -243,6 +251,71 @@ def test_a_horizon_that_no_session_reaches_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"none of 200 sessions follows .* beyond step 1") as caught:
         estimate_sessions(log, estimator="pdis")
     assert caught.value.field == "horizon"
+
+
+@pytest.mark.parametrize("name", SESSION_ESTIMATORS)
+def test_sessions_of_one_unit_count_as_one(name: str) -> None:
+    log = _log(_mdp(1), 150, 13)
+    alone = _estimate(log, name, _values(log) if name == "pddr" else None)
+    n = len(np.asarray(log.session))
+    # Every session three times over: as sessions of their own they would be three times the evidence.
+    thrice = replace(
+        _rows(log, np.tile(np.arange(n), 3)),
+        session=np.asarray(log.session)[np.tile(np.arange(n), 3)] + 1_000 * np.repeat(np.arange(3), n),
+        unit=np.tile(np.asarray(log.session), 3),
+    )
+    prediction = np.tile(_values(log), (3, 1)) if name == "pddr" else None
+    found = _estimate(thrice, name, prediction)
+    assert found.n == 3 * alone.n
+    rel = 1e-3 if name == "fqe" else 1e-9  # three times the rows weigh the same penalty less
+    for field in ("value", "standard_error", "low", "high", "unlogged"):
+        assert getattr(found, field) == pytest.approx(getattr(alone, field), rel=rel, abs=1e-9)
+    assert _estimate(replace(thrice, unit=None), name, prediction).standard_error < 0.6 * alone.standard_error
+    with pytest.raises(InvalidInputError, match="at least 2 units") as caught:
+        _estimate(replace(log, unit=np.zeros(n)), name, _values(log) if name == "pddr" else None)
+    assert caught.value.field == "unit"
+
+
+def test_fitted_q_does_without_the_rows_of_which_nobody_knows_what_followed() -> None:
+    log = _log(_mdp(2), 400, 14)
+    following = np.asarray(log.next_features).astype(float)
+    open_ends = (np.asarray(log.step) == HORIZON - 1) & ~np.asarray(log.terminated)
+    following[open_ends] = np.nan
+    cut = replace(log, next_features=following)
+    kept = ~open_ends
+    fitted, wanted = (fit_q(one, horizon=3, discount=DISCOUNT) for one in (cut, _rows(log, kept)))
+    np.testing.assert_allclose(fitted.coefficient, wanted.coefficient)
+    found, whole = _estimate(cut, "fqe"), _estimate(log, "fqe")
+    assert found.value == pytest.approx(whole.value, abs=3 * whole.standard_error)
+    assert found.standard_error > whole.standard_error
+    assert np.isfinite(_values(cut)).all()
+    following[np.flatnonzero(kept & ~np.asarray(log.terminated))[0], 0] = np.nan
+    with pytest.raises(InvalidInputError, match="NaN throughout a row") as caught:
+        _estimate(replace(log, next_features=following), "fqe")
+    assert caught.value.field == "next_features"
+
+
+@pytest.mark.parametrize("name", SESSION_ESTIMATORS)
+def test_what_each_unit_adds_says_how_two_estimates_move_together(name: str) -> None:
+    mdp = _mdp(3)
+    found, logged = [], []
+    for seed in range(60):
+        log = _log(mdp, 150, 500 + seed)
+        one, mine = _with_deviations(log, name)
+        other, theirs = estimate_logged(log, discount=DISCOUNT, horizon=HORIZON)
+        assert mine.sum() == pytest.approx(0, abs=1e-8)
+        found.append((one.value, unit_correlation(mine, theirs)))
+        logged.append(other.value)
+    seen = np.corrcoef([value for value, _ in found], logged)[0, 1]
+    said = np.mean([rho for _, rho in found])
+    assert np.arctanh(said) == pytest.approx(np.arctanh(seen), abs=3.3 / math.sqrt(57))  # Fisher's z
+
+
+def _with_deviations(log: SessionLog, name: str) -> tuple[SessionEstimate, FloatArray]:
+    if name == "fqe":
+        return fitted_q_estimate(log, discount=DISCOUNT, horizon=HORIZON)
+    prediction = _values(log) if name == "pddr" else None
+    return session_estimate(log, estimator=name, prediction=prediction, discount=DISCOUNT, horizon=HORIZON)  # type: ignore[arg-type]
 
 
 def test_result_is_plain_json() -> None:

@@ -68,6 +68,21 @@ def test_bytes_and_json_give_the_same(bench: Bench, datatype: str, dtype: str) -
     assert np.frombuffer(data[-sizes[-1] :], "<i8").tolist() == by_name["action"]["data"]
 
 
+@pytest.mark.parametrize(("value", "taken"), [(1e30, True), (-3e38, True), (np.inf, False), (np.nan, False)])
+@pytest.mark.parametrize(("datatype", "dtype"), [("FP32", "<f4"), ("FP64", "<f8")])
+@pytest.mark.filterwarnings("error")
+def test_numbers_are_taken_as_far_as_float32_goes(
+    bench: Bench, value: float, taken: bool, datatype: str, dtype: str
+) -> None:
+    rows = np.array([[0.0, value, 1.0]], dtype=dtype)
+    request = {"inputs": [_binary("observation", rows, datatype)], "outputs": [{"name": "action"}]}
+    if taken:
+        _infer(bench, request, rows.tobytes())
+    else:
+        with pytest.raises(InvalidInputError, match=r"inputs\[0\]\.data must hold finite float32 numbers"):
+            _infer(bench, request, rows.tobytes())
+
+
 def test_what_is_to_be_logged_is_decided_as_decide_does(bench: Bench) -> None:
     before = len(bench.logged_decisions())
     parameters = {"log": True, "unit": ["u", "v"], "session": "s", "step": 4, "mode": "normal"}

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.bundles import policy_bundle
-from support.serving_kit import Bench, deployment, make_bench
+from support.serving_kit import PRINCIPAL, Bench, deployment, make_bench
 
 from rlaas.errors import RetryableError
-from rlaas.serving.circuit import FAILURES, FIRST_PAUSE_S, WINDOW, Circuit
+from rlaas.serving.circuit import FAILURES, FIRST_PAUSE_S, WINDOW, Circuit, Circuits
 
 ROW = [0.1, -0.5, 2.0]
 
@@ -94,6 +95,25 @@ def test_the_fallback_answers_for_a_version_that_fails_and_says_so(
     assert errors == {1: 0, 2: FAILURES}
     assert bench.engine.acting.circuits.open() == [("toy", 2)]
     assert {record.version for record in bench.logged_decisions()[1:]} == {1}
+
+
+def test_a_trial_counts_once_whether_one_asks_or_several_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(bench.engine.acting, "circuits", Circuits(clock))
+    _break(bench, monkeypatch, 2, how=_raises)
+    for _ in range(FAILURES):
+        bench.decide("toy", observation=ROW)
+    for trial in range(2):
+        clock.now += 2**trial * FIRST_PAUSE_S
+        body = json.dumps({"observation": ROW}).encode()
+        answers = bench.engine.answer_together([bench.engine.read(PRINCIPAL, "toy", body) for _ in range(4)])
+        assert [json.loads(answer)["version"] for answer in answers if isinstance(answer, bytes)] == [1] * 4
+    errors = {tally.version: tally.errors for tally in bench.engine.tally.snapshot()}
+    assert errors[2] == FAILURES + 2
+    clock.now += 4 * FIRST_PAUSE_S - 0.01  # each trial that fails doubles the pause
+    assert not bench.engine.acting.circuits.of("toy", 2).admits()
 
 
 def test_with_nobody_left_the_answer_is_503_and_nothing_is_logged(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hmac
 import time
 import uuid
 
@@ -31,6 +32,13 @@ def test_an_issued_id_verifies_in_every_process_that_holds_the_secret() -> None:
     assert (verified.producer, verified.tag) == ("p1", policy_tag("toy"))
     assert uuid.UUID(verified.uuid).version == 7
     assert verified.version is None
+
+
+@given(st.binary(min_size=16, max_size=200), st.text(max_size=20))
+def test_what_proves_an_id_is_hmac_sha256_of_tenant_and_id(secret: bytes, tenant: str) -> None:
+    tenant = tenant.encode("utf-8", "replace").decode()
+    body, _, mac = DecisionIds(secret, "p1", tenant=tenant).mint(policy_tag("toy", 3)).rpartition("-")
+    assert mac == hmac.digest(secret, f"{tenant}\0{body}".encode(), "sha256").hex()[:32]
 
 
 @given(st.integers(1, 2**48))

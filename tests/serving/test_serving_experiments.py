@@ -8,18 +8,24 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.bundles import policy_bundle
+from support.http_platform import shared_platform
+from support.http_server import serving
 from support.serving_kit import PRINCIPAL, Bench, deployment, make_bench
 
+from rlaas.errors import InvalidInputError
 from rlaas.experiments.assignment import assign_unit
+from rlaas.experiments.conditional import ConditionalAssigner, ConditionalSpec
 from rlaas.experiments.diversion import PlanAssigner
 from rlaas.experiments.layers import BUCKETS, AllocationPlan, Layer, diverter
 from rlaas.serving.live import DeploymentRecord
-from rlaas.serving.loaded import OUTSIDE
+from rlaas.serving.loaded import HELD_OUT, OUTSIDE
 
 ROW = [0.1, -0.5, 2.0]
 HALVES = [{"name": "A", "version": 1, "weight": 1}, {"name": "B", "version": 2, "weight": 1}]
@@ -47,6 +53,14 @@ def bench(tmp_path: Path, paths: dict[tuple[str, int], Path]) -> Bench:
 
 def ask(bench: Bench, unit: str, policy: str = "toy", **context: Any) -> dict[str, Any]:
     return bench.decide(policy, observation=ROW, unit=unit, context=context)
+
+
+def ask_many(bench: Bench, units: list[str], policy: str = "toy", **body: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for first in range(0, len(units), 100):
+        part = units[first : first + 100]
+        found += bench.decide(policy, observations=[ROW] * len(part), unit=part, **body)["decisions"]
+    return found
 
 
 def test_units_that_are_not_targeted_get_the_control_and_are_no_part_of_it(bench: Bench) -> None:
@@ -193,12 +207,165 @@ def test_the_share_of_a_layer_and_the_split_within_it_are_as_declared(bench: Ben
     weights = [{"name": "A", "version": 1, "weight": 3}, {"name": "B", "version": 2, "weight": 1}]
     bench.switch(record(variants=weights, generation=seed + 2, salt=f"s{seed}", placement=place))
     units = [f"{seed}-{i}" for i in range(4_000)]
-    found: list[dict[str, Any]] = []
-    for first in range(0, len(units), 100):
-        part = units[first : first + 100]
-        found += bench.decide("toy", observations=[ROW] * 100, unit=part)["decisions"]
+    found = ask_many(bench, units)
     inside = [one for one in found if one["experiment"] is not None]
     # Five standard deviations of a binomial count.
     assert abs(len(inside) - 1_200) < 5 * (4_000 * 0.3 * 0.7) ** 0.5
     assert abs(sum(one["variant"] == "A" for one in inside) - 0.75 * len(inside)) < 5 * (len(inside) * 3 / 16) ** 0.5
     assert {(one["variant"], one["variant_propensity"]) for one in inside} == {("A", 0.75), ("B", 0.25)}
+
+
+FEATURES = [
+    {"source": "observation", "name": "x2", "index": 2, "scale": 2.0},
+    {"source": "context", "name": "age", "center": 40.0, "scale": 10.0},
+]
+
+
+def conditional(slope: float = 1.0, **more: Any) -> dict[str, Any]:
+    """Where ``x2`` is above 0 B is probably the better one, and below A."""
+    eye = [[0.5 * (row == column) for column in range(3)] for row in range(3)]
+    arms = [
+        {"name": name, "location": [0.0, sign * slope, 0.1], "spread": eye, "degrees": 20.0}
+        for name, sign in (("A", -1.0), ("B", 1.0))
+    ]
+    return {"features": FEATURES, "arms": arms, "minimum_share": 0.05, "draws": 512, "seed": 1, **more}
+
+
+def by_mode(**more: Any) -> dict[str, Any]:
+    """A has the better throughput, B the better latency."""
+    eye = [[0.05, 0.0], [0.0, 0.05]]
+    arms = [
+        {"name": "A", "location": [0.2, 0.8], "spread": eye, "degrees": 20.0},
+        {"name": "B", "location": [0.8, 0.3], "spread": eye, "degrees": 20.0},
+    ]
+    names = ["latency", "throughput"]
+    return {"objectives": names, "arms": arms, "minimum_share": 0.05, "draws": 1000, "seed": 1, **more}
+
+
+@pytest.fixture(scope="module")
+def plain_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    root = tmp_path_factory.mktemp("plain")
+    return {("toy", v): policy_bundle(root / f"toy{v}", seed=v, conditioned=False) for v in (1, 2)}
+
+
+def test_the_variant_follows_the_context_with_the_exact_propensity(bench: Bench) -> None:
+    bench.switch(record(generation=2, conditional=conditional()))
+    assigner = ConditionalAssigner(ConditionalSpec.model_validate(conditional()), "s", {})
+    seen: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for i in range(200):
+        x2, age = (2.0 if i % 2 else -2.0), 30 + i % 20
+        body = {"observation": [0.1, -0.5, x2], "unit": f"u{i}", "context": {"age": age}}
+        found = bench.decide("toy", **body)
+        wanted = assigner.assign(f"u{i}", np.array([x2, age], dtype=np.float32))
+        assert (found["variant"], found["variant_propensity"]) == (wanted.variant, wanted.propensity)
+        seen[bool(i % 2)][found["variant"]] += 1
+        if i < 20:  # sticky, whoever answers
+            again = bench.decide("toy", observations=[body["observation"]], unit=[f"u{i}"], context={"age": age})
+            (row,) = again["decisions"]
+            assert (row["variant"], row["variant_propensity"]) == (found["variant"], found["variant_propensity"])
+    assert seen[True]["B"] > 80
+    assert seen[False]["A"] > 80
+    logged = bench.logged_decisions()[0]
+    first = assigner.assign("u0", np.array([-2.0, 30], dtype=np.float32))
+    assert (logged.variant, logged.variant_propensity) == (first.variant, first.propensity)
+
+
+def test_a_request_without_a_feature_is_outside(bench: Bench) -> None:
+    bench.switch(record(generation=2, conditional=conditional()))
+    for context in (None, {}, {"age": "40"}, {"age": True}):
+        found = bench.decide("toy", observation=ROW, unit="u", context=context)
+        assert (found["variant"], found["experiment"], found["variant_propensity"]) == (OUTSIDE, None, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mode_gets_its_variant_and_the_propensity_of_the_mode(
+    tmp_path: Path, plain_paths: dict[tuple[str, int], Path], seed: int
+) -> None:
+    spec = by_mode(seed=seed)
+    bench = make_bench(tmp_path, plain_paths, record(conditional=spec))
+    assigner = ConditionalAssigner(ConditionalSpec.model_validate(spec), "s", {})
+    asked: list[tuple[dict[str, Any], list[float]]] = [
+        ({"mode": "emergency"}, [1.0, 0.0]),
+        ({"mode": "normal"}, [0.5, 0.5]),
+        ({"preference": {"throughput": 1.0}}, [0.0, 1.0]),
+        ({}, [0.5, 0.5]),
+    ]
+    units = [f"u{i}" for i in range(300)]
+    for body, weights in asked:
+        x = np.array(weights, dtype=np.float32)
+        shares = dict(zip(assigner.arms, assigner.shares(x), strict=True))
+        found = ask_many(bench, units, **body)
+        assert [one["variant"] for one in found] == [assigner.assign(unit, x).variant for unit in units]
+        assert {(one["variant"], one["variant_propensity"]) for one in found} <= set(shares.items())
+        count = sum(one["variant"] == "B" for one in found)
+        assert abs(count - 300 * shares["B"]) < 4.5 * (300 * shares["B"] * shares["A"]) ** 0.5
+        # Logged, though the policies do not act on it: it had a say in who answered.
+        assert bench.logged_decisions()[-1].preference == {"latency": weights[0], "throughput": weights[1]}
+    alone = bench.decide("toy", observation=ROW, unit="u1", mode="emergency")
+    assert alone["variant"] == assigner.assign("u1", np.array([1.0, 0.0], dtype=np.float32)).variant
+    with pytest.raises(InvalidInputError, match="mode"):
+        bench.decide("toy", observation=ROW, mode="unheard-of")
+    bench.switch(record(generation=2))
+    bench.decide("toy", observation=ROW, mode="emergency")
+    assert bench.logged_decisions()[-1].preference is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [by_mode(objectives=["latency", "cost"]), conditional(features=[{**FEATURES[0], "index": 3}, FEATURES[1]])]
+)
+def test_a_posterior_that_does_not_fit_the_policy_is_not_loaded(bench: Bench, wrong: dict[str, Any]) -> None:
+    assert "conditional" in bench.switch(record(generation=2, conditional=wrong))["dep-toy"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_layers_holdout_is_marked_in_every_policy_of_the_layer_and_in_no_experiment(bench: Bench, seed: int) -> None:
+    held = {"layer": "ranking", "salt": f"layer{seed}", "holdout": [[9000, 10_000]]}
+    bench.switch(
+        record(generation=seed + 2, placement={**held, "buckets": [[0, 4000]]}, targeting=GERMAN),
+        record("other", generation=seed + 2, placement={**held, "buckets": [[4000, 9000]]}),
+    )
+    units = [f"{seed}-{i}" for i in range(3_000)]
+    kept: dict[str, set[str]] = {}
+    for policy in ("toy", "other"):
+        found = ask_many(bench, units, policy, context={"country": "fr"})
+        kept[policy] = {unit for unit, one in zip(units, found, strict=True) if one["variant"] == HELD_OUT}
+        marked = {
+            (one["version"], one["experiment"], one["variant_propensity"])
+            for one in found
+            if one["variant"] == HELD_OUT
+        }
+        assert marked == {(1, None, 1.0)}
+    assert kept["toy"] == kept["other"]
+    # Five standard deviations of a binomial count.
+    assert abs(len(kept["toy"]) - 300) < 5 * (3_000 * 0.1 * 0.9) ** 0.5
+    assert bench.decide("toy", observation=ROW, unit=min(kept["toy"]))["variant"] == HELD_OUT
+
+
+def test_the_fast_lane_and_the_handlers_give_a_context_the_same_variant() -> None:
+    platform = shared_platform()
+    platform.restore()
+    variants = [{"name": "A", "version": 1, "weight": 1}, {"name": "B", "version": 2, "weight": 1}]
+    place = {"layer": "l", "salt": "l", "buckets": [[0, 9000]], "holdout": [[9000, 10_000]]}
+    spec = {"name": "exp", "design": "user", "salt": "s", "conditional": conditional(), "placement": place}
+    platform.control.create_deployment("toy", variants, spec)
+    platform.follow()
+    fields = ("variant", "version", "experiment", "variant_propensity", "action")
+
+    def answers(address: str) -> list[list[Any]]:
+        found = []
+        with httpx.Client(base_url=f"http://{address}") as client:
+            for i in range(60):
+                context = {"age": 30 + i} if i % 4 else {}
+                body = {"observation": [0.1, -0.5, i / 15 - 2], "unit": f"u{i}", "context": context}
+                reply = client.post("/api/v1/policies/toy/decide", json=body)
+                assert reply.status_code == 200
+                found.append([reply.json()[name] for name in fields])
+        return found
+
+    with serving(platform.app) as address:
+        plain = answers(address)
+        with platform.fast_lane():
+            fast = answers(address)
+    platform.restore()
+    assert fast == plain
+    assert {one[0] for one in plain} == {"A", "B", OUTSIDE, HELD_OUT}

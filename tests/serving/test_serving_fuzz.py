@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -22,8 +23,9 @@ from support.http_server import serving
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.serving_fuzz import fuzz, generated, operations
+from benchmarks.serving_fuzz import CHUNK, fuzz, generated, operations
 from benchmarks.serving_fuzz_changes import Sent, changed
+from benchmarks.serving_fuzz_report import Progress
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.openapi import openapi_document
@@ -76,6 +78,33 @@ def test_generated_requests_crash_no_route_and_get_documented_answers(platform: 
     assert len(reached) > 0.7 * len(reports)
 
 
+class _Silent(Exception):
+    """A request that should not have been sent."""
+
+
+def test_a_run_goes_on_from_where_another_was_cut_short(platform: HttpPlatform, tmp_path: Path) -> None:
+    async def silent(*_: object) -> None:
+        raise _Silent
+
+    platform.restore()
+    file, only = tmp_path / "progress.jsonl", ["health", "v2_live"]
+
+    def run(requests: int, seed: int = 1, minutes: float = 60.0) -> list[tuple[int, int]]:
+        progress = Progress(file, seed)
+        found = fuzz(
+            platform, DOCUMENT, {}, requests=requests, seed=seed, only=only, minutes=minutes, progress=progress
+        )
+        return [(one.requests, one.crashes) for one in asyncio.run(found)]
+
+    assert run(CHUNK, minutes=0) == [(0, 0)] * 2
+    assert run(CHUNK) == [(CHUNK, 0)] * 2
+    platform = copy.copy(platform)
+    platform.app = silent
+    assert run(CHUNK) == [(CHUNK, 0)] * 2  # counted, not sent again
+    assert run(CHUNK + 1) == [(CHUNK + 1, 1)] * 2
+    assert run(1, seed=2) == [(1, 1)] * 2
+
+
 def test_changes_are_the_same_for_the_same_seed_and_differ() -> None:
     base = Sent("POST", DECIDE, body=json.dumps({"observation": [0.1, -0.5, 2.0]}).encode())
     runs = [[changed(base, rng, DECIDE) for _ in range(200)] for rng in (Random(1), Random(1), Random(2))]
@@ -89,22 +118,57 @@ KNOWN = [
     (DECIDE, b'{"preference": {"latency": "a"}, "mode": "\xd2"}'),
     ("/api/v1/models/register", b'{"name": "toy", "path": "\\u0000"}'),
     ("/api/v1/models/register", json.dumps({"name": "toy", "path": "x" * 5000}).encode()),
+    ("/api/v1/models/register", b'{"name": "toy", "path": "."}'),
     ("/api/v1/resolve", b'{"scenario": "network5g", "preference": {"latency": 1' + b"0" * 400 + b"}}"),
 ]
 
 
-@pytest.mark.parametrize(("path", "body"), KNOWN, ids=["surrogate", "bad utf-8", "nul", "long path", "huge weight"])
+@pytest.mark.parametrize(
+    ("path", "body"), KNOWN, ids=["surrogate", "bad utf-8", "nul", "long path", "no bundle", "huge weight"]
+)
 def test_what_once_crashed_a_route_is_a_refusal(platform: HttpPlatform, path: str, body: bytes) -> None:
+    answer = _ask(platform, "POST", path, body)
+    assert answer.status_code in (400, 422)
+    assert answer.json()["field"]
+
+
+def _ask(platform: HttpPlatform, method: str, path: str, body: bytes) -> httpx.Response:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app=platform.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post(path, content=body)
+            return await client.request(method, path, content=body)
 
     platform.restore()
     with platform.fast_lane():
-        answer = asyncio.run(ask())
-    assert answer.status_code in (400, 422)
-    assert answer.json()["field"]
+        return asyncio.run(ask())
+
+
+ONE = {"name": "a", "version": 1, "weight": 1}
+FIELDS = [
+    ("POST", "/api/v1/models/register", {"name": "a b", "path": "bundles/toy"}, "name"),
+    ("GET", "/api/v1/models/nobody/versions", None, "model"),
+    ("POST", "/api/v1/models/nobody/promote", {"version": 1}, "model"),
+    ("POST", "/api/v1/models/toy/promote", {"version": 99}, "version"),
+    ("DELETE", "/api/v1/models/nobody/versions/1", None, "model"),
+    ("POST", "/api/v1/deployments/create", {"policy": "toy", "variants": [ONE], "fallback": 99}, "fallback"),
+    ("POST", "/api/v1/deployments/create", {"policy": "toy", "variants": [{**ONE, "version": 99}]}, "version"),
+    ("PUT", "/api/v1/models/toy/gate", {"value": "latency", "estimator": "best"}, "estimator"),
+    ("POST", "/api/v1/outcomes", {"outcome_id": "o", "decision_id": "d", "outcome": {"a": 1e999}}, "outcome.a"),
+    ("POST", DECIDE, {"observation": [0, 0, 0], "context": {"a": [1e999]}}, "context.a[0]"),
+    ("POST", "/api/v1/deployments/create", {"policy": "toy", "variants": [ONE], "colour": 1}, "colour"),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "document", "field"), FIELDS, ids=[f"{path} {field}" for _, path, _, field in FIELDS]
+)
+def test_a_refusal_names_the_field_as_the_request_does(
+    platform: HttpPlatform, method: str, path: str, document: dict[str, Any] | None, field: str
+) -> None:
+    body = b"" if document is None else json.dumps(document).replace("Infinity", "1e999").encode()
+    answer = _ask(platform, method, path, body)
+    assert answer.status_code in (404, 422), answer.text
+    assert answer.json()["field"] == field
 
 
 def test_a_gzip_bomb_is_refused_unopened(address: str) -> None:

@@ -73,9 +73,20 @@ class Proxy:
         self.launcher = write_launcher(folder / "haproxy")
         self.spawned: list[subprocess.Popen[bytes]] = []
 
+    def command(self, *more: str) -> list[str]:
+        return [str(self.launcher), "-db", "-f", str(self.config), "-dR", *more]
+
+    def below_an_actor(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Started by a process that may die; that one, and the id of the one that it would leave behind."""
+        actor = subprocess.Popen(["/bin/sh", "-c", f"{shlex.join(self.command())} & wait"], stderr=subprocess.DEVNULL)
+        until(self.answers)
+        until(self.running_pid)
+        orphan = self.running_pid()
+        assert orphan
+        return actor, orphan
+
     def spawn(self, *more: str) -> subprocess.Popen[bytes]:
-        command = [str(self.launcher), "-db", "-f", str(self.config), "-dR", *more]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(self.command(*more), stderr=subprocess.DEVNULL)
         self.spawned.append(process)
         until(lambda: self.running_pid() == process.pid or process.poll() is not None)
         return process
@@ -198,12 +209,7 @@ def test_killing_the_supervisor_ends_haproxy_as_serve_expects(proxy: Proxy) -> N
 
 
 def test_what_serves_on_without_an_actor_is_followed_by_the_next_with_the_servers_that_it_knew(proxy: Proxy) -> None:
-    command = shlex.join([str(proxy.launcher), "-db", "-f", str(proxy.config), "-dR"])
-    actor = subprocess.Popen(["/bin/sh", "-c", f"{command} & wait"], stderr=subprocess.DEVNULL)
-    until(proxy.answers)
-    until(proxy.running_pid)
-    orphan = proxy.running_pid()
-    assert orphan
+    actor, orphan = proxy.below_an_actor()
     actor.kill()
     actor.wait()
     assert proxy.answers()
@@ -235,12 +241,7 @@ def test_without_an_actor_and_a_follower_it_ends(proxy: Proxy) -> None:
     quick = proxy.launcher.read_text().replace(str(SUPERVISOR), str(patched := proxy.admin.with_name("quick.py")))
     patched.write_text(SUPERVISOR.read_text().replace("_ORPHAN_S = 10.0", "_ORPHAN_S = 0.1"))
     proxy.launcher.write_text(quick)
-    command = shlex.join([str(proxy.launcher), "-db", "-f", str(proxy.config), "-dR"])
-    actor = subprocess.Popen(["/bin/sh", "-c", f"{command} & wait"], stderr=subprocess.DEVNULL)
-    until(proxy.answers)
-    until(proxy.running_pid)
-    orphan = proxy.running_pid()
-    assert orphan
+    actor, orphan = proxy.below_an_actor()
     below = child(orphan)
     actor.kill()
     actor.wait()

@@ -15,10 +15,10 @@ import uvicorn.config
 from ray.serve._private.http_util import _apply_middlewares
 from support.bundles import policy_bundle
 from support.http_server import serving
+from support.lanes import StandIn
 from support.serving_kit import Bench, deployment, make_bench
 from websockets.sync.client import connect
 
-from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.fast_lane import FastLane, middlewares
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.pressure import Pressure
@@ -31,23 +31,8 @@ PATIENCE_S = 0.4
 TENSOR = {"name": "observation", "shape": [1, 3], "datatype": "FP32", "data": ROW}
 
 
-class Lane:
-    """The process around the routes."""
-
-    tenant = "default"
-    limits = Limits(4096, PATIENCE_S)
-
-    def __init__(self, engine: DecisionEngine) -> None:
-        self._engine = engine
-
-    def engine(self) -> DecisionEngine:
-        return self._engine
-
-    def edge(self) -> Any:
-        raise AssertionError("nobody asks for it")
-
-    async def warm(self, policy: str) -> None:
-        raise AssertionError(f"{policy} is not cold")
+class Content(StandIn):
+    """Its Control says yes to everything."""
 
     async def forward(self, request: ControlRequest) -> ControlReply:
         return ControlReply(200, b"{}", {})
@@ -63,7 +48,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="module", params=["routes", "fast lane"])
 def at(request: pytest.FixtureRequest, bench: Bench) -> Iterator[str]:
     """``host:port`` of the application behind the server that Serve would start for it."""
-    lane = Lane(bench.engine)
+    lane = Content(bench.engine, limits=Limits(4096, PATIENCE_S))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PatientProtocol, "head_s", PatientProtocol.head_s)
         patch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", uvicorn.config.HTTP_PROTOCOLS["auto"])

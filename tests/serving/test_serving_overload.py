@@ -167,6 +167,15 @@ def test_only_so_many_requests_are_open(bench: Bench, pressure: Pressure) -> Non
     assert asyncio.run(drive()) == [429, 408, 408, 200]
 
 
+def test_requests_that_wait_to_be_decided_together_are_not_counted(bench: Bench, pressure: Pressure) -> None:
+    app = _site(bench, pressure, most_open=2)
+
+    async def drive() -> list[httpx.Response]:
+        return await asyncio.gather(*(_post(app, json={"observation": ROW}) for _ in range(50)))
+
+    assert {answer.status_code for answer in asyncio.run(drive())} == {200}
+
+
 def test_a_deadline_that_has_passed_is_504_and_nothing_is_decided(bench: Bench, pressure: Pressure) -> None:
     app = _site(bench, pressure)
     body = json.dumps({"observation": ROW}).encode()

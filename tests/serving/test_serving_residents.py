@@ -6,21 +6,20 @@ import asyncio
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from support.bundles import policy_bundle
+from support.lanes import StandIn
 from support.serving_kit import Bench, deployment, make_bench
 
-from rlaas.errors import NotReadyError
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.loaded import ColdPolicyError
 from rlaas.serving.pressure import Pressure
 from rlaas.serving.residents import Residents
 from rlaas.serving.transport import Limits
-from rlaas.serving.web import ControlReply, ControlRequest, create_app
+from rlaas.serving.web import create_app
 
 ROW = [0.1, -0.5, 2.0]
 NAMES = ("a", "b", "c", "d")
@@ -58,13 +57,11 @@ def test_the_least_recently_used_policy_goes(paths: dict[tuple[str, int], Path])
     assert (set(state.policies), state.cold) == ({"a"}, frozenset())
 
 
-class Lane:
+class Lane(StandIn):
     """A Gateway's part in it."""
 
-    tenant = "default"
-    limits = Limits(4096, 5.0)
-
     def __init__(self, bench: Bench, residents: Residents) -> None:
+        super().__init__(bench.engine, limits=Limits(4096, 5.0))
         self._bench = bench
         self._residents = residents
         self._loading = asyncio.Lock()
@@ -72,21 +69,12 @@ class Lane:
         self.hot.refresh(bench.engine)
         self.warmed: list[str] = []
 
-    def engine(self) -> object:
-        return self._bench.engine
-
-    def edge(self) -> Any:
-        raise NotReadyError("not yet")
-
     async def warm(self, policy: str) -> None:
         async with self._loading:
             self.warmed.append(policy)
             used = dict(self._bench.engine.used)
             self._bench.engine.switch(await asyncio.to_thread(self._residents.admit, policy, used))
             self.hot.refresh(self._bench.engine)
-
-    async def forward(self, request: ControlRequest) -> ControlReply:
-        raise AssertionError(request.path)
 
 
 def test_a_cold_policy_answers_its_first_request_and_stays_warm(

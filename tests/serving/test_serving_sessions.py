@@ -11,35 +11,16 @@ from typing import Any
 import pytest
 from support.bundles import policy_bundle
 from support.http_server import serving
+from support.lanes import StandIn
 from support.serving_kit import Bench, deployment, make_bench
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
-from rlaas.errors import NotReadyError
 from rlaas.serving.transport import Limits
 from rlaas.serving.web import create_app
 
 ROW = [0.1, -0.5, 2.0]
-
-
-class Lane:
-    tenant = "default"
-    limits = Limits(2048, 5.0)
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    def engine(self) -> Any:
-        return self._bench.engine
-
-    def edge(self) -> Any:
-        raise NotReadyError("not yet")
-
-    async def warm(self, policy: str) -> None:
-        raise AssertionError(policy)
-
-    async def forward(self, request: Any) -> Any:
-        raise AssertionError(request)
+LIMITS = Limits(2048, 5.0)
 
 
 @pytest.fixture
@@ -61,7 +42,7 @@ class Socket:
 
 @pytest.fixture
 def url(bench: Bench) -> Iterator[str]:
-    with serving(create_app(Lane(bench)), ws="websockets-sansio") as address:
+    with serving(create_app(StandIn(bench.engine, limits=LIMITS)), ws="websockets-sansio") as address:
         yield f"ws://{address}/api/v1/policies"
 
 

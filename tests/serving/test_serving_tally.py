@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -35,3 +37,26 @@ def test_versions_are_counted_apart() -> None:
     assert (one.version, one.decisions, one.errors) == (1, 0, 1)
     assert (two.version, two.decisions, two.rewards, two.reward_sum, two.reward_squares) == (2, 3, 2, 1.5, 1.25)
     assert math.isnan(latency_quantile(one.latency_us, 0.5))
+
+
+def test_nothing_is_lost_where_threads_count_at_once() -> None:
+    tally, threads, versions = Tally(), 4, 1000
+    together = threading.Barrier(threads)
+
+    def count() -> None:
+        for version in range(versions):
+            if version % 50 == 0:
+                together.wait()
+            tally.decided("p", version, 1, 1_000)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=count) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert [one.decisions for one in tally.snapshot()] == [threads] * versions

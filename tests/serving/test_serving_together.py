@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+import selectors
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -174,43 +175,66 @@ class _Counting:
         return [b"{}"] * len(questions)
 
 
-def test_a_wait_is_worth_it_only_where_it_brings_more() -> None:
-    async def steady(engine: Any, count: int) -> int:
-        """Callers who come by the clock, each 50 us; how often was waited."""
-        loop, gather, waits = asyncio.get_running_loop(), Gather(engine), []
-        later = loop.call_later
-        loop.call_later = lambda delay, *rest: (waits.append(delay), later(delay, *rest))[1]  # type: ignore[method-assign]
-        answers, begun = [], time.perf_counter()
-        while len(answers) < count:
-            await asyncio.sleep(0)
-            while len(answers) < min(count, (time.perf_counter() - begun) / 50e-6):
-                answers.append(gather.ask(None))  # type: ignore[arg-type]
+class _Simulated(asyncio.SelectorEventLoop):
+    """A loop whose time passes only while it has nothing to do: then at once."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self.waits: list[float] = []
+        selector = selectors.SelectSelector()
+        poll = selector.select
+
+        def select(timeout: float | None = None) -> Any:
+            self._now += timeout or 0.0
+            return poll(0)
+
+        selector.select = select  # type: ignore[method-assign]
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self._now
+
+    def call_later(self, delay: float, *rest: Any, **more: Any) -> asyncio.TimerHandle:
+        self.waits.append(delay)
+        return super().call_later(delay, *rest, **more)
+
+
+def _simulate(work: Callable[[Gather], Coroutine[Any, Any, None]]) -> tuple[list[int], int]:
+    """How many were answered together each time, and how often was waited."""
+    engine = _Counting()
+    with asyncio.Runner(loop_factory=_Simulated) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, _Simulated)
+        runner.run(work(Gather(engine, loop.time)))  # type: ignore[arg-type]
+        return engine.sizes, len(loop.waits)
+
+
+def test_a_wait_is_worth_it_where_callers_come_by_the_clock() -> None:
+    async def steady(gather: Gather) -> None:
+        loop = asyncio.get_running_loop()
+        answers: list[Any] = []
+        for turn in range(8000):  # one each 50 us
+            loop.call_at(50e-6 * turn, lambda: answers.append(gather.ask(None)))  # type: ignore[arg-type]
+        await asyncio.sleep(8000 * 50e-6)
         await asyncio.gather(*answers)
-        return len(waits)
 
-    async def in_turn(engine: Any, callers: int, turns: int) -> int:
-        """Callers who ask again when they have the answer; how often was waited."""
-        loop, gather, waits = asyncio.get_running_loop(), Gather(engine), []
-        later = loop.call_later
-        loop.call_later = lambda delay, *rest: (waits.append(delay), later(delay, *rest))[1]  # type: ignore[method-assign]
+    sizes, waits = _simulate(steady)
+    assert sum(sizes) == 8000
+    assert waits > 100
+    assert np.mean(sizes[len(sizes) // 2 :]) > 4
 
+
+def test_a_wait_is_not_worth_it_where_callers_wait_themselves() -> None:
+    async def in_turn(gather: Gather) -> None:
         async def caller() -> None:
-            for _ in range(turns):
+            for _ in range(1000):
                 await gather.ask(None)  # type: ignore[arg-type]
 
-        await asyncio.gather(*(caller() for _ in range(callers)))
-        return len(waits)
+        await asyncio.gather(*(caller() for _ in range(8)))
 
-    engine = _Counting()
-    waits = asyncio.run(steady(engine, 8000))
-    assert waits > 100
-    assert sum(engine.sizes) == 8000
-    assert np.mean(engine.sizes[len(engine.sizes) // 2 :]) > 4
-
-    engine = _Counting()
-    waits = asyncio.run(in_turn(engine, 8, 1000))
-    assert sum(engine.sizes) == 8000
-    assert waits <= len(engine.sizes) / 60
+    sizes, waits = _simulate(in_turn)
+    assert sum(sizes) == 8000
+    assert waits <= len(sizes) / 60
 
 
 def test_a_crash_leaves_nobody_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

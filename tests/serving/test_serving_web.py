@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from support.bundles import policy_bundle
+from support.lanes import StandIn
 from support.serving_kit import Bench, deployment, make_bench
 
 from rlaas.bundles import load_bundle
-from rlaas.errors import NotReadyError
 from rlaas.serving.engine import DecisionEngine
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
@@ -29,26 +29,12 @@ from rlaas.serving.web import ControlReply, ControlRequest, create_app
 ROW = [0.1, -0.5, 2.0]
 
 
-class StandIn:
-    """The process around the routes."""
-
-    tenant = "default"
-    limits = Limits(4096, 5.0)
+class Forwarding(StandIn):
+    """Notes what is for Control, and answers it."""
 
     def __init__(self, engine: DecisionEngine | None) -> None:
-        self._engine = engine
+        super().__init__(engine, limits=Limits(4096, 5.0))
         self.forwarded: list[ControlRequest] = []
-
-    def engine(self) -> DecisionEngine:
-        if self._engine is None:
-            raise NotReadyError("not yet")
-        return self._engine
-
-    def edge(self) -> Any:
-        raise NotReadyError("not yet")
-
-    async def warm(self, policy: str) -> None:
-        raise AssertionError(f"{policy} is not cold")
 
     async def forward(self, request: ControlRequest) -> ControlReply:
         self.forwarded.append(request)
@@ -60,7 +46,7 @@ class StandIn:
 class Site:
     """The routes, behind the fast lane or not: whatever is asserted of one has to hold of the other."""
 
-    def __init__(self, lane: StandIn, *, fast: bool = False) -> None:
+    def __init__(self, lane: Forwarding, *, fast: bool = False) -> None:
         self.lane = lane
         self._fast = fast
         self._app = FastLane(create_app(lane))
@@ -107,7 +93,7 @@ def bench(tmp_path: Path, paths: dict[tuple[str, int], Path]) -> Bench:
 
 @pytest.fixture(params=["routes", "fast lane"])
 def site(request: pytest.FixtureRequest, bench: Bench) -> Site:
-    return Site(StandIn(bench.engine), fast=request.param == "fast lane")
+    return Site(Forwarding(bench.engine), fast=request.param == "fast lane")
 
 
 def _tensor(**change: Any) -> dict[str, Any]:
@@ -115,7 +101,7 @@ def _tensor(**change: Any) -> dict[str, Any]:
 
 
 def test_not_ready_until_a_policy_is_loaded(bench: Bench, site: Site) -> None:
-    waiting = Site(StandIn(None))
+    waiting = Site(Forwarding(None))
     assert waiting("GET", "/health").status_code == 200
     for path in ("/ready", "/v2/health/ready", "/v2/models/toy"):
         answer = waiting("GET", path)

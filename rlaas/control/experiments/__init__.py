@@ -10,7 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaas.control.experiments.adaptive import ThompsonAllocation
+    from rlaas.control.experiments.allocations import (
+        LinearThompsonAllocation,
+        ObjectiveThompsonAllocation,
+        ThompsonAllocation,
+    )
     from rlaas.control.experiments.analysis import Analyst
     from rlaas.control.experiments.batches import Batch, BatchBook
     from rlaas.control.experiments.documents import (
@@ -38,6 +42,8 @@ __all__ = [
     "FixedHorizon",
     "LayerBook",
     "LayerShare",
+    "LinearThompsonAllocation",
+    "ObjectiveThompsonAllocation",
     "SequentialRule",
     "ThompsonAllocation",
     "parse_document",
@@ -52,7 +58,9 @@ _HOMES = {
     "ExperimentStore": "store",
     "FixedHorizon": "documents",
     "SequentialRule": "documents",
-    "ThompsonAllocation": "adaptive",
+    "LinearThompsonAllocation": "allocations",
+    "ObjectiveThompsonAllocation": "allocations",
+    "ThompsonAllocation": "allocations",
     "Batch": "batches",
     "BatchBook": "batches",
     "LayerBook": "layer_book",

@@ -11,22 +11,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
-
-import numpy as np
 
 from rlaas.control.experiments.adaptive import propensities
 from rlaas.control.experiments.batches import Batch
+from rlaas.control.experiments.documents import OBJECTIVES, ExperimentDocument
 from rlaas.control.experiments.entries import SPLIT, ResumableEntries, split_metric
 from rlaas.control.experiments.lake_rows import Decided, ExposureReader, outcome_of, read_new
+from rlaas.control.experiments.layer_effect import LayerReader, layer_document, layer_key, layer_part
 from rlaas.control.experiments.metric_state import LEAST_BLOCK, MetricState
 from rlaas.control.experiments.page import result_page
 from rlaas.control.experiments.store import Analysis, AnalysisRows, ExperimentStore, StoredExperiment
 from rlaas.experiments.inference import SplitMonitor
-from rlaas.experiments.metrics import Metric, QuantileMetric, RatioMetric
+from rlaas.experiments.metrics import Metric, ObjectivesMetric, QuantileMetric, RatioMetric
 from rlaas.experiments.records import Entry
 from rlaas.lake import Lake
+from rlaas.serving.loaded import HELD_OUT, OUTSIDE
 
 __all__ = ["Analyst"]
 
@@ -82,9 +83,32 @@ class Analyst:
             ConflictError: another run was faster.
         """
         stored = self._store.get(id_)
-        before = self._store.analysis(id_)
-        run = _Run(self._store, stored, before, self._settle_s)
-        new = read_new(self._lake, stored.document, stored.start_us, run.versions)
+        layer = layer_document(stored.document)
+        page = None if layer is None else self._step(layer_key(id_), replace(stored, document=layer), now_us)
+        return self._step(
+            id_,
+            stored,
+            now_us,
+            disturbed=disturbed,
+            batches=batches,
+            layer=None if page is None else layer_part(stored.document, page),
+        )
+
+    def _step(
+        self,
+        key: str,
+        stored: StoredExperiment,
+        now_us: int | None,
+        *,
+        disturbed: str = "",
+        batches: Callable[[], Sequence[Batch]] = tuple,
+        layer: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Take in what is new for one analysis, which is kept under ``key``."""
+        before = self._store.analysis(key)
+        run = _Run(self._store, key, stored, before, self._settle_s)
+        beside = () if key == stored.document.id else (HELD_OUT, OUTSIDE)
+        new = read_new(self._lake, stored.document, stored.start_us, run.versions, beside=beside)
         # After the rows: a batch is known before anything is decided in it.
         run.batches = batches()
         run.take_in(new.decisions, new.outcomes)
@@ -95,9 +119,9 @@ class Analyst:
             now_us = max(newest - self._settle_us, self._clock() - self._patience_us)
         run.advance(now_us, give_up_us=now_us - self._patience_us)
         run.versions, run.newest_us = dict(new.versions), newest
-        result: dict[str, Any] = _finite(run.result(now_us, disturbed))
+        result: dict[str, Any] = {**_finite(run.result(now_us, disturbed)), "layer": layer}
         revision = 1 if before is None else before.revision + 1
-        self._store.commit(id_, Analysis(revision, run.state(), result), run.rows())
+        self._store.commit(key, Analysis(revision, run.state(), result), run.rows())
         return result
 
 
@@ -105,9 +129,9 @@ class _Run:
     """One run: what was known, and what is added."""
 
     def __init__(
-        self, store: ExperimentStore, stored: StoredExperiment, before: Analysis | None, settle_s: float
+        self, store: ExperimentStore, key: str, stored: StoredExperiment, before: Analysis | None, settle_s: float
     ) -> None:
-        self.stored, self.document, self._store = stored, stored.document, store
+        self.stored, self.document, self._store, self._key = stored, stored.document, store, key
         state: Mapping[str, Any] = {} if before is None else before.state
         self.versions: dict[str, int | None] = dict(state.get("versions", {}))
         self.newest_us: int = state.get("newest_us", 0)
@@ -117,18 +141,19 @@ class _Run:
         self._refused: dict[str, int] = dict(state.get("refused", {}))
         self._learnt: dict[str, tuple[str, int]] = {}
         self.batches: Sequence[Batch] = ()
-        waiting, monitors, id_ = state.get("entries", {}), state.get("monitors", {}), self.document.id
+        waiting, monitors = state.get("entries", {}), state.get("monitors", {})
         guards = {guardrail.metric.name: guardrail for guardrail in self.document.guardrails}
         self.entered: dict[str, list[Entry]] = {}
         self._known: dict[str, int] = {}
         self._entries: dict[str, ResumableEntries] = {}
         self.metrics: dict[str, MetricState] = {}
-        for metric in (split_metric(settle_s), *self.document.metrics):
+        learnt = self.document.objectives_metric
+        for metric in (split_metric(settle_s), *self.document.metrics, *(() if learnt is None else (learnt,))):
             name = metric.name
-            found = self.entered[name] = [] if before is None else store.entries(id_, name)
+            found = self.entered[name] = [] if before is None else store.entries(key, name)
             self._known[name] = len(found)
             self._entries[name] = ResumableEntries.resume(metric, waiting.get(name), found)
-            if name != SPLIT:
+            if not isinstance(metric, ObjectivesMetric) and name != SPLIT:
                 self.metrics[name] = MetricState(self.document, metric, guards.get(name), monitors.get(name))
         split = state.get("split")
         self._split_taken: int = state.get("split_taken", 0)
@@ -140,7 +165,8 @@ class _Run:
 
     def take_in(self, decisions: Sequence[_Row], outcomes: Sequence[_Row]) -> None:
         """Feed new rows; an outcome whose decision has not come waits for it."""
-        reader, id_ = ExposureReader(self.document, self.stored.start_us, self.batches), self.document.id
+        kind, id_ = ExposureReader if self._key == self.document.id else LayerReader, self._key
+        reader = kind(self.document, self.stored.start_us, self.batches)
         # A device that was cut off may have delivered a decision twice.
         known = self._store.units_of(id_, (row["decision_id"] for row in decisions))
         for row in decisions:
@@ -151,7 +177,8 @@ class _Run:
             self._decisions[exposure.arm] = self._decisions.get(exposure.arm, 0) + 1
             for entries in self._entries.values():
                 entries.expose(exposure)
-        names = _values_of(self.document.metrics)
+        names = _values_of(self.document)
+        learnt = None if self.document.objectives_metric is None else self._entries[OBJECTIVES]
         rows = [*self._unmatched, *outcomes]
         known = self._store.units_of(id_, (r["decision_id"] for r in rows if r["decision_id"] not in self._learnt))
         self._unmatched = []
@@ -161,6 +188,8 @@ class _Run:
                 self._unmatched.append(row)
                 continue
             outcome = outcome_of(row, Decided(*where), names)
+            if learnt is not None:
+                learnt.observe(outcome)
             for name, metric in self.metrics.items():
                 if _fits(metric.metric, outcome.values):
                     self._entries[name].observe(outcome)
@@ -198,7 +227,7 @@ class _Run:
             waiting=self._entries[self.document.primary.name].waiting,
             metrics=self.metrics,
             entered=self.entered,
-            audit={name: count for name, count in audit.items() if name != SPLIT},
+            audit={name: count for name, count in audit.items() if name in self.metrics},
             refused=self._refused,
             disturbed=disturbed,
             batches=self.batches,
@@ -239,11 +268,9 @@ class _Run:
     def _take_split(self, monitor: SplitMonitor, entries: Sequence[Entry]) -> None:
         if not entries:
             return
-        arms = [monitor.variants.index(entry.arm) for entry in entries]
-        planned = [monitor.weights, *(batch.shares for batch in self.batches)]
-        adaptive = self.document.allocation is not None  # otherwise a segment may have that name
-        shares = [propensities(entry, planned[entry.attributes["batch"] if adaptive else 0]) for entry in entries]
-        monitor.update_units(arms, np.array(shares))
+        arms, names = [monitor.variants.index(entry.arm) for entry in entries], list(self.document.shares())
+        shares = propensities(self.document, entries, self.batches)
+        monitor.update_units(arms, shares[:, [names.index(name) for name in monitor.variants]])
 
 
 def _finite(value: Any) -> Any:
@@ -262,9 +289,10 @@ def _fits(metric: Metric, values: Mapping[str, float]) -> bool:
     return not isinstance(metric, QuantileMetric) or values.get(metric.value, 0.0) >= 0
 
 
-def _values_of(metrics: Sequence[Metric]) -> frozenset[str]:
+def _values_of(document: ExperimentDocument) -> frozenset[str]:
     """Names in the outcomes that a metric reads."""
-    names: set[str] = set()
-    for metric in metrics:
+    learnt = document.objectives_metric
+    names = set() if learnt is None else {one.name for one in learnt.objectives}
+    for metric in document.metrics:
         names |= {metric.numerator, metric.denominator} if isinstance(metric, RatioMetric) else {metric.value}
     return frozenset(names)

@@ -33,6 +33,14 @@ _batches = tenant_table(
     sa.Column("units", sa.BigInteger, nullable=False),
     sa.Column("shares", sa.Text, nullable=False),
 )
+# Of batches whose shares depend on the context.
+_posteriors = tenant_table(
+    _metadata,
+    "experiment_posteriors",
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("batch", sa.BigInteger, primary_key=True),
+    sa.Column("conditional", sa.Text, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,8 @@ class Batch:
         generation: of the deployment, from which on it is served.
         time_us: when it was made, UTC microseconds.
         units: complete units that its shares were made from.
-        shares: by variant; sums to 1.
+        shares: by variant; sums to 1. Where they depend on the context, their mean over those seen before.
+        conditional: document of the :class:`rlaas.experiments.conditional.ConditionalSpec` by which they do.
     """
 
     batch: int
@@ -52,10 +61,13 @@ class Batch:
     time_us: int
     units: int
     shares: Mapping[str, float]
+    conditional: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
+        """Plain JSON types, without the posterior."""
+        found = asdict(self)
+        del found["conditional"]
+        return found
 
 
 def batch_at(batches: Sequence[Batch], generation: int) -> int:
@@ -76,10 +88,15 @@ class BatchBook(TenantStore):
 
     def of(self, id_: str) -> list[Batch]:
         """The batches of an experiment after its first, in their order."""
+        posteriors = sa.select(_posteriors).where(*self._mine(_posteriors, id=id_))
         query = sa.select(_batches).where(*self._mine(_batches, id=id_)).order_by(_batches.c.batch)
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query))
+            # After the batches, which are written together with them.
+            specs = {row.batch: json.loads(row.conditional) for row in connection.execute(posteriors)}
         return [
-            Batch(row.batch, row.generation, row.time_us, row.units, json.loads(row.shares))
-            for row in self._rows(query)
+            Batch(row.batch, row.generation, row.time_us, row.units, json.loads(row.shares), specs.get(row.batch))
+            for row in rows
         ]
 
     def add(self, id_: str, batch: Batch) -> None:
@@ -92,6 +109,9 @@ class BatchBook(TenantStore):
         try:
             with self._engine.begin() as connection:
                 connection.execute(_batches.insert().values(tenant=self._tenant, id=id_, **values))
+                if batch.conditional is not None:
+                    row = {"tenant": self._tenant, "id": id_, "batch": batch.batch}
+                    connection.execute(_posteriors.insert().values(**row, conditional=json.dumps(batch.conditional)))
         except IntegrityError as problem:
             raise ConflictError(
                 f"another run has made batch {batch.batch} of experiment {id_!r} meanwhile", field="experiment"
@@ -100,4 +120,5 @@ class BatchBook(TenantStore):
     def drop(self, id_: str, batch: Batch) -> None:
         """Forget a batch that was never served."""
         with self._engine.begin() as connection:
-            connection.execute(_batches.delete().where(*self._mine(_batches, id=id_, batch=batch.batch)))
+            for table in (_batches, _posteriors):
+                connection.execute(table.delete().where(*self._mine(table, id=id_, batch=batch.batch)))

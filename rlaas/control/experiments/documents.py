@@ -8,10 +8,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlaas.configfiles import complaint
-from rlaas.control.experiments.adaptive import ThompsonAllocation
+from rlaas.control.experiments.allocations import (
+    AllocationRule,
+    LinearThompsonAllocation,
+    ObjectiveThompsonAllocation,
+)
 from rlaas.errors import InvalidInputError
 from rlaas.experiments.layers import WeightedVariant
-from rlaas.experiments.metrics import CountMetric, Guardrail, MeanMetric, Metric, QuantileMetric, RatioMetric
+from rlaas.experiments.metrics import (
+    CountMetric,
+    Guardrail,
+    MeanMetric,
+    Metric,
+    ObjectivesMetric,
+    QuantileMetric,
+    RatioMetric,
+)
 from rlaas.experiments.targeting import TargetingRule
 from rlaas.names import check_name
 
@@ -26,6 +38,9 @@ __all__ = [
     "StoppingRule",
     "parse_document",
 ]
+
+OBJECTIVES = "(objectives)"
+"""Name under which the objective vectors of units are kept; no metric has it, since it is no plain name."""
 
 HOLDOUT = "holdout"
 """Name of the variant that gets the control's version and is compared with nobody."""
@@ -100,6 +115,13 @@ class LayerShare(_Document):
 
     layer: str
     share: float = Field(gt=0, le=1, allow_inf_nan=False, description="of the layer's units, in steps of 0.0001")
+    holdout: float | None = Field(
+        default=None,
+        ge=0,
+        le=0.9,
+        allow_inf_nan=False,
+        description="of the layer's units, which none of its experiments touches; default: as the layer has it",
+    )
 
     @field_validator("layer")
     @classmethod
@@ -131,7 +153,7 @@ class ExperimentDocument(_Document):
     holdout: float = Field(
         default=0.0, ge=0, le=0.9, description="share of the units kept out, at the control's version"
     )
-    allocation: ThompsonAllocation | None = Field(
+    allocation: AllocationRule | None = Field(
         default=None, description="moves the weights to what earns most; default: they stay as declared"
     )
     stopping: StoppingRule
@@ -222,6 +244,29 @@ class ExperimentDocument(_Document):
         return (self.primary, *self.secondary, *(guardrail.metric for guardrail in self.guardrails))
 
     @property
+    def objectives_metric(self) -> ObjectivesMetric | None:
+        """What an allocation by objectives learns from, over the window of the primary metric; None: another one."""
+        rule = self.allocation
+        if not isinstance(rule, ObjectiveThompsonAllocation):
+            return None
+        window, lateness = self.primary.window_s, self.primary.lateness_s
+        # Not validated: its name must be none that an analyst may choose.
+        return ObjectivesMetric.model_construct(
+            name=OBJECTIVES,
+            kind="objectives",
+            objectives=rule.objectives or (),
+            window_s=window,
+            lateness_s=lateness,
+            better="higher",
+            segments=(),
+        )
+
+    @property
+    def learnt_from(self) -> str:
+        """Name of the metric whose units an adaptive allocation learns from."""
+        return self.primary.name if self.objectives_metric is None else OBJECTIVES
+
+    @property
     def control(self) -> str:
         """Name of the variant that the others are compared with."""
         return self.variants[0].name
@@ -268,12 +313,32 @@ class ExperimentDocument(_Document):
         salt = self.salt or self.id
         return salt if self.allocation is None else f"{salt}/batch {batch}"
 
-    def live_spec(self, placement: Mapping[str, object] | None = None, batch: int = 0) -> dict[str, object]:
+    def conditional_spec(self) -> dict[str, Any] | None:
+        """Document of the :class:`rlaas.experiments.conditional.ConditionalSpec` of the first batch, without posterior.
+
+        None: shares do not depend on the context.
+        """
+        rule = self.allocation
+        if isinstance(rule, LinearThompsonAllocation):
+            by: dict[str, Any] = {"features": [one.model_dump(mode="json") for one in rule.features]}
+        elif isinstance(rule, ObjectiveThompsonAllocation):
+            by = {"objectives": [one.name for one in rule.objectives or ()]}
+        else:
+            return None
+        return {**by, "minimum_share": rule.minimum_share, "draws": rule.draws, "seed": 0}
+
+    def live_spec(
+        self,
+        placement: Mapping[str, object] | None = None,
+        batch: int = 0,
+        conditional: Mapping[str, object] | None = None,
+    ) -> dict[str, object]:
         """Document of :class:`rlaas.serving.live.ExperimentSpec`.
 
         Args:
             placement: document of the :class:`rlaas.serving.live.Placement` that it was given; None: every unit.
             batch: of an adaptive allocation.
+            conditional: of the batch, where shares depend on the context; default: that of the first.
         """
         return {
             "name": self.id,
@@ -282,11 +347,13 @@ class ExperimentDocument(_Document):
             "block_steps": self.block_steps,
             "targeting": None if self.targeting is None else self.targeting.model_dump(mode="json"),
             "placement": placement,
+            "conditional": conditional or self.conditional_spec(),
         }
 
 
 _METRICS = ("mean", "count", "proportion", "ratio", "quantile")
-_TAGS = (*_METRICS, "sequential", "fixed", "condition", "all", "any", "beta", "gaussian")
+_ALLOCATIONS = ("thompson", "linear_thompson", "objective_thompson")
+_TAGS = (*_METRICS, *_ALLOCATIONS, "sequential", "fixed", "condition", "all", "any", "beta", "gaussian")
 """What pydantic puts into a path to say which kind of a union it took the document for."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rlaas.experiments.exposure import UnitEntries, _Pending
-from rlaas.experiments.metrics import CountMetric, Metric
+from rlaas.experiments.metrics import CountMetric, Metric, ObjectivesMetric
 from rlaas.experiments.records import Entry, Exposure, Outcome
 
 __all__ = ["SPLIT", "ResumableEntries", "entry_from", "entry_list", "split_metric"]
@@ -20,12 +20,14 @@ SPLIT = "(split)"
 class ResumableEntries(UnitEntries):
     """:class:`~rlaas.experiments.exposure.UnitEntries` with a state that survives the process."""
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric | ObjectivesMetric) -> None:
         super().__init__(metric)
         self._crossed: dict[str, tuple[int, str]] = {}
 
     @classmethod
-    def resume(cls, metric: Metric, state: dict[str, Any] | None, entered: Iterable[Entry]) -> ResumableEntries:
+    def resume(
+        cls, metric: Metric | ObjectivesMetric, state: dict[str, Any] | None, entered: Iterable[Entry]
+    ) -> ResumableEntries:
         """Go on where another left off.
 
         Args:

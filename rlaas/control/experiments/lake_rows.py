@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlaas.control.experiments.batches import Batch, batch_at
+from rlaas.control.experiments.contexts import ContextReader
 from rlaas.control.experiments.documents import ExperimentDocument
 from rlaas.errors import LakeError
 from rlaas.experiments.assignment import block_of
@@ -33,6 +34,7 @@ _DECISION_COLUMNS = (
     "context",
     "generation",
 )
+_CONTEXT_COLUMNS = ("observation", "preference")
 _LONGEST_UNIT = 256
 _OUTCOME_COLUMNS = ("receipt_id", "decision_id", "revision", "outcome", "time_us", "received_us")
 
@@ -60,7 +62,14 @@ class Decided:
     time_us: int
 
 
-def read_new(lake: Lake, document: ExperimentDocument, start_us: int, since: Mapping[str, int | None]) -> NewRows:
+def read_new(
+    lake: Lake,
+    document: ExperimentDocument,
+    start_us: int,
+    since: Mapping[str, int | None],
+    *,
+    beside: Sequence[str] = (),
+) -> NewRows:
     """Read what is new; the first time, everything from the start on.
 
     Args:
@@ -68,6 +77,7 @@ def read_new(lake: Lake, document: ExperimentDocument, start_us: int, since: Map
         document: the experiment.
         start_us: of the experiment, UTC microseconds.
         since: versions of the tables that were read last.
+        beside: variants under which the policy decides for units in no experiment, that are wanted too.
 
     Raises:
         LakeError: a table is damaged, or its log no longer reaches back to those versions.
@@ -84,14 +94,21 @@ def read_new(lake: Lake, document: ExperimentDocument, start_us: int, since: Map
         (pc.field("policy") == document.policy) | pc.field("policy").is_null(),
         of_policy,
     )
+    decided, decided_sql = pc.field("experiment") == document.id, f"experiment = '{document.id}'"
+    if beside:
+        named = ", ".join(f"'{name}'" for name in beside)
+        outside = pc.field("experiment").is_null() & pc.field("variant").isin(list(beside))
+        decided = decided | ((pc.field("policy") == document.policy) & outside)
+        outside_sql = f"experiment IS NULL AND variant IN ({named})"
+        decided_sql = f"({decided_sql} OR (policy = '{document.policy}' AND {outside_sql}))"
     decisions, decision_version = _read(
         lake,
         "bronze.decisions",
-        _DECISION_COLUMNS,
+        _DECISION_COLUMNS if document.conditional_spec() is None else (*_DECISION_COLUMNS, *_CONTEXT_COLUMNS),
         since.get("bronze.decisions"),
         date_of(start_us),
-        pc.field("experiment") == document.id,
-        f"experiment = '{document.id}'",
+        decided,
+        decided_sql,
     )
     return NewRows(
         sorted(decisions, key=lambda row: (row["time_us"], row["decision_id"])),
@@ -112,13 +129,16 @@ class ExposureReader:
     def __init__(self, document: ExperimentDocument, start_us: int, batches: Sequence[Batch] = ()) -> None:
         self._document, self._start_us, self._batches = document, start_us, batches
         self._arms = frozenset(document.shares())
+        self._context = None if document.conditional_spec() is None else ContextReader(document)
         self._matches = None if document.targeting is None else matcher(document.targeting)
         self._attributes = {name for metric in document.metrics for name in metric.segments}
         self._covariates = {name for metric in document.metrics if (name := getattr(metric, "cuped", None)) is not None}
 
     def read(self, row: Mapping[str, Any]) -> Exposure | None:
         """The exposure that a row of ``bronze.decisions`` is; None where it is none that counts."""
-        if row["time_us"] < self._start_us or row["variant"] not in self._arms:
+        if row["experiment"] != self._document.id or row["variant"] not in self._arms:
+            return None
+        if row["time_us"] < self._start_us:
             return None
         context = json.loads(row["context"]) if row["context"] else {}
         attributes: dict[str, Any] = {
@@ -138,7 +158,15 @@ class ExposureReader:
             if self._document.allocation is not None:
                 # Drawn anew in each batch, so that the chance of a variant is what was logged: a unit of its own.
                 batch = batch_at(self._batches, row["generation"])
-                attributes, unit = {"batch": batch}, in_batch(unit, batch)
+                attributes = {"batch": batch}
+                if self._context is not None:
+                    # And at each context.
+                    x = self._context(row)
+                    if x is None:
+                        return None
+                    attributes["x"] = x.tolist()
+                    unit = f"{blake2b(x.tobytes(), digest_size=8).hexdigest()}/{unit}"
+                unit = in_batch(unit, batch)
         return Exposure(
             unit=unit,
             arm=row["variant"],

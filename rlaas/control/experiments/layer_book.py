@@ -13,11 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from rlaas.control.experiments.documents import ExperimentDocument
+from rlaas.control.experiments.documents import ExperimentDocument, LayerShare
 from rlaas.control.state import StateDatabase
 from rlaas.control.tables import TenantStore, tenant_table
 from rlaas.errors import ConflictError, InvalidInputError
-from rlaas.experiments.layers import Layer, LayeredExperiment, WeightedVariant, place
+from rlaas.experiments.layers import BUCKETS, Layer, LayeredExperiment, WeightedVariant, place
 from rlaas.serving.live import Placement
 
 __all__ = ["LayerBook"]
@@ -52,6 +52,30 @@ class LayerBook(TenantStore):
         """A layer with the experiments that have not ended."""
         return self._read(name)[1]
 
+    def completed(self, document: ExperimentDocument) -> ExperimentDocument:
+        """The document with the holdout of its layer.
+
+        A layer gets its holdout from the experiment that is the first there, and keeps it for as long as any runs. An
+        experiment that holds a layer with a holdout as a whole has the rest of it.
+
+        Raises:
+            ConflictError: it wants another holdout than those that run there.
+        """
+        if document.layer is not None:
+            layer = self.layer(document.layer)
+            if not layer.holdout:
+                return document
+            share = LayerShare(layer=layer.name, share=layer.usable / BUCKETS, holdout=layer.holdout)
+            return document.model_copy(update={"layer": None, "placement": share})
+        wanted = document.placement
+        if wanted is None:
+            return document
+        layer = self.layer(wanted.layer)
+        if wanted.holdout is None:
+            return document.model_copy(update={"placement": wanted.model_copy(update={"holdout": layer.holdout})})
+        _check_holdout(layer, wanted.holdout)
+        return document
+
     def take(self, document: ExperimentDocument) -> dict[str, Any] | None:
         """Give an experiment the buckets that it asks for; asked again it has the same.
 
@@ -59,10 +83,12 @@ class LayerBook(TenantStore):
             Document of the :class:`rlaas.serving.live.Placement`; None: it takes in every unit.
 
         Raises:
-            ConflictError: less of the layer is free.
+            ConflictError: less of the layer is free, or it has got another holdout.
         """
+        holdout = 0.0
         if document.placement is not None:
             name, share, field = document.placement.layer, document.placement.share, "placement"
+            holdout = document.placement.holdout or 0.0
         elif document.layer is not None:
             name, share, field = document.layer, 1.0, "layer"
         else:
@@ -74,8 +100,9 @@ class LayerBook(TenantStore):
         )
         for _ in range(_TRIES):
             revision, layer = self._read(name)
+            _check_holdout(layer, holdout, besides=mine.name)
             try:
-                placed = place(layer, mine, share)
+                placed = place(layer.model_copy(update={"holdout": holdout}), mine, share)
             except InvalidInputError as problem:
                 others = ", ".join(f"{one.name} {one.share:g}" for one in layer.experiments)
                 raise ConflictError(f"{problem.message}; running there: {others}", field=field) from problem
@@ -83,7 +110,9 @@ class LayerBook(TenantStore):
                 if document.placement is None:
                     return None
                 spans = next(one.buckets for one in placed.experiments if one.name == mine.name)
-                return Placement(layer=name, salt=layer.salt, buckets=spans).model_dump(mode="json")
+                held = ((placed.usable, BUCKETS),) if holdout else ()
+                made = Placement(layer=name, salt=layer.salt, buckets=spans, holdout=held)
+                return made.model_dump(mode="json")
         raise ConflictError(f"layer {name!r} keeps being changed by others; try again", field=field)
 
     def _read(self, name: str) -> tuple[int, Layer]:
@@ -113,3 +142,13 @@ class LayerBook(TenantStore):
                 return changed.rowcount == 1
         except IntegrityError:  # another was the first to write it
             return False
+
+
+def _check_holdout(layer: Layer, wanted: float, besides: str = "") -> None:
+    others = [one.name for one in layer.experiments if one.name != besides]
+    if others and wanted != layer.holdout:
+        raise ConflictError(
+            f"layer {layer.name!r} has a holdout of {layer.holdout:g} for as long as {', '.join(others)} runs there; "
+            f"{wanted:g} is another",
+            field="placement.holdout",
+        )

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlaas.control.experiments.adaptive import estimated, probably_earning
+from rlaas.control.experiments.adaptive import by_mode, estimated, probably_earning
+from rlaas.control.experiments.allocations import LinearThompsonAllocation
 from rlaas.control.experiments.batches import Batch
-from rlaas.control.experiments.documents import ExperimentDocument
+from rlaas.control.experiments.contexts import learnt_linear
+from rlaas.control.experiments.documents import OBJECTIVES, ExperimentDocument
 from rlaas.control.experiments.figures import (
     arm_counts,
     at_size,
@@ -74,6 +76,9 @@ def result_page(
     }
     _adjust(document, found)
     guardrails = [one for name in guards for one in _guardrail(document, metrics[name], entered[name])]
+    vectors = entered.get(OBJECTIVES, ())
+    size = document.stopping.size * len(document.variants)
+    modes = by_mode(document, vectors[:size] if reached else vectors, batches)
     counts = arm_counts(document, exposed)
     first_us = exposed[0].exposed_us if exposed else None
     plain = document.design == "user" and document.allocation is None
@@ -90,6 +95,7 @@ def result_page(
         disturbed=disturbed,
         reached=reached,
         expected_end_us=end_us,
+        modes=modes,
     )
     return {
         "schema_version": 1,
@@ -126,12 +132,27 @@ def result_page(
             "kind": document.allocation.kind,
             "batch": len(batches),
             "shares": batches[-1].shares if batches else document.shares(),
+            "coefficients": _coefficients(document, primary_entries),
             "batches": [batch.to_dict() for batch in batches[-_BATCHES_SHOWN:]],
         },
+        "modes": modes,
         "audit": dict(audit),
         "refused": dict(refused),
         "recommendation": recommendation.to_dict(),
     }
+
+
+def _coefficients(document: ExperimentDocument, entries: Sequence[Entry]) -> dict[str, dict[str, float]] | None:
+    """By variant the posterior mean of its regression on the centred and scaled features, the intercept first.
+
+    Of what is good: where a low value is better, of its negative. The intercept is the distance to the declared mean.
+    """
+    rule = document.allocation
+    if not isinstance(rule, LinearThompsonAllocation):
+        return None
+    names = ["(intercept)", *(one.name for one in rule.features)]
+    found = learnt_linear(document, entries).coefficients()
+    return {variant: dict(zip(names, row.tolist(), strict=True)) for variant, row in found.items()}
 
 
 def _metric(
@@ -231,8 +252,9 @@ def _of_batches(
 ) -> dict[str, dict[str, Any]]:
     """Of an adaptive allocation: estimates with the logged propensities, at the planned size and so far."""
     spec, size = metric.metric, document.stopping.size * len(document.variants)
-    planned = estimated(document, entries[:size], batches) if len(entries) >= size else None
-    so_far = estimated(document, entries, batches)
+    modelled = spec.name == document.primary.name and isinstance(document.allocation, LinearThompsonAllocation)
+    planned = estimated(document, entries[:size], batches, modelled=modelled) if len(entries) >= size else None
+    so_far = estimated(document, entries, batches, modelled=modelled)
     up = 1.0 if spec.better == "higher" else -1.0
     found = {}
     for name in document.treatments:

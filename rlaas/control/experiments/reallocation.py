@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import structlog
 
-from rlaas.control.experiments.adaptive import next_shares
+from rlaas.control.experiments.adaptive import next_batch
 from rlaas.control.experiments.batches import Batch, BatchBook, batch_at
 from rlaas.control.experiments.documents import ExperimentDocument
 from rlaas.control.experiments.store import ExperimentStore
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError
+from rlaas.experiments.conditional import ConditionalSpec
 from rlaas.serving.live import DeploymentRecord
 
 __all__ = ["Reallocation"]
@@ -32,13 +33,15 @@ class Reallocation:
         """Whether a deployment divides the units as the experiment says, in the batch of its generation."""
         batches = self._batches.of(document.id) if document.allocation is not None else []
         number = batch_at(batches, live.generation)
-        shares = batches[number - 1].shares if number else None
+        shares, conditional = (batches[number - 1].shares, batches[number - 1].conditional) if number else (None, None)
+        spec = conditional or document.conditional_spec()
         wanted = {(one["name"], one["version"], one["weight"]) for one in document.live_variants(shares)}
         return (
             live.experiment is not None
             and live.experiment.name == document.id
             and live.experiment.salt == document.live_salt(number)
             and live.experiment.targeting == document.targeting
+            and live.experiment.conditional == (None if spec is None else ConditionalSpec.model_validate(spec))
             and (live.experiment.placement is None) is (document.placement is None)
             and {(one.name, one.version, one.weight) for one in live.variants} == wanted
         )
@@ -65,10 +68,12 @@ class Reallocation:
         last_us, known = (batches[-1].time_us, batches[-1].units) if batches else (began_us, 0)
         if now_us < last_us + document.allocation.batch_s * 1e6:
             return False
-        entries = self._store.entries(document.id, document.primary.name)
+        entries = self._store.entries(document.id, document.learnt_from)
         if len(entries) <= known:
             return False
-        batch = Batch(len(batches) + 1, live.generation + 1, now_us, len(entries), next_shares(document, entries))
+        number = len(batches) + 1
+        shares, conditional = next_batch(document, entries, number)
+        batch = Batch(number, live.generation + 1, now_us, len(entries), shares, conditional)
         self._batches.add(document.id, batch)
         return self._serve(document, live, batch)
 
@@ -82,7 +87,7 @@ class Reallocation:
             self._control.create_deployment(
                 document.policy,
                 document.live_variants(batch.shares),
-                document.live_spec(placement, batch.batch),
+                document.live_spec(placement, batch.batch, batch.conditional),
                 fallback=live.fallback,
                 if_match=live.etag,
             )

@@ -10,16 +10,17 @@ from typing import Any, Literal
 
 import structlog
 
-from rlaas.bundles import load_bundle
+from rlaas.bundles import BundlePolicy, load_bundle
 from rlaas.control.experiments.analysis import Analyst
 from rlaas.control.experiments.batches import BatchBook
+from rlaas.control.experiments.completion import check_values, completed
 from rlaas.control.experiments.documents import ExperimentDocument
 from rlaas.control.experiments.layer_book import LayerBook
 from rlaas.control.experiments.reallocation import Reallocation
 from rlaas.control.experiments.store import ACTIVE, Event, ExperimentStore, State, StoredExperiment
+from rlaas.control.gating.judgements import Judgements
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError, InvalidInputError, RlaasError, check_choice
-from rlaas.experiments.metrics import RatioMetric
 from rlaas.lake import Lake
 from rlaas.serving.live import DeploymentRecord
 
@@ -79,10 +80,18 @@ class ExperimentService:
             NotFoundError: no such policy or version.
             BundleError: a bundle is damaged.
             ConflictError: another experiment has the id, the policy or the layer, less of the layer is free than is
-                asked for, a rollout of the policy is running, or ``if_match`` names another generation.
+                asked for, a rollout of the policy is running, a version does not pass the policy's gate, or
+                ``if_match`` names another generation.
         """
+        return self._control.gates.judged_first(lambda judged: self._create(document, actor, if_match, judged))
+
+    def _create(
+        self, document: ExperimentDocument, actor: str, if_match: str | None, judged: Judgements
+    ) -> dict[str, Any]:
         with self._changing:
-            self._check_values(document)
+            policies = self._policies(document)
+            check_values(document, policies)
+            document = self._layers.completed(completed(document, policies))
             before = self._live(document.policy)
             if before is not None and before.experiment is not None and not self._ours(before.experiment.name):
                 raise ConflictError(
@@ -101,7 +110,11 @@ class ExperimentService:
             try:
                 placement = self._layers.take(document)
                 record, _ = self._control.create_deployment(
-                    document.policy, document.live_variants(), document.live_spec(placement), if_match=if_match
+                    document.policy,
+                    document.live_variants(),
+                    document.live_spec(placement),
+                    if_match=if_match,
+                    judged=judged,
                 )
             except RlaasError:
                 self.store.discard(document.id)
@@ -290,22 +303,11 @@ class ExperimentService:
             return f"the deployment of {document.policy} was changed by hand; generation {live.generation} is another"
         return ""
 
-    def _check_values(self, document: ExperimentDocument) -> None:
-        """A metric of something that is never reported would be 0 for every unit."""
-        fields: set[str] | None = None
-        for variant in document.variants:
-            version = self._control.registry.get(document.policy, variant.version).version
-            found = set(load_bundle(self._control.registry.path(document.policy, version)).outcome_fields)
-            fields = found if fields is None else fields & found
-        for metric in document.metrics:
-            names = (metric.numerator, metric.denominator) if isinstance(metric, RatioMetric) else (metric.value,)
-            for name in names:
-                if name not in (fields or set()):
-                    raise InvalidInputError(
-                        f"metric {metric.name}: outcomes of {document.policy} carry no {name[:80]!r}; allowed: "
-                        f"{', '.join(sorted(fields or ())) or '(none)'}",
-                        field=f"metric.{metric.name}",
-                    )
+    def _policies(self, document: ExperimentDocument) -> list[BundlePolicy]:
+        """Of the variants, in their order."""
+        registry = self._control.registry
+        versions = [registry.get(document.policy, variant.version).version for variant in document.variants]
+        return [load_bundle(registry.path(document.policy, version)) for version in versions]
 
 
 def _chosen(document: ExperimentDocument, decision: str, variant: str | None) -> str | None:

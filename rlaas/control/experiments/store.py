@@ -35,7 +35,6 @@ def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
 _experiments = _table(
     "experiments",
     sa.Column("policy", sa.String(128), nullable=False),
-    sa.Column("layer", sa.String(128), nullable=True),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
@@ -47,7 +46,7 @@ _experiments = _table(
     sa.Column("verdict", sa.Text, nullable=True),
     sa.Index("experiments_by_state", "tenant", "state"),
 )
-# One row for each policy and each layer that an experiment holds: the database refuses a second one.
+# One row for each policy that an experiment holds: the database refuses a second one.
 _claims = tenant_table(
     _metadata,
     "experiment_claims",
@@ -165,21 +164,20 @@ class ExperimentStore(TenantStore):
         super().__init__(database, tenant, _metadata)
 
     def insert(self, stored: StoredExperiment, event: Event) -> None:
-        """Keep a new experiment, which claims its policy and its layer.
+        """Keep a new experiment, which claims its policy.
 
         Raises:
-            ConflictError: there is one of this id, or another holds the policy or the layer.
+            ConflictError: there is one of this id, or another holds the policy.
         """
         document = stored.document
-        claims = [f"policy:{document.policy}", *([f"layer:{document.layer}"] if document.layer else [])]
+        claim = f"policy:{document.policy}"
         try:
             with self._engine.begin() as connection:
                 connection.execute(_experiments.insert().values(tenant=self._tenant, **_values(stored)))
-                for claim in claims:
-                    connection.execute(_claims.insert().values(tenant=self._tenant, claim=claim, id=document.id))
+                connection.execute(_claims.insert().values(tenant=self._tenant, claim=claim, id=document.id))
                 self._write_event(connection, stored, event)
         except IntegrityError as problem:
-            raise self._conflict(document, claims) from problem
+            raise self._conflict(document, claim) from problem
 
     def change(self, stored: StoredExperiment, event: Event) -> None:
         """Store the successor of the revision before; one that is no longer active lets go what it claimed.
@@ -315,13 +313,12 @@ class ExperimentStore(TenantStore):
         row = {"tenant": self._tenant, "id": stored.document.id, "revision": stored.revision}
         connection.execute(_events.insert().values(**row, event=fields_json(event)))
 
-    def _conflict(self, document: ExperimentDocument, claims: Sequence[str]) -> ConflictError:
-        query = sa.select(_claims).where(*self._mine(_claims), _claims.c.claim.in_(claims))
-        held = {row.claim: row.id for row in self._rows(query)}
-        for claim, holder in held.items():
-            kind, _, name = claim.partition(":")
-            if holder != document.id:
-                return ConflictError(f"experiment {holder!r} is running in {kind} {name!r}; stop it first", field=kind)
+    def _conflict(self, document: ExperimentDocument, claim: str) -> ConflictError:
+        held = self._row(sa.select(_claims).where(*self._mine(_claims, claim=claim)))
+        if held is not None and held.id != document.id:
+            return ConflictError(
+                f"experiment {held.id!r} is running in policy {document.policy!r}; stop it first", field="policy"
+            )
         return ConflictError(f"there is an experiment {document.id!r} already; choose another id", field="id")
 
 
@@ -338,7 +335,6 @@ def _values(stored: StoredExperiment) -> dict[str, Any]:
     return {
         "id": stored.document.id,
         "policy": stored.document.policy,
-        "layer": stored.document.layer,
         "state": stored.state,
         "revision": stored.revision,
         "document": stored.document.model_dump_json(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from rlaas.control.experiments.allocations import ObjectiveThompsonAllocation
 from rlaas.control.experiments.documents import ExperimentDocument
 
 __all__ = ["Recommendation", "recommend"]
@@ -44,6 +45,7 @@ def recommend(
     disturbed: str,
     reached: bool,
     expected_end_us: int | None,
+    modes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Recommendation:
     """The recommendation.
 
@@ -56,12 +58,16 @@ def recommend(
         disturbed: what somebody else has done to the deployment; empty: nothing.
         reached: whether the planned size is.
         expected_end_us: when it will be, if known.
+        modes: of an allocation by objectives, by mode ``serve``: the variant that is shown to be better, or the
+            control.
     """
     rule, control = document.stopping, document.control
     if split_broken:
         return Recommendation("stop", None, "stop: broken split", split_broken)
     if disturbed:
         return Recommendation("stop", None, "stop: disturbed", disturbed)
+    if isinstance(document.allocation, ObjectiveThompsonAllocation):
+        return _by_mode(document, modes, reached)
     failed = {one["treatment"]: one["metric"] for one in guardrails if one["verdict"] == "failed"}
     left = [name for name in document.treatments if name not in failed]
     if not left:
@@ -95,6 +101,24 @@ def recommend(
         size = rule.size * len(document.variants)
         return _run(f"it is judged once, at {size:,} units of all variants together", expected_end_us)
     return _run(f"it is judged once, at {rule.size:,} units per variant", expected_end_us)
+
+
+def _by_mode(
+    document: ExperimentDocument, modes: Mapping[str, Mapping[str, Any]] | None, reached: bool
+) -> Recommendation:
+    """One variant where it is the one for every mode; otherwise the control, and the modes in words."""
+    if not reached or modes is None:
+        size = document.stopping.size * len(document.variants)
+        return _run(f"it is judged once, at {size:,} units of all variants together", None)
+    serve = {mode: str(one["serve"]) for mode, one in modes.items()}
+    said = ", ".join(f"{name} in {mode}" for mode, name in serve.items())
+    if len(set(serve.values())) > 1:
+        words = f"keep {document.control}, or serve by mode: {said}"
+        return Recommendation("keep", document.control, words, "no variant is the best one in every mode")
+    (best,) = set(serve.values())
+    if best == document.control:
+        return _keep(best, "in no mode is another variant shown to be better at the planned size")
+    return Recommendation("ship", best, f"ship {best}", f"it is better than {document.control} in every mode: {said}")
 
 
 def _run(reason: str, end_us: int | None) -> Recommendation:

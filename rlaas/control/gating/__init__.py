@@ -7,8 +7,9 @@ obeyed.
 from __future__ import annotations
 
 from rlaas.control.gating.declaration import GateDeclaration
+from rlaas.control.gating.devices import DeviceGate
 from rlaas.control.gating.override import Override
 from rlaas.control.gating.service import GateService
 from rlaas.control.gating.store import GateEvent, GateStore, StoredGate
 
-__all__ = ["GateDeclaration", "GateEvent", "GateService", "GateStore", "Override", "StoredGate"]
+__all__ = ["DeviceGate", "GateDeclaration", "GateEvent", "GateService", "GateStore", "Override", "StoredGate"]

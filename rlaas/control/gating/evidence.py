@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaas.bundles import BoxAction, BundlePolicy, DiscreteAction
-from rlaas.control.gating.declaration import estimators_of
+from rlaas.control.gating.declaration import estimators_of, session_estimators_of
 from rlaas.control.gating.logged import LoggedRows
+from rlaas.control.gating.logged_sessions import LoggedSessions
+from rlaas.control.gating.session_evidence import SessionEvidence
 from rlaas.errors import InvalidInputError, RequestError
 from rlaas.experiments.continuous import ContinuousEstimatorName, cross_fitted_values, estimate_continuous
 from rlaas.experiments.gate import Evidence, GatePolicy, Verdict, collect_evidence, judge, logged_correlation
 from rlaas.experiments.off_policy import MODEL_FREE, EstimatorName, estimate
 from rlaas.experiments.reward_model import cross_fitted_prediction
 
-__all__ = ["judge_version"]
+__all__ = ["judge_version", "without_evidence"]
 
 FloatArray = NDArray[np.float64]
 Model = TypeVar("Model")
@@ -33,16 +35,31 @@ _NORMALISED = ("snipw", "sndr")
 class _Weighed:
     """Weights of the rows [n], the model's part of them (None without a model), and who answers for an estimator."""
 
+    rows: LoggedRows
+    confidence: float
     weight: FloatArray
     predicted: FloatArray | None
     direct: FloatArray | None
     estimate: Callable[[str], Evidence]
 
+    def logged(self, estimator: str) -> tuple[Evidence, float]:
+        """Value of what was logged itself, and its correlation with what an estimator finds."""
+        rows, ones, with_model = self.rows, np.ones(len(self.rows.reward)), estimator not in MODEL_FREE
+        found = estimate(rows.reward, ones, ones, estimator="snipw", unit=rows.unit, confidence=self.confidence)
+        return found, logged_correlation(
+            rows.reward,
+            self.weight,
+            normalised=estimator in _NORMALISED,
+            predicted=self.predicted if with_model else None,
+            direct=self.direct if with_model else None,
+            unit=rows.unit,
+        )
+
 
 def judge_version(
     policy: GatePolicy,
     bundle: BundlePolicy,
-    rows: LoggedRows,
+    rows: LoggedRows | LoggedSessions,
     *,
     subject: str,
     explore: bool,
@@ -54,7 +71,7 @@ def judge_version(
     Args:
         policy: declared beforehand.
         bundle: the version.
-        rows: what was logged.
+        rows: what was logged; sessions where the policy declares an estimator of sessions.
         subject: its name, such as ``checkout:3``.
         explore: it samples from its distribution; otherwise it takes the mode, of which a box policy has no density.
         epsilon: share of uniform actions while it explores.
@@ -63,36 +80,45 @@ def judge_version(
     found: list[Evidence] = []
     logged: Evidence | None = None
     correlation = 0.0
+    log = rows.rows if isinstance(rows, LoggedSessions) else rows
     try:
-        if len(rows.reward) < 2:
+        if len(log.reward) < 2:
             raise InvalidInputError(f"the log is too short: {rows.sentence()}", field="log")
-        weighed = _weigh(bundle, rows, explore, epsilon if explore else 0.0, policy.confidence)
-        names = dict.fromkeys((policy.estimator, *estimators_of(bundle)))
-        found, refused = collect_evidence(list(names), weighed.estimate)
-        if any(one.estimator == policy.estimator for one in found):
-            ones = np.ones(len(rows.reward))
-            logged = estimate(rows.reward, ones, ones, estimator="snipw", unit=rows.unit, confidence=policy.confidence)
-            with_model = policy.estimator not in MODEL_FREE
-            correlation = logged_correlation(
-                rows.reward,
-                weighed.weight,
-                normalised=policy.estimator in _NORMALISED,
-                predicted=weighed.predicted if with_model else None,
-                direct=weighed.direct if with_model else None,
-                unit=rows.unit,
+        if isinstance(rows, LoggedSessions):
+            rows.check_whole()
+            names: Sequence[str] = session_estimators_of(bundle)
+            asked: _Weighed | SessionEvidence = SessionEvidence.of(
+                bundle, rows, explore=explore, epsilon=epsilon if explore else 0.0, confidence=policy.confidence
             )
+        else:
+            names = estimators_of(bundle)
+            asked = _weigh(bundle, rows, explore, epsilon if explore else 0.0, policy.confidence)
+        found, refused = collect_evidence(list(dict.fromkeys((policy.estimator, *names))), asked.estimate)
+        if any(one.estimator == policy.estimator for one in found):
+            logged, correlation = asked.logged(policy.estimator)
     except RequestError as problem:  # the log says nothing about this version: that is the answer
         found, refused = [], {policy.estimator: problem.message}
     return judge(
         policy,
         found,
         subject=subject,
-        logged_until_us=rows.until_us,
+        logged_until_us=log.until_us,
         now_us=now_us,
         logged=logged,
         correlation=correlation,
         refused=refused,
     )
+
+
+def without_evidence(policy: GatePolicy, reason: str, *, subject: str, now_us: int) -> Verdict:
+    """The verdict on a version of which no log could say anything.
+
+    Args:
+        policy: declared beforehand.
+        reason: why none could.
+        subject, now_us: as of :func:`judge_version`.
+    """
+    return judge(policy, [], subject=subject, logged_until_us=0, now_us=now_us, refused={policy.estimator: reason})
 
 
 def _weigh(bundle: BundlePolicy, rows: LoggedRows, explore: bool, epsilon: float, confidence: float) -> _Weighed:
@@ -107,7 +133,7 @@ def _weigh(bundle: BundlePolicy, rows: LoggedRows, explore: bool, epsilon: float
         def of_logged(name: str) -> Evidence:
             return estimate(rows.reward, rows.propensity, asked, estimator=cast("EstimatorName", name), **options)
 
-        return _Weighed(weight, None, None, of_logged)
+        return _Weighed(rows, confidence, weight, None, None, of_logged)
     probability = bundle.probabilities(rows.observation, rows.preference, epsilon, greedy=not explore)
     choice = taken.astype(np.int64)
     prediction, broken = _fitted(
@@ -130,9 +156,9 @@ def _weigh(bundle: BundlePolicy, rows: LoggedRows, explore: bool, epsilon: float
         )
 
     if prediction is None:
-        return _Weighed(weight, None, None, of_all)
+        return _Weighed(rows, confidence, weight, None, None, of_all)
     direct = np.einsum("na,na->n", probability, prediction)
-    return _Weighed(weight, prediction[np.arange(len(choice)), choice], direct, of_all)
+    return _Weighed(rows, confidence, weight, prediction[np.arange(len(choice)), choice], direct, of_all)
 
 
 def _in_box(
@@ -159,7 +185,7 @@ def _in_box(
         )
 
     with np.errstate(over="ignore"):
-        return _Weighed(np.exp(asked - rows.propensity), predicted, direct, of_box)
+        return _Weighed(rows, options["confidence"], np.exp(asked - rows.propensity), predicted, direct, of_box)
 
 
 def _fitted(fit: Callable[[], Model]) -> tuple[Model | None, RequestError | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ from rlaas.control.gating.declaration import GateDeclaration
 from rlaas.errors import InvalidInputError
 from rlaas.lake import Lake
 from rlaas.lake.rows import date_of
+from rlaas.lake.schemas import table_spec
 from rlaas.objectives import Preference, normalise
 
-__all__ = ["MOST_CELLS", "MOST_ROWS", "LoggedRows", "read_logged"]
+__all__ = ["MOST_CELLS", "MOST_ROWS", "LoggedDay", "LoggedRows", "columns_of", "read_logged", "telling_days"]
 
 FloatArray = NDArray[np.float64]
 _Mask = NDArray[np.bool_]
@@ -29,6 +31,7 @@ MOST_ROWS = 100_000
 MOST_CELLS = 20_000_000
 """Rows times choices: the table of probabilities stays below 160 MB."""
 
+_TABLE = "silver.transitions"
 _COLUMNS = (
     "decision_id",
     "time_us",
@@ -57,7 +60,7 @@ class LoggedRows:
         preference: what the version would have acted under [n, n_objectives]; None where it takes none.
         unit: whose decision it was [n]: the unit, else the session, else the decision itself.
         until_us: time of the newest, UTC microseconds; 0 where there is none.
-        read: decisions with an outcome in the window.
+        read: decisions with an outcome that were read: the days of the window, newest first, until there were enough.
         left_out: how many of them say nothing, by reason.
     """
 
@@ -77,10 +80,27 @@ class LoggedRows:
         return f"{len(self.reward)} of {self.read} decisions with an outcome count{f' ({reasons})' if reasons else ''}"
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedDay:
+    """Decisions of a day that say something about a version.
+
+    Attributes:
+        rows: in any order, with ``chosen`` before any shield and ``reward``.
+        read: decisions with an outcome on that day, in the window.
+        left_out: how many of them say nothing, by reason.
+        oldest: whether the window has no day before it.
+    """
+
+    rows: pa.Table
+    read: int
+    left_out: Mapping[str, int]
+    oldest: bool
+
+
 def read_logged(
     lake: Lake, policy: str, declaration: GateDeclaration, bundle: BundlePolicy, *, now_us: int
 ) -> LoggedRows:
-    """Read what was logged of a policy.
+    """Read what was logged of a policy, a day at a time and the newest first, until there are enough rows.
 
     Left out is what has no propensity (a version that always took its mode, a safe default), what constraints chose
     from a front, outcomes without the value, and observations or actions of another shape than the version's.
@@ -96,13 +116,59 @@ def read_logged(
         InvalidInputError: the version has no such mode or objective.
         LakeError: the table is damaged.
     """
+    most = max(1, min(MOST_ROWS, MOST_CELLS // getattr(bundle.manifest.action, "n", 1)))
+    days, read, held, left_out = list[pa.Table](), 0, 0, Counter[str]()
+    for day in telling_days(lake, policy, declaration, bundle, now_us=now_us):
+        days.append(day.rows)
+        read, held = read + day.read, held + day.rows.num_rows
+        left_out.update(day.left_out)
+        if held >= most:
+            break
+    rows = pa.concat_tables(days).sort_by([("time_us", "descending"), ("decision_id", "ascending")])
+    if rows.num_rows > most:
+        left_out["older"] = rows.num_rows - most
+        rows = rows.slice(0, most)
+    return columns_of(rows, bundle, read, left_out)
+
+
+def telling_days(
+    lake: Lake,
+    policy: str,
+    declaration: GateDeclaration,
+    bundle: BundlePolicy,
+    *,
+    now_us: int,
+    more: Sequence[str] = (),
+) -> Iterator[LoggedDay]:
+    """Decisions of the window that say something about a version, by the day, newest first; at least one, empty, day.
+
+    Whoever has enough stops, so that no more than a day is held beside what is taken.
+
+    Args:
+        lake, policy, declaration, bundle, now_us: as of :func:`read_logged`.
+        more: further columns of ``silver.transitions``.
+
+    Raises:
+        InvalidInputError, LakeError: as :func:`read_logged`.
+    """
     utility = declaration.utility_weights(bundle)
     since_us = max(0, now_us - round(declaration.window_s * 1e6))
-    mine = (pc.field("policy") == policy) & (pc.field("date") >= date_of(since_us)) & (pc.field("time_us") >= since_us)
-    rows = lake.read("silver.transitions", _COLUMNS, filter=mine)
+    columns, mine = (*_COLUMNS, *more), (pc.field("policy") == policy) & (pc.field("time_us") >= since_us)
+    delta = lake.open(_TABLE)  # once: every day is of the same state of the table
+    dates = [] if delta is None else [one["date"] for one in delta.partitions() if one["tenant"] == lake.tenant]
+    wanted = sorted((date for date in dates if date >= date_of(since_us)), reverse=True)
+    if delta is None or not wanted:
+        yield _telling(lake.read(_TABLE, columns, filter=pc.scalar(False)), declaration, bundle, utility, oldest=True)
+        return
+    for date in wanted:
+        rows = lake.read_open(table_spec(_TABLE), delta, columns=columns, filter=mine & (pc.field("date") == date))
+        yield _telling(rows, declaration, bundle, utility, oldest=date == wanted[-1])
+
+
+def _telling(
+    rows: pa.Table, declaration: GateDeclaration, bundle: BundlePolicy, utility: Preference | None, *, oldest: bool
+) -> LoggedDay:
     read, left_out = rows.num_rows, dict[str, int]()
-    action = bundle.manifest.action
-    n_components = len(getattr(action, "low", getattr(action, "sizes", (0,))))
 
     def keep(rows: pa.Table, mask: Any, reason: str) -> pa.Table:
         kept = rows.filter(mask)
@@ -116,31 +182,35 @@ def read_logged(
     rows = rows.drop_columns(["proposed_action", "action"]).append_column("chosen", chosen)
     fits = pc.and_(
         pc.equal(pc.list_value_length(rows.column("observation")), bundle.n_features),
-        pc.equal(pc.list_value_length(rows.column("chosen")), n_components),
+        pc.equal(pc.list_value_length(rows.column("chosen")), _components(bundle)),
     )
     rows = keep(rows, fits, "of another shape")
     reward = _reward(rows.column("outcome"), declaration, bundle, utility)
     finite = np.isfinite(reward)
-    rows = keep(rows, pa.array(finite), f"without {declaration.metric()}")
-    rows = rows.append_column("reward", pa.array(reward[finite]))
-    rows = rows.sort_by([("time_us", "descending"), ("decision_id", "ascending")])
-    most = max(1, min(MOST_ROWS, MOST_CELLS // getattr(action, "n", 1)))
-    if rows.num_rows > most:
-        left_out["older"] = rows.num_rows - most
-        rows = rows.slice(0, most)
+    rows = keep(rows, pa.array(finite), f"without {declaration.what()}")
+    return LoggedDay(rows.append_column("reward", pa.array(reward[finite])), read, left_out, oldest)
+
+
+def columns_of(rows: pa.Table, bundle: BundlePolicy, read: int, left_out: Mapping[str, int]) -> LoggedRows:
+    """Rows of :func:`telling_days` as arrays, in their order."""
     rows = rows.combine_chunks()
     unit = pc.coalesce(rows.column("unit"), rows.column("session"), rows.column("decision_id"))
     return LoggedRows(
         reward=_numbers(rows.column("reward")),
         propensity=_numbers(rows.column("action_propensity")),
         observation=_matrix(rows.column("observation"), bundle.n_features).astype(np.float32),
-        action=_matrix(rows.column("chosen"), n_components),
+        action=_matrix(rows.column("chosen"), _components(bundle)),
         preference=_preferences(rows, bundle),
         unit=np.unique(np.array(unit.to_pylist(), dtype=str), return_inverse=True)[1],
-        until_us=int(rows.column("time_us")[0].as_py()) if rows.num_rows else 0,
+        until_us=int(pc.max(rows.column("time_us")).as_py()) if rows.num_rows else 0,
         read=read,
         left_out=left_out,
     )
+
+
+def _components(bundle: BundlePolicy) -> int:
+    action = bundle.manifest.action
+    return len(getattr(action, "low", getattr(action, "sizes", (0,))))
 
 
 def _reward(

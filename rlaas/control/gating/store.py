@@ -66,6 +66,7 @@ class GateEvent:
         actor, reason: who and why.
         version: that was judged; None for what concerns none.
         report: of the judgement, or what was declared.
+        edge: whether it was about going to devices.
     """
 
     time_us: int
@@ -74,6 +75,7 @@ class GateEvent:
     reason: str
     version: int | None = None
     report: Mapping[str, Any] | None = None
+    edge: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The event as plain JSON types."""
@@ -123,15 +125,15 @@ class GateStore(TenantStore):
         def write(connection: Connection) -> bool:
             return connection.execute(_gates.delete().where(*self._mine(_gates, policy=policy))).rowcount == 1
 
-        return self._change(policy, write, event)
+        return self._change(policy, write, event) > 0
 
-    def record(self, policy: str, event: GateEvent) -> None:
-        """Keep an event.
+    def record(self, policy: str, event: GateEvent) -> int:
+        """Keep an event; its number in the history.
 
         Raises:
             ConflictError: others kept being faster.
         """
-        self._change(policy, lambda _: True, event)
+        return self._change(policy, lambda _: True, event)
 
     def events(self, policy: str) -> list[tuple[int, GateEvent]]:
         """What has happened at a policy's gate, with its number, newest first."""
@@ -151,20 +153,20 @@ class GateStore(TenantStore):
             except IntegrityError:  # another process noted the same
                 continue
 
-    def _change(self, policy: str, write: Callable[[Connection], bool], event: GateEvent) -> bool:
-        """Do ``write`` and keep the event, both or neither; False where there was nothing to do."""
+    def _change(self, policy: str, write: Callable[[Connection], bool], event: GateEvent) -> int:
+        """Do ``write`` and keep the event, both or neither; the event's number, 0 where there was nothing to do."""
         last = sa.select(sa.func.max(_events.c.number)).where(*self._mine(_events, policy=policy))
         for _ in range(_TRIES):
             try:
                 with self._engine.begin() as connection:
                     if not write(connection):
-                        return False
-                    number = (connection.execute(last).scalar_one() or 0) + 1
+                        return 0
+                    number = int(connection.execute(last).scalar_one() or 0) + 1
                     document = fields_json(event)
                     connection.execute(
                         _events.insert().values(tenant=self._tenant, policy=policy, number=number, event=document)
                     )
-                    return True
+                    return number
             except IntegrityError:  # another process took the number
                 continue
         raise ConflictError(f"the gate of {policy!r} was changed by somebody else meanwhile; try again", field="gate")

@@ -19,7 +19,10 @@ from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
 from rlaas.experiments.canary import CanaryJudge
 from rlaas.serving.live import DeploymentRecord, Variant, validation_error
 
-__all__ = ["RolloutService"]
+__all__ = ["Admit", "RolloutService"]
+
+Admit = Callable[[DeploymentRecord, DeploymentRecord, str], None]
+"""Raises unless what shall be live (second) may follow what was (first), as an operator (third) wants it."""
 
 _TRIES = 5
 
@@ -30,6 +33,8 @@ class RolloutService:
     Args:
         database: the state database.
         tenant: whose rollouts.
+        admit: asked, while no lock is held, before a version gets live traffic that was started without being asked
+            about; default: nobody is.
         stale_s: a Gateway that has been silent for so long counts as gone.
         clock: UTC time in microseconds.
     """
@@ -39,12 +44,13 @@ class RolloutService:
         database: StateDatabase,
         tenant: str,
         *,
+        admit: Admit | None = None,
         stale_s: float = 15.0,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.store = RolloutStore(database, tenant)
         self.reports = GatewayReports(database, tenant, clock=clock)
-        self._stale_us, self._clock = int(stale_s * 1e6), clock
+        self._admit, self._stale_us, self._clock = admit, int(stale_s * 1e6), clock
         self._events = structlog.get_logger("rlaas.control").bind(tenant=tenant)
 
     def refuse_while_running(self, policy: str) -> None:
@@ -119,12 +125,18 @@ class RolloutService:
 
         Raises:
             NotFoundError: no such rollout.
-            ConflictError: not possible where it stands, or it was changed meanwhile.
+            ConflictError: not possible where it stands, or it was changed meanwhile; or a shadow is promoted that may
+                not get live traffic.
         """
         self.reports.flush()
+        admitted = False
         for attempt in range(_TRIES):
             try:
                 change = self._act(policy, number, action, actor=actor, reason=reason)
+                if action == "promote" and change.rollout.strategy.kind == "shadow" and not admitted:
+                    # Once, and not for every attempt: a word that was given beforehand is used up by it.
+                    self._ask(change, actor)
+                    admitted = True
                 self.store.commit(change.rollout, event=change.event, record=change.record)
                 break
             except OvertakenError:  # by the controller, which takes evidence in every second
@@ -132,6 +144,10 @@ class RolloutService:
                     raise
         self._events.info(f"rollout_{change.event.kind}", policy=policy, number=number, actor=actor, reason=reason)
         return _document(change.rollout, [change.event])
+
+    def _ask(self, change: Change, actor: str) -> None:
+        if self._admit is not None and change.record is not None:
+            self._admit(change.rollout.before, change.record, actor)
 
     def _act(self, policy: str, number: int, action: str, *, actor: str, reason: str) -> Change:
         found = next((one for one, _ in self.store.history(policy) if one.number == number), None)

@@ -41,7 +41,7 @@ from rlaas.experiments.allocation.propensities import logged_rows
 from rlaas.experiments.comparison import column, numeric
 from rlaas.experiments.intervals import skewed_interval, standard_error
 
-__all__ = ["AdaptiveEstimate", "AdaptiveEstimates", "adaptive_estimates"]
+__all__ = ["AdaptiveEstimate", "AdaptiveEstimates", "adaptive_estimates", "running_means"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -158,7 +158,7 @@ def adaptive_estimates(
     y = column(reward, "reward", n)
     numbers = None if batch is None else _batches(batch, n)
     drawn = np.eye(len(names))[chosen]
-    model = _running_means(drawn, y) if prediction is None else numeric(prediction, "prediction")
+    model = running_means(drawn, y) if prediction is None else numeric(prediction, "prediction")
     if model.shape != logged.shape or not np.isfinite(model).all():
         raise InvalidInputError(
             f"prediction has shape {model.shape}; expected finite numbers {logged.shape}", field="prediction"
@@ -235,8 +235,13 @@ def _even(variance: FloatArray, batch: IntArray | None) -> FloatArray:
     return np.asarray(1.0 / np.sqrt(variance))
 
 
-def _running_means(drawn: FloatArray, reward: FloatArray) -> FloatArray:
-    """Mean reward of each arm over earlier rows [n, n_arms]; of all arms until it has one, 0 in the first row."""
+def running_means(drawn: FloatArray, reward: FloatArray) -> FloatArray:
+    """Mean reward of each arm over earlier rows [n, n_arms]; of all arms until it has one, 0 in the first row.
+
+    Args:
+        drawn: 1 where a row had an arm, else 0 [n, n_arms].
+        reward: of each row [n].
+    """
     counts = np.cumsum(drawn, axis=0) - drawn
     sums = np.cumsum(drawn * reward[:, None], axis=0) - drawn * reward[:, None]
     before = np.arange(len(reward))

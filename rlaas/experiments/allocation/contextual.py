@@ -16,6 +16,7 @@ from rlaas.experiments.allocation.quadrature import StudentMeans
 from rlaas.experiments.allocation.thompson import Allocator, mixed
 from rlaas.experiments.assignment import Assignment, assign_unit
 from rlaas.experiments.comparison import numeric
+from rlaas.experiments.conditional import ArmPosterior, draw_coefficients
 
 __all__ = ["ContextualAllocation", "LinearThompson", "Regression"]
 
@@ -135,17 +136,19 @@ class LinearThompson(Allocator):
 
     def allocation(self) -> ContextualAllocation:
         """The next batch."""
-        rng = np.random.default_rng([self.seed, self.batch])
-        d = self.n_features + 1
-        drawn = np.empty((self.draws, len(self.arms), d))
-        for index, regression in enumerate(self.regressions):
-            mean, factor, scale, degrees = self._posterior(regression)
-            noise = rng.standard_normal((self.draws, d))
-            mixing = np.sqrt(rng.gamma(degrees / 2, 2 / degrees, (self.draws, 1)))
-            # With precision L L', L'^-1 z has its inverse as covariance.
-            spread = linalg.solve_triangular(factor, noise.T, lower=True, trans="T").T
-            drawn[:, index] = mean + np.sqrt(scale) * spread / mixing
+        drawn = draw_coefficients(self.posteriors(), self.draws, [self.seed, self.batch])
         return ContextualAllocation(self.batch, self.arms, drawn, self.minimum_share)
+
+    def posteriors(self) -> tuple[ArmPosterior, ...]:
+        """Posterior of each arm's coefficients, the intercept first."""
+        found = []
+        for name, regression in zip(self.arms, self.regressions, strict=True):
+            mean, factor, scale, degrees = self._posterior(regression)
+            # With precision L L', z' L^-1 has its inverse as covariance.
+            spread = np.sqrt(scale) * linalg.solve_triangular(factor, np.eye(len(mean)), lower=True)
+            rows = tuple(tuple(row) for row in spread.tolist())
+            found.append(ArmPosterior(name=name, location=tuple(mean.tolist()), spread=rows, degrees=degrees))
+        return tuple(found)
 
     def means(self, features: ArrayLike) -> StudentMeans:
         """Posterior of each arm's expected reward at one context ``features`` [n_features].

@@ -24,6 +24,7 @@ from rlaas.errors import InvalidInputError, check_choice, shown
 from rlaas.experiments.allocation.moments import Finite, Moments, Positive, by_arm
 from rlaas.experiments.allocation.quadrature import StudentMeans, expected_loss, probability_best, top_two
 from rlaas.experiments.allocation.thompson import Allocation, Allocator, mixed
+from rlaas.experiments.conditional import ArmPosterior
 from rlaas.objectives import Mode, Objective, Preference, normalise
 
 __all__ = ["ModeVerdict", "ObjectiveThompson"]
@@ -160,7 +161,11 @@ class ObjectiveThompson(Allocator):
             InvalidInputError: an unknown mode.
         """
         check_choice(mode, self.modes, field="mode", error=InvalidInputError)
-        w = np.array(self.modes[mode])
+        return self.means_at(self.modes[mode])
+
+    def means_at(self, weights: Sequence[float]) -> StudentMeans:
+        """The same under any weights of the objectives [n_objectives]."""
+        w = np.array(weights)
         n = np.array([m.n for m in self.moments], dtype=np.float64)
         seen = np.array([m.mean for m in self.moments]) @ w
         # Along w the posterior is that of single rewards w'y: its prior mean, scatter and degrees are projections.
@@ -172,6 +177,19 @@ class ObjectiveThompson(Allocator):
         variance = (self.prior_degrees * self.prior_variance * float(w @ w) + scatter) / degrees
         location = (self.prior_count * prior + n * seen) / count
         return StudentMeans(location, np.sqrt(variance / count), degrees)
+
+    def posteriors(self) -> tuple[ArmPosterior, ...]:
+        """Posterior of each arm's mean vector in goodness, of which :meth:`means` is a projection."""
+        found, eye = [], np.eye(len(self.objectives))
+        for name, seen in zip(self.arms, self.moments, strict=True):
+            count, degrees = self.prior_count + seen.n, self.prior_degrees + seen.n
+            gap = np.array(seen.mean) - self.prior_mean
+            scatter = np.array(seen.scatter) + self.prior_count * seen.n / count * np.outer(gap, gap)
+            covariance = (self.prior_degrees * self.prior_variance * eye + scatter) / (degrees * count)
+            location = (self.prior_count * self.prior_mean + seen.n * np.array(seen.mean)) / count
+            spread = tuple(tuple(row) for row in np.linalg.cholesky(covariance).T.tolist())
+            found.append(ArmPosterior(name=name, location=tuple(location.tolist()), spread=spread, degrees=degrees))
+        return tuple(found)
 
     def verdicts(self) -> dict[str, ModeVerdict]:
         """Which arm is the best one by mode, how surely, and what deciding for it may cost.

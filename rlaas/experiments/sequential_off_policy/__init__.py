@@ -4,12 +4,15 @@ from rlaas.experiments.sequential_off_policy.estimators import (
     SESSION_ESTIMATORS,
     SessionEstimate,
     SessionEstimatorName,
+    estimate_logged,
     estimate_sessions,
+    session_estimate,
 )
 from rlaas.experiments.sequential_off_policy.fitted_q import (
     FittedQ,
     cross_fitted_action_values,
     fit_q,
+    fitted_q_estimate,
     fitted_q_evaluation,
 )
 from rlaas.experiments.sequential_off_policy.rows import SessionLog
@@ -21,7 +24,10 @@ __all__ = [
     "SessionEstimatorName",
     "SessionLog",
     "cross_fitted_action_values",
+    "estimate_logged",
     "estimate_sessions",
     "fit_q",
+    "fitted_q_estimate",
     "fitted_q_evaluation",
+    "session_estimate",
 ]

@@ -15,17 +15,25 @@ A session that has ended stays where it ended: its weight no longer changes, its
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, check_choice, shown
-from rlaas.experiments.intervals import skewed_interval, standard_error, unlogged_share
+from rlaas.experiments.intervals import per_unit, skewed_interval, standard_error, unlogged_share
 from rlaas.experiments.sequential_off_policy.rows import Grid, SessionLog, check_discount, grid_of
 
-__all__ = ["SESSION_ESTIMATORS", "SessionEstimate", "SessionEstimatorName", "check_confidence", "estimate_sessions"]
+__all__ = [
+    "SESSION_ESTIMATORS",
+    "SessionEstimate",
+    "SessionEstimatorName",
+    "check_confidence",
+    "estimate_logged",
+    "estimate_sessions",
+    "session_estimate",
+]
 
 SessionEstimatorName = Literal["pdis", "wpdis", "pddr", "fqe"]
 FloatArray = NDArray[np.float64]
@@ -40,8 +48,8 @@ class SessionEstimate:
     Attributes:
         estimator: name.
         value: the estimate.
-        standard_error: by the delta method, from each session's deviation.
-        low, high: interval at ``confidence``, by sessions, for skewed sums; stretched by what the ``unlogged`` share
+        standard_error: by the delta method, from each unit's deviations; a unit is a session where none are given.
+        low, high: interval at ``confidence``, by units, for skewed sums; stretched by what the ``unlogged`` share
             could bring with the lowest and the highest return seen. That of ``fqe`` holds the spread of its fit; how
             wrong its features are it cannot know.
         confidence: level of the interval.
@@ -99,6 +107,40 @@ def estimate_sessions(
         InvalidInputError: columns that do not fit, sessions with gaps or a missing end, propensities that are missing
             or no probabilities, or a horizon that no logged session reaches as the evaluation policy would.
     """
+    return session_estimate(
+        log, estimator=estimator, prediction=prediction, discount=discount, horizon=horizon, confidence=confidence
+    )[0]
+
+
+def estimate_logged(
+    log: SessionLog, *, discount: float = 1.0, horizon: int | None = None, confidence: float = 0.95
+) -> tuple[SessionEstimate, FloatArray]:
+    """Mean discounted reward of the sessions as they were logged, and what each unit's sessions add to it [n_units].
+
+    Args:
+        log, discount, horizon, confidence: as of :func:`estimate_sessions`; of the propensities nothing is asked.
+
+    Raises:
+        ConfigurationError, InvalidInputError: as there.
+    """
+    ones = np.ones(np.shape(log.reward))
+    as_it_was = replace(log, propensity=ones, evaluation_probability=ones, action=None)
+    return session_estimate(as_it_was, estimator="pdis", discount=discount, horizon=horizon, confidence=confidence)
+
+
+def session_estimate(
+    log: SessionLog,
+    *,
+    estimator: SessionEstimatorName,
+    prediction: ArrayLike | None = None,
+    discount: float = 1.0,
+    horizon: int | None = None,
+    confidence: float = 0.95,
+) -> tuple[SessionEstimate, FloatArray]:
+    """What :func:`estimate_sessions` gives, and what each unit's sessions add to it [n_units].
+
+    The second, which sums to 0, says how the estimate moves with another one of the same sessions.
+    """
     check_choice(estimator, SESSION_ESTIMATORS[:3], field="estimator")
     gamma, level = check_discount(discount), check_confidence(confidence)
     if (prediction is None) == (estimator == "pddr"):
@@ -112,12 +154,14 @@ def estimate_sessions(
     weight = grid.cumulative()
     value, influence, taken = _evaluated(estimator, grid, weight, gamma)
     final = weight[:, -1]
-    unlogged = unlogged_share(final, None)
-    low, high = stretched_interval(influence, level, unlogged, grid.reward @ gamma ** np.arange(grid.horizon), taken)
-    return SessionEstimate(
+    unlogged = unlogged_share(final, grid.unit)
+    sums = per_unit(influence, grid.unit)
+    returns = grid.reward @ gamma ** np.arange(grid.horizon)
+    low, high = stretched_interval(sums, grid.n_sessions, level, unlogged, returns, taken)
+    found = SessionEstimate(
         estimator=estimator,
         value=value,
-        standard_error=standard_error(influence, len(influence)),
+        standard_error=standard_error(sums, grid.n_sessions),
         low=value + low,
         high=value + high,
         confidence=level,
@@ -129,21 +173,23 @@ def estimate_sessions(
         horizon=grid.horizon,
         discount=gamma,
     )
+    return found, sums
 
 
 def stretched_interval(
-    influence: FloatArray, confidence: float, unlogged: float, returns: FloatArray, taken: float
+    sums: FloatArray, n: int, confidence: float, unlogged: float, returns: FloatArray, taken: float
 ) -> tuple[float, float]:
-    """Ends relative to the value, from each session's deviation [n], stretched by what the unlogged share could bring.
+    """Ends relative to the value, from each unit's deviations [n_units], stretched by what is not logged.
 
     Args:
-        influence: deviations, which sum to 0.
+        sums: deviations of the units' sessions, which sum to 0.
+        n: sessions.
         confidence: level.
         unlogged: share.
         returns: of the logged sessions [n]; their lowest and highest bound what the share could bring.
         taken: what the estimator takes the share to bring.
     """
-    below, above = skewed_interval(influence, len(influence), confidence)
+    below, above = skewed_interval(sums, n, confidence)
     worst, best = float(returns.min()) - taken, float(returns.max()) - taken
     return below + min(0.0, unlogged * worst), above + max(0.0, unlogged * best)
 

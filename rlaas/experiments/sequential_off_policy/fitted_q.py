@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from rlaas.errors import ConfigurationError, InvalidInputError, shown
 from rlaas.experiments.comparison import column, numeric
-from rlaas.experiments.intervals import standard_error, unlogged_share
+from rlaas.experiments.intervals import per_unit, standard_error, unlogged_share
 from rlaas.experiments.reward_model import actions, feature_matrix
 from rlaas.experiments.sequential_off_policy.estimators import SessionEstimate, check_confidence, stretched_interval
 from rlaas.experiments.sequential_off_policy.rows import SessionLog, check_discount, grid_of, session_codes
 
-__all__ = ["FittedQ", "cross_fitted_action_values", "fit_q", "fitted_q_evaluation"]
+__all__ = ["FittedQ", "cross_fitted_action_values", "fit_q", "fitted_q_estimate", "fitted_q_evaluation"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -55,6 +55,7 @@ class _Transitions:
     goes_on: FloatArray  # gamma, or 0 after a termination
     following: FloatArray
     probability: FloatArray
+    known: NDArray[np.bool_]  # what followed
 
     def of(self, rows: NDArray[np.bool_]) -> _Transitions:
         return _Transitions(*(getattr(self, name)[rows] for name in self.__slots__))
@@ -74,7 +75,8 @@ def fit_q(log: SessionLog, *, horizon: int, discount: float = 1.0, ridge: float 
         ConfigurationError: an impossible option.
         InvalidInputError: columns that are missing or do not fit.
     """
-    return _fit(_transitions(log, check_discount(discount)), _whole(horizon, "horizon"), _penalty(ridge))[0]
+    data = _transitions(log, check_discount(discount))
+    return _fit(data.of(data.known), _whole(horizon, "horizon"), _penalty(ridge))[0]
 
 
 def cross_fitted_action_values(
@@ -104,7 +106,7 @@ def cross_fitted_action_values(
     left = np.maximum(steps - step, 0)
     for k in range(parts):
         inside = fold == k
-        fitted, _ = _fit(data.of(~inside), steps, penalty)
+        fitted, _ = _fit(data.of(~inside & data.known), steps, penalty)
         values[inside] = fitted.predict(data.x[inside], left[inside])
     return values
 
@@ -122,7 +124,8 @@ def fitted_q_evaluation(
     A linear fit is linear in the rewards, value = sum over rows of omega x reward, with the omega of the policy's state
     and action visits over the log's (Uehara, Huang & Jiang 2020 show that the two are one method). So
 
-    - the effective sample size is (sum of omega)^2 / (sum of omega^2) rows, told in sessions of the log's mean length;
+    - the effective sample size is (sum of omega)^2 / (sum of omega^2) rows, told in sessions of the mean number of rows
+      that the fit has of each;
     - the spread is that of the omegas times the residuals of the fits, by sessions (the delta method; Duan & Wang
       2020). It holds no error of the features: a table of states has none.
 
@@ -141,6 +144,18 @@ def fitted_q_evaluation(
         ConfigurationError: an impossible option.
         InvalidInputError: columns that are missing or do not fit, or missing propensities.
     """
+    return fitted_q_estimate(log, horizon=horizon, discount=discount, ridge=ridge, confidence=confidence)[0]
+
+
+def fitted_q_estimate(
+    log: SessionLog,
+    *,
+    horizon: int | None = None,
+    discount: float = 1.0,
+    ridge: float = 1e-3,
+    confidence: float = 0.95,
+) -> tuple[SessionEstimate, FloatArray]:
+    """What :func:`fitted_q_evaluation` gives, and what each unit's sessions add to it [n_units], summing to 0."""
     gamma, level, penalty = check_discount(discount), check_confidence(confidence), _penalty(ridge)
     grid = grid_of(log, horizon=horizon, prediction=None, estimator="fqe", complete=False)
     data = _transitions(log, gamma)
@@ -150,26 +165,28 @@ def fitted_q_evaluation(
             f"evaluation_probability has shape {pi.shape}; fitted Q needs {data.probability.shape}, every action's",
             field="evaluation_probability",
         )
-    fitted, inverse = _fit(data, grid.horizon, penalty)
+    fitted, inverse = _fit(data.of(data.known), grid.horizon, penalty)
     first, n = grid.row[:, 0], grid.n_sessions
     values = (pi[first] * fitted.predict(data.x[first], np.full(n, grid.horizon))).sum(axis=1)
     value = float(values.mean())
     codes, _ = session_codes(log, len(data.reward))
+    length = data.known.sum() / n
     start = np.einsum("na,np->ap", pi[first], data.x[first]) / n
-    omega, influence = _adjoint(data, fitted, inverse, start, codes)
+    omega, influence = _adjoint(data.of(data.known), fitted, inverse, start, codes[data.known], n)
     influence = values - value + n * (influence - influence.mean())
-    unlogged = unlogged_share(grid.row_weight, None)
+    sums = per_unit(influence - influence.mean(), grid.unit)
+    unlogged = unlogged_share(grid.row_weight, grid.row_unit)
     returns = grid.reward @ gamma ** np.arange(grid.horizon)
-    low, high = stretched_interval(influence - influence.mean(), level, unlogged, returns, value)
+    low, high = stretched_interval(sums, n, level, unlogged, returns, value)
     square = float(omega @ omega)
-    return SessionEstimate(
+    found = SessionEstimate(
         estimator="fqe",
         value=value,
-        standard_error=standard_error(influence, n),
+        standard_error=standard_error(sums, n),
         low=value + low,
         high=value + high,
         confidence=level,
-        effective_sample_size=float(omega.sum() ** 2 / square) * n / len(omega) if square > 0 else 0.0,
+        effective_sample_size=float(omega.sum() ** 2 / square) / length if square > 0 else 0.0,
         n=n,
         mean_weight=float(grid.row_weight.mean()),
         largest_weight=float(grid.row_weight.max()),
@@ -177,6 +194,7 @@ def fitted_q_evaluation(
         horizon=grid.horizon,
         discount=gamma,
     )
+    return found, sums
 
 
 def _fit(data: _Transitions, horizon: int, ridge: float) -> tuple[FittedQ, FloatArray]:
@@ -195,14 +213,14 @@ def _fit(data: _Transitions, horizon: int, ridge: float) -> tuple[FittedQ, Float
 
 
 def _adjoint(
-    data: _Transitions, fitted: FittedQ, inverse: FloatArray, start: FloatArray, codes: IntArray
+    data: _Transitions, fitted: FittedQ, inverse: FloatArray, start: FloatArray, codes: IntArray, n_sessions: int
 ) -> tuple[FloatArray, FloatArray]:
     """Weight of each row's reward in the value [n], and what the sessions' residuals add to it [n_sessions].
 
     The value is start . theta_H with A theta_k = sum of x (r + gamma v_{k-1}(s')), so a change of the k-th regression
     reaches it through a_k, where a_H = A^-1 start and a_{k-1} = gamma A^-1 (sum over rows of (x . a_k) pi(. | s') x').
     """
-    omega, added = np.zeros(len(data.reward)), np.zeros(int(codes.max()) + 1)
+    omega, added = np.zeros(len(data.reward)), np.zeros(n_sessions)
     dual = np.einsum("apq,aq->ap", inverse, start)
     for k in range(fitted.horizon, 0, -1):
         pull = (data.x * dual[data.taken]).sum(axis=1)
@@ -235,7 +253,11 @@ def _transitions(log: SessionLog, gamma: float) -> _Transitions:
     taken = actions(log.action, probability.shape[1])  # type: ignore[arg-type]
     terminated = column(log.terminated, "terminated", n) != 0
     sums = probability.sum(axis=1)
-    wrong = ~terminated & ~((probability >= 0).all(axis=1) & (np.abs(sums - 1) <= 1e-6))
+    following = numeric(log.next_features, "next_features")  # type: ignore[arg-type]
+    known = np.ones(n, dtype=np.bool_)
+    if following.ndim == 2 and len(following) == n:
+        known = terminated | ~np.isnan(following).all(axis=1)
+    wrong = known & ~terminated & ~((probability >= 0).all(axis=1) & (np.abs(sums - 1) <= 1e-6))
     if wrong.any():
         row = int(wrong.argmax())
         raise InvalidInputError(
@@ -245,16 +267,22 @@ def _transitions(log: SessionLog, gamma: float) -> _Transitions:
     if len(taken) != n:
         raise InvalidInputError(f"action has {len(taken)} rows; expected {n}", field="action")
     x = feature_matrix(log.features, n)
-    following = numeric(log.next_features, "next_features")  # type: ignore[arg-type]
     if following.shape != x.shape or not x.shape[1]:
         raise InvalidInputError(
             f"features has shape {x.shape} and next_features {following.shape}; expected one shape (n, n_features)",
             field="next_features",
         )
-    following = np.where(terminated[:, None], 0.0, following)
+    if not terminated.all() and not (known & ~terminated).any():
+        raise InvalidInputError(
+            "next_features is NaN in every row that did not end its session: fitted Q needs to know what followed",
+            field="next_features",
+        )
+    goes_on = (known & ~terminated)[:, None]
+    following = np.where(goes_on, following, 0.0)
     if not np.isfinite(following).all():
         raise InvalidInputError(
-            "next_features must be finite wherever the session went on (terminated is 0)", field="next_features"
+            "next_features must be finite wherever the session went on (terminated is 0), or NaN throughout a row",
+            field="next_features",
         )
     return _Transitions(
         x,
@@ -262,7 +290,8 @@ def _transitions(log: SessionLog, gamma: float) -> _Transitions:
         column(log.reward, "reward", n),
         np.where(terminated, 0.0, gamma),
         following,
-        np.where(terminated[:, None], 0.0, probability),
+        np.where(goes_on, probability, 0.0),
+        known,
     )
 
 

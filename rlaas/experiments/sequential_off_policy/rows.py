@@ -23,7 +23,7 @@ class SessionLog:
     """Transitions of a log, one row per decision, in any order.
 
     Attributes:
-        session: whose decision it was [n]; sessions are taken as independent of one another.
+        session: whose decision it was [n]; sessions are taken as independent of one another, but for ``unit``.
         step: number of the decision in its session [n], from 0, without gaps.
         reward: observed [n].
         terminated: whether the session ended by itself after this decision [n]; a session that was merely cut is not.
@@ -32,8 +32,11 @@ class SessionLog:
             which needs ``action``. For log-densities give exp(evaluation - logged) here and a propensity of 1.
         action: logged action [n], whole numbers.
         features: of the state [n, n_features], for fitted Q; a one-hot state is a table. No intercept is added.
-        next_features: of the state that followed [n, n_features]; without meaning where ``terminated``.
+        next_features: of the state that followed [n, n_features]; without meaning where ``terminated``, NaN throughout
+            where it is not known: the fit does without that row.
         next_probability: evaluation policy's, of every action in the state that followed [n, n_actions].
+        unit: who each row's session belongs to [n]: sessions of one unit count as one in the intervals. The first
+            row of a session says whose it is.
     """
 
     session: ArrayLike
@@ -46,6 +49,7 @@ class SessionLog:
     features: ArrayLike | None = None
     next_features: ArrayLike | None = None
     next_probability: ArrayLike | None = None
+    unit: ArrayLike | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Grid:
         predicted: that of the logged action, q(s, a).
         row: index of the row in the log, -1 behind the end.
         row_weight: weight of every row of the log within the horizon [n_rows].
+        unit: of each session [n_sessions], None where every session is one of its own.
+        row_unit: of the rows of ``row_weight``.
     """
 
     reward: FloatArray
@@ -67,6 +73,8 @@ class Grid:
     predicted: FloatArray
     row: IntArray
     row_weight: FloatArray
+    unit: IntArray | None
+    row_unit: IntArray | None
 
     @property
     def n_sessions(self) -> int:
@@ -161,6 +169,11 @@ def grid_of(
     kept = step < steps
     row[codes[kept], step[kept]] = np.flatnonzero(kept)
     inside = row >= 0
+    unit = None if log.unit is None else identities(log.unit, "unit", n)[row[:, 0]]
+    if unit is not None:
+        unit = np.unique(unit, return_inverse=True)[1]
+        if unit.max() < 1:
+            raise InvalidInputError("off-policy evaluation needs at least 2 units", field="unit")
     return Grid(
         reward=np.where(inside, rows.reward[row], 0.0),
         weight=np.where(inside, rows.weight[row], 1.0),
@@ -168,6 +181,8 @@ def grid_of(
         predicted=np.where(inside, rows.predicted[row], 0.0),
         row=row,
         row_weight=rows.weight[kept],
+        unit=unit,
+        row_unit=None if unit is None else unit[codes[kept]],
     )
 
 

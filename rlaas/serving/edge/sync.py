@@ -111,6 +111,8 @@ class EdgeSync:
         receipts: knows what was taken before.
         locks: folder for one lock a device, the same for all processes that take batches.
         bundle: folder of the bundle of a (policy, version).
+        refusal: why a (policy, version) may not go to devices, None if it may; asked before a version is handed out,
+            and raises :class:`~rlaas.errors.RlaasError` where nobody can say.
         lock_timeout_s: how long a batch waits for another one of its device.
     """
 
@@ -120,6 +122,7 @@ class EdgeSync:
     receipts: Receipts
     locks: Path
     bundle: Callable[[str, int], Path]
+    refusal: Callable[[str, int], str | None] = lambda _policy, _version: None
     lock_timeout_s: float = 10.0
     _exports: OrderedDict[tuple[str, int, bool], dict[str, str]] = field(default_factory=OrderedDict, repr=False)
 
@@ -155,7 +158,9 @@ class EdgeSync:
         export, export_error = None, None
         if batch.version != live.primary.version:
             try:
-                export = self._export(policy, live.primary.version, batch.int8)
+                export_error = self.refusal(policy, live.primary.version)
+                if export_error is None:
+                    export = self._export(policy, live.primary.version, batch.int8)
             except RlaasError as problem:  # the records are safe, and the device goes on with what it has
                 export_error = problem.message
         answer = msgspec.json.encode(_Answer(accepted, refused, live.primary.version, export, export_error))
