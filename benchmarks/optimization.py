@@ -1,6 +1,6 @@
 """Speed of the search engines on one core, against pymoo's and against our own without batches; and spread over Ray.
 
-    python -m benchmarks.optimization [--quick] [--json] [--only generations memory ...]
+    python -m benchmarks.optimization [--quick] [--json] [--only generations memory ...] [--objectives 15 ...]
 
 * ``generations``: NSGA-III on DTLZ1 to 4 at the sizes of Deb & Jain 2014 (92, 212, 156, 276 and 136 members for 3, 5,
   8, 10 and 15 objectives), and with 1,036 members for 3 objectives. Three rivals in the same run: pymoo as it evaluates
@@ -318,16 +318,19 @@ def compile_rows() -> list[Row]:
 
 def _extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="parts to run")
+    parser.add_argument(
+        "--objectives", nargs="+", type=int, choices=list(MEMBERS), help="sizes of the generations, in place of all"
+    )
 
 
-def _generations(quick: bool) -> list[Row]:
+def _generations(quick: bool, sizes: Sequence[int] | None) -> list[Row]:
     if quick:
         return generations_rows("dtlz2", 3, 92, 10, 1)
     rows = []
-    for n_obj, members in MEMBERS.items():
+    for n_obj in sizes or MEMBERS:
         for name in DISTANCES:
-            rows += generations_rows(name, n_obj, members, 100 if n_obj == 3 else 50, 5)
-    return rows + generations_rows("dtlz2", 3, 1_036, 30, 3)
+            rows += generations_rows(name, n_obj, MEMBERS[n_obj], 100 if n_obj == 3 else 50, 5)
+    return rows if sizes else rows + generations_rows("dtlz2", 3, 1_036, 30, 3)
 
 
 def _decomposition(quick: bool) -> list[Row]:
@@ -354,7 +357,7 @@ def main() -> None:
     arguments = parse_arguments("optimization", _extend)
     quick = arguments.quick
     sections: Mapping[str, Callable[[], list[Row]]] = {
-        "generations": lambda: _generations(quick),
+        "generations": lambda: _generations(quick, arguments.objectives),
         "decomposition": lambda: _decomposition(quick),
         "distance": lambda: _distance(quick),
         "memory": lambda: memory_rows(50, 100) if quick else memory_rows(500, 2_000),

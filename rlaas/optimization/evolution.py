@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlaas.errors import InvalidInputError
 from rlaas.optimization.population import Population
-from rlaas.optimization.problems import Problem, check_values
+from rlaas.optimization.problems import Problem, check_values, known_rows
 from rlaas.optimization.variation import SEEDS, row_hashes, unseen
 
 __all__ = ["Evolution"]
@@ -79,8 +79,10 @@ class Evolution(ABC):
         """
         X = np.asarray(X, dtype=np.float64)
         values = check_values(self._problem, X, values)
-        known = np.flatnonzero(np.isfinite(values).all(axis=1))
-        self._survive(Population.of(X[known], values[known], self._problem.n_obj), known)
+        known = np.flatnonzero(known_rows(values))
+        if len(known) < len(X):
+            X, values = X[known], values[known]
+        self._survive(Population.of(X, values, self._problem.n_obj), known)
 
     @abstractmethod
     def _couples(self, count: int) -> tuple[IntArray, ...]:
@@ -135,14 +137,15 @@ class Evolution(ABC):
             hashes = row_hashes(children)
             fresh = np.flatnonzero(unseen(hashes, known))[: count - found]
             self._bred(couples, children, fresh)
-            bred.append(children[fresh])
+            bred.append(children if len(fresh) == len(children) else children[fresh])
             found += len(fresh)
-            known = np.concatenate([known, hashes[fresh]])
+            if self._tried is not None or found < count:
+                known = np.concatenate([known, hashes[fresh]])
             if found == count:
                 break
         if self._tried is not None:
             self._tried = known
-        return np.concatenate(bred)
+        return bred[0] if len(bred) == 1 else np.concatenate(bred)
 
     def _bred(self, couples: tuple[IntArray, ...], children: FloatArray, fresh: IntArray) -> None:
         """Told which children are given out; for engines that remember where a child belongs."""

@@ -9,7 +9,7 @@ import numpy as np
 from rlaas.errors import OperatorError
 from rlaas.optimization.ledger import Ledger
 from rlaas.optimization.population import Engine
-from rlaas.optimization.problems import Evaluator, Problem, check_values
+from rlaas.optimization.problems import Evaluator, Problem, check_values, known_rows
 
 __all__ = ["run_generation", "run_generations"]
 
@@ -38,7 +38,7 @@ def run_generation(problem: Problem, engine: Engine, ledger: Ledger, evaluate: E
         return False
     try:
         values = check_values(problem, X, evaluate(X))
-        missing = int((~np.isfinite(values).all(axis=1)).sum())
+        missing = len(X) - int(np.count_nonzero(known_rows(values)))
         if missing == len(X) and not ledger.history:
             raise OperatorError(f"none of the {len(X)} candidates of the first generation could be evaluated")
     except BaseException:

@@ -15,29 +15,69 @@ from rlaas.optimization.variation import next_random
 
 __all__ = ["associate", "preserve_niches", "survivors"]
 
+_FEW = 32
+"""Candidates of a line up to which they are put in order as they come."""
+_ROWS = 64
+"""Points associated at once: the matrix of their products with all lines stays in the second-level cache."""
+_ROUNDING = 1e-12
+"""Far above what the order of summing changes in a product with a direction, as a share of a point's length."""
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"}, inline="never")
+
+@njit(cache=True, nogil=True)
 def _largest(values: Any) -> float:
-    """Vectorised where NaN is ruled out; a maximum has the same bits in any order."""
-    largest = values[0]
-    for k in range(1, len(values)):
-        largest = max(largest, values[k])
+    """In eight lanes, which a compiler makes vectors of; a maximum has the same bits in any order."""
+    a = b = c = d = e = f = g = h = values[0]
+    k = 0
+    while k + 8 <= len(values):
+        a, b, c, d = max(a, values[k]), max(b, values[k + 1]), max(c, values[k + 2]), max(d, values[k + 3])
+        e, f, g, h = max(e, values[k + 4]), max(f, values[k + 5]), max(g, values[k + 6]), max(h, values[k + 7])
+        k += 8
+    largest = max(a, b, c, d, e, f, g, h)
+    for rest in range(k, len(values)):
+        largest = max(largest, values[rest])
     return float(largest)
 
 
 @njit(cache=True, nogil=True)
-def _first_of(values: Any, value: float) -> int:
-    for k in range(len(values)):
-        if values[k] == value:
-            return k
-    return 0
+def _along(point: Any, directions: Any, line: int) -> float:
+    total = 0.0
+    for m in range(len(point)):
+        total += point[m] * directions[m, line]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _nearest(point: Any, estimates: Any, directions: Any) -> int:
+    """The line that a point lies farthest along, the first of equals, from estimates [n_lines] of how far.
+
+    A matrix product sums in an order of its own, which depends on the machine and on how many rows there are. So it
+    only says which lines come into question; among several, the sum in one fixed order decides.
+    """
+    squared = 0.0
+    for m in range(len(point)):
+        squared += point[m] * point[m]
+    least = _largest(estimates) - _ROUNDING * np.sqrt(squared)
+    count, sum_of_lines = 0, 0
+    for k in range(len(estimates)):  # sums instead of branches: what a compiler makes vectors of
+        inside = estimates[k] >= least
+        count += inside
+        sum_of_lines += k * inside
+    if count == 1:
+        return sum_of_lines
+    best, farthest = 0, -np.inf
+    for k in range(len(estimates)):
+        if not estimates[k] < least:
+            value = _along(point, directions, k)
+            if value > farthest:
+                best, farthest = k, value
+    return best
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def associate(F: Any, ideal: Any, nadir: Any, directions: Any) -> Any:
     """The nearest reference line [n] of each point of F [n, n_obj], and the distance [n] to it.
 
-    Every row is computed alone and in the same order, so that its bits do not depend on the other rows.
+    The bits of a row do not depend on the other rows.
 
     Args:
         F: objectives, smaller is better.
@@ -45,34 +85,50 @@ def associate(F: Any, ideal: Any, nadir: Any, directions: Any) -> Any:
         directions: of the lines, of length 1, one column each [n_obj, n_lines].
     """
     n, n_obj = F.shape
-    lines = directions.shape[1]
     nearest = np.empty(n, dtype=np.int64)
     distance = np.empty(n)
-    along = np.empty(lines)
-    point = np.empty(n_obj)
-    for i in range(n):
-        for m in range(n_obj):
-            point[m] = (F[i, m] - ideal[m]) / (nadir[m] - ideal[m])
-        along[:] = 0.0
-        m = 0
-        while m + 4 <= n_obj:  # four at a time load and store a sum once; the order, and so the bits, is that of one
-            a, b, c, d = point[m], point[m + 1], point[m + 2], point[m + 3]
-            for k in range(lines):
-                total = along[k] + a * directions[m, k]
-                total += b * directions[m + 1, k]
-                total += c * directions[m + 2, k]
-                along[k] = total + d * directions[m + 3, k]
-            m += 4
-        for rest in range(m, n_obj):
-            for k in range(lines):
-                along[k] += point[rest] * directions[rest, k]
-        best = _first_of(along, _largest(along))
-        squared = 0.0
-        for m in range(n_obj):
-            squared += (point[m] - along[best] * directions[m, best]) ** 2
-        nearest[i] = best
-        distance[i] = np.sqrt(squared)
+    points = np.empty((min(n, _ROWS), n_obj))
+    estimates = np.empty((min(n, _ROWS), directions.shape[1]))
+    for first in range(0, n, _ROWS):
+        size = min(_ROWS, n - first)
+        for i in range(size):
+            for m in range(n_obj):
+                points[i, m] = (F[first + i, m] - ideal[m]) / (nadir[m] - ideal[m])
+        np.dot(points[:size], directions, estimates[:size])
+        for i in range(size):
+            best = _nearest(points[i], estimates[i], directions)
+            along = _along(points[i], directions, best)
+            squared = 0.0
+            for m in range(n_obj):
+                squared += (points[i, m] - along * directions[m, best]) ** 2
+            nearest[first + i] = best
+            distance[first + i] = np.sqrt(squared)
     return nearest, distance
+
+
+@njit(cache=True, nogil=True)
+def _by_line_and_distance(nearest: Any, distance: Any, start: Any) -> Any:
+    """Rows [n] by line, then by distance: which one a draw hits does not depend on the order that they came in.
+
+    Args:
+        nearest, distance: see :func:`preserve_niches`.
+        start: where the rows of each line begin, and behind the last one where they end [n_lines + 1].
+    """
+    order = np.empty(len(nearest), dtype=np.int64)
+    end = start[:-1].copy()
+    for i in range(len(nearest)):
+        slot = end[nearest[i]]
+        end[nearest[i]] += 1
+        if slot - start[nearest[i]] < _FEW:
+            while slot > start[nearest[i]] and distance[order[slot - 1]] > distance[i]:
+                order[slot] = order[slot - 1]
+                slot -= 1
+        order[slot] = i
+    for k in range(len(end)):
+        if end[k] - start[k] > _FEW:
+            rows = order[start[k] : end[k]].copy()
+            order[start[k] : end[k]] = rows[np.argsort(distance[rows], kind="mergesort")]
+    return order
 
 
 @njit(cache=True, nogil=True)
@@ -92,14 +148,12 @@ def preserve_niches(nearest: Any, distance: Any, taken: Any, wanted: int, lines:
     """
     stream = np.array([np.uint64(seed)])
     n = len(nearest)
-    # By line, then by distance: which candidate a draw hits does not depend on the order they came in.
-    order = np.argsort(distance, kind="mergesort")
-    order = order[np.argsort(nearest[order], kind="mergesort")]
     start = np.zeros(lines + 1, dtype=np.int64)
     for i in range(n):
         start[nearest[i] + 1] += 1
     for k in range(lines):
         start[k + 1] += start[k]
+    order = _by_line_and_distance(nearest, distance, start)
     left = start[1:] - start[:-1]
     chosen = np.empty(wanted, dtype=np.int64)
     count = 0

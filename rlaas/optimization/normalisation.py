@@ -16,7 +16,7 @@ _LEAST_SHARE = 1e-6
 """Least extent of the box along an objective, as a share of that objective's spread in the population."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def renew_extremes(extremes: Any, F: Any, ideal: Any, scale: Any, tolerance: float) -> None:
     """Replace each extreme point [n_obj, n_obj] by the point of F [n, n_obj] that is more extreme, in place.
 
@@ -35,14 +35,19 @@ def renew_extremes(extremes: Any, F: Any, ideal: Any, scale: Any, tolerance: flo
     best = np.empty(n_obj)
     chosen = np.full(n_obj, -1)
     distance = np.empty(n_obj)
+    hardest = np.inf
     for i in range(-n_obj, len(F)):
         point = F[i] if i >= 0 else extremes[i + n_obj]
+        far = 0
+        for j in range(n_obj):
+            distance[j] = (point[j] - ideal[j]) / scale[j]
+            distance[j] = 0.0 if distance[j] < tolerance else distance[j]
+            far += distance[j] >= tolerance
+        if i >= 0 and far > 1 and _OTHER_AXIS * tolerance >= hardest:  # most points: none along any axis
+            continue
         # The largest distance to the ideal, and the largest along any other axis than that one.
         first, second, at = -1.0, -1.0, -1
         for j in range(n_obj):
-            distance[j] = (point[j] - ideal[j]) / scale[j]
-            if distance[j] < tolerance:
-                distance[j] = 0.0
             if distance[j] > first:
                 first, second, at = distance[j], first, j
             elif distance[j] > second:
@@ -50,11 +55,14 @@ def renew_extremes(extremes: Any, F: Any, ideal: Any, scale: Any, tolerance: flo
         if i < 0:
             axis = i + n_obj
             best[axis] = max(distance[axis], _OTHER_AXIS * (second if at == axis else first))
+            if i == -1:
+                hardest = best.max()
             continue
         for axis in range(n_obj):
             value = max(distance[axis], _OTHER_AXIS * (second if at == axis else first))
             if value < best[axis]:
                 best[axis], chosen[axis] = value, i
+        hardest = best.max()
     for axis in range(n_obj):
         if chosen[axis] >= 0:
             extremes[axis] = F[chosen[axis]]
@@ -146,10 +154,10 @@ def renew_box(F: Any, rank: Any, ideal: Any, worst: Any, extremes: Any, nadir: A
             ideal[j] = min(ideal[j], value)
             worst_of_population[j] = max(worst_of_population[j], value)
         if rank[i] == 0:
-            front[size] = F[i]
-            size += 1
             for j in range(n_obj):
+                front[size, j] = F[i, j]
                 worst_of_front[j] = max(worst_of_front[j], F[i, j])
+            size += 1
     scale = np.empty(n_obj)
     known = np.isfinite(nadir).all()
     for j in range(n_obj):

@@ -17,7 +17,8 @@ from rlaas.optimization.niching import survivors
 from rlaas.optimization.normalisation import renew_box, renew_extremes
 from rlaas.optimization.population import Population
 from rlaas.optimization.problems import Problem
-from rlaas.optimization.variation import breed, row_hashes, unseen
+from rlaas.optimization.ranking import non_domination_ranks
+from rlaas.optimization.variation import breed, distinct_rows
 
 __all__ = ["NSGA3"]
 
@@ -105,8 +106,8 @@ class NSGA3(Evolution):
 
     def front(self) -> Population:
         """The population's feasible non-dominated members; its ranks are known already."""
-        first = self.population.take(np.flatnonzero(self._rank == 0))
-        return first.take(unseen(row_hashes(first.F), np.empty(0, dtype=np.uint64)))
+        first = distinct_rows(self.population.F, np.flatnonzero(self._rank == 0))
+        return self.population if len(first) == len(self.population) else self.population.take(first)
 
     def _couples(self, count: int) -> tuple[IntArray, ...]:
         n = len(self.population)
@@ -129,8 +130,6 @@ class NSGA3(Evolution):
         return children
 
     def _survive(self, arrived: Population, rows: IntArray) -> None:
-        import moocore
-
         if not len(arrived):
             return
         everyone = self.population.joined(arrived) if len(self.population) else arrived
@@ -139,21 +138,22 @@ class NSGA3(Evolution):
         if not len(feasible):
             self._keep_least_violating(everyone, violation)
             return
-        F = np.ascontiguousarray(everyone.F[feasible])
-        rank = np.asarray(moocore.pareto_rank(F), dtype=np.int64)
+        F = everyone.F if len(feasible) == len(everyone) else everyone.F[feasible]
+        rank = non_domination_ranks(F, self.size)
         renew_box(F, rank, self._ideal, self._worst, self._extremes, self._nadir, _EXTREME_TOLERANCE)
         seed = self._seed() if len(F) > self.size else 0
         kept, niche, distance = survivors(F, rank, self.size, self._ideal, self._nadir, self._lines, seed)
-        rows = feasible[kept]
-        if len(feasible) < self.size and len(violation) > len(feasible):
+        rows, rank = feasible[kept], rank[kept]
+        extra = min(self.size - len(kept), len(everyone) - len(feasible))
+        if extra:
             broken = np.flatnonzero(violation > 0)
-            order = np.argsort(violation[broken], kind="stable")[: self.size - len(feasible)]
+            order = np.argsort(violation[broken], kind="stable")[:extra]
             rows = np.concatenate([rows, broken[order]])
-        extra = len(rows) - len(kept)
+            rank = np.concatenate([rank, np.full(extra, np.iinfo(np.int64).max)])
+            niche = np.concatenate([niche, np.full(extra, -1)])
+            distance = np.concatenate([distance, np.full(extra, np.inf)])
         self.population = everyone.take(rows)
-        self._rank = np.concatenate([rank[kept], np.full(extra, np.iinfo(np.int64).max)])
-        self._niche = np.concatenate([niche, np.full(extra, -1)])
-        self._distance = np.concatenate([distance, np.full(extra, np.inf)])
+        self._rank, self._niche, self._distance = rank, niche, distance
 
     def _keep_least_violating(self, everyone: Population, violation: FloatArray) -> None:
         rows = np.argsort(violation, kind="stable")[: self.size]
@@ -165,8 +165,11 @@ class NSGA3(Evolution):
 
 def _shuffled(rng: np.random.Generator, n: int, count: int) -> IntArray:
     """``count`` rows below n, each as often as the others but for the remainder."""
+    first = rng.permutation(n)
+    if count <= n:
+        return first[:count]
     rounds = -(-count // n)
-    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[:count]
+    return np.concatenate([first, *(rng.permutation(n) for _ in range(rounds - 1))])[:count]
 
 
 @njit(cache=True, nogil=True)

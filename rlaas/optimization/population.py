@@ -57,7 +57,7 @@ class Population:
 
     def values(self) -> FloatArray:
         """Objectives, then constraints [n, n_obj + n_constraints], as ``Problem.evaluate`` gives them."""
-        return np.concatenate([self.F, self.G], axis=1)
+        return np.concatenate([self.F, self.G], axis=1) if self.G.shape[1] else self.F
 
     def get(self, *names: str) -> Any:
         """Arrays by pymoo's names: ``X``, ``F``, ``G``, ``CV`` (violation [n, 1]), ``feas`` [n]; a list of several.

@@ -10,7 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlaas.errors import InvalidInputError
 
-__all__ = ["Evaluator", "FunctionProblem", "Problem", "PymooProblem", "as_problem", "check_values", "n_columns"]
+__all__ = [
+    "Evaluator",
+    "FunctionProblem",
+    "Problem",
+    "PymooProblem",
+    "as_problem",
+    "check_values",
+    "known_rows",
+    "n_columns",
+]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -68,6 +77,12 @@ def check_values(problem: Problem, X: FloatArray, values: ArrayLike) -> FloatArr
             field="evaluate",
         )
     return array
+
+
+def known_rows(values: FloatArray) -> BoolArray:
+    """Mask [n] of the candidates whose values [n, m] are all finite."""
+    finite = np.isfinite(values)
+    return np.ones(len(values), dtype=bool) if finite.all() else np.asarray(finite.all(axis=1))
 
 
 class FunctionProblem:
@@ -130,16 +145,19 @@ class PymooProblem:
         self.n_var = int(problem.n_var)
         self.n_obj = int(problem.n_obj)
         self.n_constraints = int(problem.n_ieq_constr) + int(problem.n_eq_constr)
+        self._wanted = ["F", *(["G"] if problem.n_ieq_constr else []), *(["H"] if problem.n_eq_constr else [])]
         self.integer = np.full(self.n_var, problem.vtype is int)
         self.problem = problem
 
     def evaluate(self, X: FloatArray) -> FloatArray:
         """The pymoo problem's F, G and, for equalities, distance beyond tolerance at X [n, n_var], side by side."""
-        out = self.problem.evaluate(X, return_values_of=["F", "G", "H"], return_as_dictionary=True)
+        out = self.problem.evaluate(X, return_values_of=self._wanted, return_as_dictionary=True)
+        if not self.n_constraints:
+            return check_values(self, X, out["F"])
         parts = [out["F"]]
-        if self.problem.n_ieq_constr:
+        if "G" in self._wanted:
             parts.append(out["G"])
-        if self.problem.n_eq_constr:
+        if "H" in self._wanted:
             parts.append(np.abs(out["H"]) - EQUALITY_TOLERANCE)
         return check_values(self, X, np.concatenate(parts, axis=1))
 

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["SEEDS", "breed", "next_random", "row_hashes", "unseen"]
+__all__ = ["SEEDS", "breed", "distinct_rows", "next_random", "row_hashes", "unseen"]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -69,6 +69,12 @@ def unseen(hashes: Any, known: Any) -> Any:
             seen.add(hashes[i])
             fresh[i] = True
     return fresh
+
+
+@njit(cache=True, nogil=True)
+def distinct_rows(X: Any, rows: Any) -> Any:
+    """Those of ``rows`` of X [n, m] that are not equal to an earlier one of them."""
+    return rows[unseen(row_hashes(X[rows]), np.empty(0, dtype=np.uint64))]
 
 
 @njit(cache=True, nogil=True, inline="always")

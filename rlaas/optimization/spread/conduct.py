@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -89,7 +90,7 @@ class Conductor:
         evaluate = self._problem.evaluate if workers is None else lambda X: workers.evaluate(X, rows_per_call=rows)
         self._load(self._engine, lambda: self._engine.population)
         self._ledger.watch = watch
-        saved = time.monotonic()
+        saved = -math.inf  # the first generation is kept: whoever is killed from then on can go on
 
         def save() -> None:
             self._save(self._engine)
