@@ -25,6 +25,7 @@ from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.service import RolloutService
 from rlaas.control.served_fronts import ServedFronts
 from rlaas.control.state import StateDatabase, StoredDeployment
+from rlaas.control.variant_names import check_variant_names
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError, RlaasError
 from rlaas.files import folder_below
 from rlaas.lake import Lake
@@ -250,6 +251,7 @@ class ControlService:
         if_match: str | None = None,
         override: Override = _NO_OVERRIDE,
         judged: Judgements | None = None,
+        trusted: bool = False,
     ) -> tuple[DeploymentRecord, bool]:
         """Serve a policy from several versions; an existing deployment of the policy gets its next generation.
 
@@ -266,12 +268,14 @@ class ControlService:
             override: lets versions through that do not pass the policy's gate.
             judged: of a caller that holds a lock and judges itself, see
                 :meth:`~rlaas.control.gating.GateService.judged_first`; None: judged here.
+            trusted: the platform itself names the variants, and may give reserved names.
 
         Returns:
             The record, and whether the deployment is new.
 
         Raises:
-            InvalidInputError: an impossible variant, weight or experiment, or versions that do not fit together.
+            InvalidInputError: an impossible variant, weight or experiment, a reserved name, or versions that do not fit
+                together.
             NotFoundError: no such policy or version.
             BundleError: a bundle is damaged.
             ConflictError: ``if_match`` names another generation, a rollout of the policy is running, a strategy has
@@ -289,9 +293,12 @@ class ControlService:
                 scaling=scaling,
                 if_match=if_match,
                 override=override,
+                trusted=trusted,
             )
             return self.gates.judged_first(lambda known: again(judged=known))
         check_name(policy, field="policy")
+        if not trusted:
+            check_variant_names([one.get("name") if isinstance(one, Mapping) else None for one in variants])
         if strategy is not None:
             for name, value in (("experiment", experiment), ("fallback", fallback), *(safety or {}).items()):
                 if value is not None:

@@ -1,4 +1,4 @@
-"""Homes with fronts in them, and without."""
+"""Homes with fronts in them, and without, and one whose policies have something for a gate to judge by."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.bundles import policy_bundle
 from support.front_kit import network_front, write_front_file
+from support.gate_kit import gated_home
 
 from rlaas.registry import Registry
 from rlaas.settings import Settings, load_settings
@@ -40,3 +41,9 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty(blank: Path, tmp_path: Path) -> Settings:
     shutil.copytree(blank, tmp_path / "home")
     return load_settings(home=tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Of :func:`support.gate_kit.gated_home`, for every module: each test has a state database of its own."""
+    return gated_home(tmp_path_factory.mktemp("gated"))

@@ -180,6 +180,27 @@ def test_who_changes_the_deployment_ends_the_batches(
     assert site.service.analyse("exp")["recommendation"]["words"] == "stop: disturbed"
 
 
+def test_a_batch_that_another_control_serves_first_stays(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = OrderSite(home, tmp_path, 3)
+    site.service.create(parse_document(given()))
+    site.sell([f"u{i}" for i in range(200)], {"A": 0.3, "B": 0.6})
+    real, other = site.control.create_deployment, site.restarted()
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        assert other.reallocate("exp")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(site.control, "create_deployment", overtaken)
+    with pytest.raises(ConflictError):
+        site.service.reallocate("exp")
+    (batch,) = other._batches.of("exp")
+    assert (batch.generation, batch.shares) == (site.live.generation, site.shares)
+    assert other.analyse("exp")["recommendation"]["words"] != "stop: disturbed"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

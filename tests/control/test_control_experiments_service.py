@@ -185,6 +185,11 @@ def test_what_a_killed_control_left_half_stopped_is_finished(
         ({"id": "a/b"}, "id", "plain name"),
         ({"variants": [{"name": "A", "version": 1}]}, "variants", "at least 2"),
         ({"variants": [{"name": "A", "version": 0}, {"name": "B", "version": 2}]}, "variants.0.version", ">= 1"),
+        (
+            {"variants": [{"name": "A", "version": 1}, {"name": "outside", "version": 2}]},
+            "variants.1.name",
+            "reserved: fallback, holdout, layer-holdout, outside, safe-default",
+        ),
         ({"primary": {"kind": "mean", "name": "m", "window_s": 60}}, "primary.value", "missing"),
         ({"primary": {"kind": "mode", "name": "m"}}, "primary", "mean"),
         ({"stopping": {"kind": "sequential", "planned": 100}}, "stopping", "planned must be >= start (500)"),

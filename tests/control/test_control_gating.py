@@ -15,8 +15,10 @@ from support.gate_kit import HOUR_US, favours, log, preference_of
 from rlaas.bundles import BundlePolicy, load_bundle
 from rlaas.control.experiments.documents import parse_document
 from rlaas.control.experiments.service import ExperimentService
-from rlaas.control.gating import GateDeclaration, Override
+from rlaas.control.gating import GateDeclaration, GateEvent, Override, StoredGate
+from rlaas.control.rollouts.store import OvertakenError
 from rlaas.control.service import ControlService
+from rlaas.control.variant_names import RESERVED
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
 from rlaas.lake import Lake
 from rlaas.registry import Registry
@@ -359,3 +361,82 @@ def test_a_change_that_is_refused_for_another_reason_asks_nobody(world: World) -
     with pytest.raises(ConflictError, match="If-Match"):
         world.control.promote("toy", 2, if_match='"other.7"')
     assert world.kinds() == [("declared", None)]
+
+
+def test_a_shadow_that_is_promoted_by_hand_is_asked(world: World) -> None:
+    world.logged()
+    gates, rollouts = world.control.gates, world.control.rollouts
+    gates.declare("toy", DECLARED)
+    world.control.create_deployment("toy", one(3), strategy={"kind": "shadow"})
+    with pytest.raises(ConflictError, match="toy:3 may not get live traffic"):
+        rollouts.act("toy", 1, "promote", actor="ada", reason="looks fine")
+    assert rollouts.running_number("toy") == 1
+    assert world.control.status("toy")[0].weights() == {"champion": 1.0, "next": 0.0}
+    gates.promise("toy", 3, Override("seen beside", "grace"))
+    rollouts.act("toy", 1, "promote", actor="ada", reason="looks fine")
+    assert world.live == [3]
+    assert world.kinds()[1:] == [("refused", 3), ("promised", 3), ("overridden", 3)]
+    assert [event["actor"] for event in gates.history("toy")[:3]] == ["grace", "grace", "ada"]
+
+
+def test_a_word_is_asked_for_once_however_often_the_promotion_is_overtaken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates, rollouts = world.control.gates, world.control.rollouts
+    gates.declare("toy", DECLARED)
+    gates.promise("toy", 3, Override("seen beside", "grace"))
+    world.control.create_deployment("toy", one(3), strategy={"kind": "shadow"})
+    commit, left = rollouts.store.commit, [OvertakenError("by the controller"), OvertakenError("again")]
+
+    def overtaken(*args: Any, **options: Any) -> None:
+        if left:
+            raise left.pop()
+        commit(*args, **options)
+
+    monkeypatch.setattr(rollouts.store, "commit", overtaken)
+    rollouts.act("toy", 1, "promote", actor="ada", reason="looks fine")
+    assert world.live == [3]
+    assert world.kinds()[1:] == [("promised", 3), ("overridden", 3)]
+
+
+def test_a_promise_holds_for_a_version_however_it_serves_and_only_if_it_does(world: World) -> None:
+    gates = world.control.gates
+    gates.declare("toy", DECLARED)  # of an empty lake: nobody passes
+    gates.promise("toy", 3, Override("to see", "ada"))
+    both = [
+        {"name": "old", "version": 1, "weight": 8},
+        {"name": "greedy", "version": 3, "weight": 1},
+        {"name": "explores", "version": 3, "weight": 1, "explore": True},
+    ]
+    with pytest.raises(ConflictError, match="toy:2 may not"):
+        world.control.create_deployment("toy", [*both, {"name": "two", "version": 2, "weight": 1}])
+    assert world.live == [1]
+    world.control.create_deployment("toy", both)
+    assert world.live == [1, 3, 3]
+    assert world.kinds()[2:] == [("refused", 2), ("overridden", 3), ("overridden", 3)]
+
+
+def test_a_version_that_cannot_be_judged_takes_an_override(world: World) -> None:
+    # As declared when the newest version had an outcome that this one lacks.
+    gates, other = world.control.gates, GateDeclaration(value="colour", estimator="snipw")
+    gates.store.declare("toy", StoredGate(other, 1, "ada"), GateEvent(1, "declared", "ada", ""))
+    with pytest.raises(
+        ConflictError, match=r"no verdict: snipw gives no estimate: unknown value 'colour'; allowed: .*throughput"
+    ) as said:
+        world.control.promote("toy", 2)
+    assert said.value.field == "override"
+    world.control.promote("toy", 2, override=Override("it has none", "grace"))
+    assert world.live == [2]
+    event = gates.history("toy")[0]
+    assert (event["kind"], event["reason"], event["actor"]) == ("overridden", "it has none", "grace")
+    assert event["report"]["rows"] == {"read": 0, "counted": 0, "left_out": {}}
+
+
+@pytest.mark.parametrize("strategy", [None, CANARY])
+def test_names_that_the_platform_gives_itself_are_reserved(world: World, strategy: Any) -> None:
+    assert RESERVED == ("fallback", "holdout", "layer-holdout", "outside", "safe-default")
+    for name in RESERVED:
+        with pytest.raises(InvalidInputError, match="reserved: fallback, holdout, layer-holdout") as refused:
+            world.control.create_deployment("toy", [{**one(2)[0], "name": name}], strategy=strategy)
+        assert refused.value.field == "variants.0.name"
+    assert world.live == [1]

@@ -11,45 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bundles import policy_bundle
-from support.gate_kit import favours, log
 from support.serving_kit import PRINCIPAL, deployment
 
-from rlaas.bundles import load_bundle
 from rlaas.control.deployment import Control
 from rlaas.control.gating import GateDeclaration, Override
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError, NotFoundError, RetryableError
 from rlaas.lake import Lake, WriteAheadLog
-from rlaas.registry import Registry
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.edge import EdgeSync, Receipts, device_key
 from rlaas.serving.loaded import LiveState
 from rlaas.serving.loading import load_state
-from rlaas.settings import Settings, load_settings
+from rlaas.settings import Settings
 
 DECLARED = GateDeclaration(value="throughput", estimator="snipw")
 DEVICE = "till7"
 ADA = Override(actor="ada")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """toy: version 1 explored; version 2 is better, version 3 worse."""
-    root = tmp_path_factory.mktemp("devices")
-    settings = load_settings(home=root / "home")
-    registry, bundles = Registry(settings), []
-    for seed in (1, 2, 3):
-        folder = policy_bundle(root / f"v{seed}", seed=seed)
-        registry.register("toy", folder)
-        bundles.append(load_bundle(folder))
-    log(Lake(settings.lake_root), bundles[0], favours(bundles[1], bundles[2]), n=600)
-    return settings
-
-
 @pytest.fixture
-def control(home: Settings, tmp_path: Path) -> ControlService:
-    control = ControlService(home.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"}))
+def control(gated: Settings, tmp_path: Path) -> ControlService:
+    control = ControlService(gated.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"}))
     control.promote("toy", 1)
     control.gates.declare("toy", DECLARED)
     return control
@@ -180,13 +162,13 @@ def test_a_link_that_returns_is_handed_what_the_gate_lets_go(control: ControlSer
 
 
 def test_control_tells_gateways_why_devices_do_not_get_a_version(
-    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gated: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deployment's own class, without Serve around it."""
     # What it does to a process of its own would stay with the one that runs the tests.
     for name in ("configure_events", "give_way"):
         monkeypatch.setattr(f"rlaas.control.deployment.{name}", lambda: None)
-    settings = home.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"})
+    settings = gated.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"})
     beside = ControlService(settings)
     beside.promote("toy", 1)
     beside.gates.declare("toy", DECLARED)

@@ -230,6 +230,39 @@ def test_only_the_newest_sessions_are_taken(
     assert sessions_of(lake, bundles[1]).n == 90 // HORIZON
 
 
+def test_days_are_read_from_the_newest_on_until_there_are_enough_whole_sessions(
+    tmp_path: Path, bundles: list[BundlePolicy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, day_us = Lake(tmp_path / "lake"), 86_400 * SECOND_US
+    _, log = logged_task(bundles, 1, n=20, steps=HORIZON + 1)
+    begin = 20_000 * day_us
+    for day in range(4):
+        # All of a day's sessions begin in its last two seconds, and go on into the next one.
+        log_sessions(lake, log, seed=day, start_us=begin + (day + 1) * day_us - 2 * SECOND_US)
+    everything = sessions_of(lake, bundles[1])
+    assert everything.n == 80
+    held: list[int] = []
+    read = lake.read_open
+
+    def counted(*args: Any, **options: Any) -> Any:
+        rows = read(*args, **options)
+        held.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(lake, "read_open", counted)
+    monkeypatch.setattr("rlaas.control.gating.logged_sessions.MOST_ROWS", 30)
+    some = sessions_of(lake, bundles[1])
+    assert held.pop(0) == everything.rows.read  # for the time of the judgement
+    assert len(held) == 2  # the fifth day, with the ends of sessions, and the fourth
+    assert some.n < everything.n
+    for name in ("reward", "propensity", "observation"):
+        wanted, found = getattr(everything.rows, name), getattr(some.rows, name)
+        assert len(found) <= 30
+        np.testing.assert_array_equal(found, wanted[-len(found) :])
+    assert some.rows.left_out["after a gap, or of a session that began on a day not read"] > 0
+    assert some.rows.read == sum(held) == len(some.rows.reward) + sum(some.rows.left_out.values())
+
+
 def test_actions_in_a_box_are_weighed_by_densities(tmp_path: Path) -> None:
     bundle = load_bundle(policy_bundle(tmp_path / "box", kind="box", actions=1, conditioned=False, seed=3))
     lake, rng, n = Lake(tmp_path / "lake"), np.random.default_rng(0), 300

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bundles import policy_bundle
 from support.control_kit import Routes
 from support.experiment_kit import document
-from support.gate_kit import favours, log
 
-from rlaas.bundles import load_bundle
 from rlaas.control.experiments import ExperimentService, parse_document
 from rlaas.control.gating import GateDeclaration
 from rlaas.control.gating import service as gating
@@ -22,8 +19,7 @@ from rlaas.control.keyed_locks import KeyedLocks
 from rlaas.control.service import ControlService
 from rlaas.errors import ConflictError
 from rlaas.lake import Lake
-from rlaas.registry import Registry
-from rlaas.settings import Settings, load_settings
+from rlaas.settings import Settings
 
 DECLARED = GateDeclaration(value="throughput", estimator="snipw")
 LONG_S = 60.0
@@ -66,24 +62,9 @@ class SlowJudge:
         assert not thread.is_alive()
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """toy with versions 1 to 3, of which 2 is better and 3 worse by what version 1 logged; and another policy."""
-    root = tmp_path_factory.mktemp("waiting")
-    settings = load_settings(home=root / "home")
-    registry, bundles = Registry(settings), []
-    for seed in (1, 2, 3):
-        folder = policy_bundle(root / f"v{seed}", seed=seed)
-        registry.register("toy", folder)
-        bundles.append(load_bundle(folder))
-    registry.register("other", policy_bundle(root / "other", seed=4))
-    log(Lake(settings.lake_root), bundles[0], favours(bundles[1], bundles[2]), n=600)
-    return settings
-
-
 @pytest.fixture
-def control(home: Settings, tmp_path: Path) -> ControlService:
-    control = ControlService(home.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"}))
+def control(gated: Settings, tmp_path: Path) -> ControlService:
+    control = ControlService(gated.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"}))
     control.promote("toy", 1)
     control.gates.declare("toy", DECLARED)
     return control
@@ -102,8 +83,8 @@ def live(control: ControlService, policy: str = "toy") -> list[int]:
     return [variant.version for variant in control.status(policy)[0].variants]
 
 
-def test_a_slow_gate_blocks_no_other_change(control: ControlService, home: Settings, slow: SlowJudge) -> None:
-    routes = Routes(control, ExperimentService(control, "default", Lake(home.lake_root)))
+def test_a_slow_gate_blocks_no_other_change(control: ControlService, gated: Settings, slow: SlowJudge) -> None:
+    routes = Routes(control, ExperimentService(control, "default", Lake(gated.lake_root)))
     create = {"policy": "toy", "variants": one(2)}
     with slow.during(lambda: routes("POST", "deployments/create", create, idempotency_key="slow")) as given:
         assert routes("POST", "models/other/promote", {"version": 1})[0] == 200
@@ -120,8 +101,8 @@ def test_a_slow_gate_blocks_no_other_change(control: ControlService, home: Setti
     assert slow.judged == ["toy:2"]
 
 
-def test_an_experiment_is_judged_before_its_lock_too(control: ControlService, home: Settings, slow: SlowJudge) -> None:
-    experiments = ExperimentService(control, "default", Lake(home.lake_root))
+def test_an_experiment_is_judged_before_its_lock_too(control: ControlService, gated: Settings, slow: SlowJudge) -> None:
+    experiments = ExperimentService(control, "default", Lake(gated.lake_root))
     with slow.during(lambda: experiments.create(parse_document(document()))) as given:
         assert experiments.recover() == []  # takes the lock of the experiments
         assert experiments.all() == []

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.bundles import policy_bundle
 
-from rlaas.bundles import BundlePolicy
+from rlaas.bundles import BundlePolicy, load_bundle
 from rlaas.lake import Lake
 from rlaas.lake.joins import update_transitions
 from rlaas.lake.records import DecisionRecord, OutcomeRecord
 from rlaas.lake.rows import decision_rows, outcome_rows
+from rlaas.registry import Registry
+from rlaas.settings import Settings, load_settings
 
 HOUR_US = 3_600_000_000
+LOGGED = 600
+"""Decisions in the lake of :func:`gated_home`."""
 Effect = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Mean throughput [n] of observations [n, n_features] and actions [n, ...]."""
 
@@ -31,6 +37,19 @@ def favours(good: BundlePolicy, bad: BundlePolicy | None = None) -> Effect:
         return np.asarray(found)
 
     return mean
+
+
+def gated_home(root: Path) -> Settings:
+    """A registry with toy, of which version 2 is better and 3 worse by what version 1 logged; and another policy."""
+    settings = load_settings(home=root / "home")
+    registry, bundles = Registry(settings), []
+    for seed in (1, 2, 3):
+        folder = policy_bundle(root / f"v{seed}", seed=seed)
+        registry.register("toy", folder)
+        bundles.append(load_bundle(folder))
+    registry.register("other", policy_bundle(root / "other", seed=4))
+    log(Lake(settings.lake_root), bundles[0], favours(bundles[1], bundles[2]), n=LOGGED)
+    return settings
 
 
 def preference_of(bundle: BundlePolicy) -> np.ndarray:

@@ -13,6 +13,7 @@ from rlaas.control.experiments.allocations import (
     LinearThompsonAllocation,
     ObjectiveThompsonAllocation,
 )
+from rlaas.control.variant_names import HOLDOUT, check_variant_names
 from rlaas.errors import InvalidInputError
 from rlaas.experiments.layers import WeightedVariant
 from rlaas.experiments.metrics import (
@@ -41,9 +42,6 @@ __all__ = [
 
 OBJECTIVES = "(objectives)"
 """Name under which the objective vectors of units are kept; no metric has it, since it is no plain name."""
-
-HOLDOUT = "holdout"
-"""Name of the variant that gets the control's version and is compared with nobody."""
 
 LATEST_US = 253_402_300_799_999_999
 """End of the year 9999, up to which the lake has dates."""
@@ -178,8 +176,6 @@ class ExperimentDocument(_Document):
         names = [variant.name for variant in value]
         if len(set(names)) != len(names):
             raise ValueError(f"variants repeat a name: {', '.join(names)}")
-        if HOLDOUT in names:
-            raise ValueError(f"the name {HOLDOUT!r} is kept for the units that are held out")
         return value
 
     @model_validator(mode="after")
@@ -366,7 +362,7 @@ def parse_document(document: Any) -> ExperimentDocument:
     if not isinstance(document, Mapping):
         raise InvalidInputError("an experiment must be an object with keys id, policy, variants, ...", field="body")
     try:
-        return ExperimentDocument.model_validate(document)
+        found = ExperimentDocument.model_validate(document)
     except ValidationError as problem:
         first = problem.errors()[0]
         path = _path_in(document, first["loc"])
@@ -375,6 +371,9 @@ def parse_document(document: Any) -> ExperimentDocument:
             keys = f"; allowed: {', '.join(ExperimentDocument.model_fields)}" if len(path) == 1 else ""
             raise InvalidInputError(f"{field}: unknown key{keys}", field=field) from problem
         raise InvalidInputError(f"{field}: {complaint(first)}", field=field) from problem
+    # Not of the model, by which documents are read again that were kept before a name was reserved.
+    check_variant_names([variant.name for variant in found.variants])
+    return found
 
 
 def _path_in(document: Any, location: Sequence[int | str]) -> list[str]:

@@ -80,7 +80,7 @@ class Reallocation:
     def _serve(self, document: ExperimentDocument, live: DeploymentRecord, batch: Batch) -> bool:
         spec = live.experiment
         if batch.generation != live.generation + 1 or spec is None:
-            self._batches.drop(document.id, batch)
+            self._drop(document, live, batch)
             return False
         placement = None if spec.placement is None else spec.placement.model_dump(mode="json")
         try:
@@ -90,9 +90,24 @@ class Reallocation:
                 document.live_spec(placement, batch.batch, batch.conditional),
                 fallback=live.fallback,
                 if_match=live.etag,
+                trusted=True,
             )
-        except ConflictError:  # its generation is somebody else's
-            self._batches.drop(document.id, batch)
+        except ConflictError:
+            self._drop(document, live, batch)
             raise
         self._events.info("experiment_reallocated", experiment=document.id, batch=batch.batch, shares=batch.shares)
         return True
+
+    def _drop(self, document: ExperimentDocument, live: DeploymentRecord, batch: Batch) -> None:
+        """Forget a batch whose generation is somebody else's; not one that another Control serves, or is about to."""
+        if any(one.batch > batch.batch for one in self._batches.of(document.id)):  # made only after it was served
+            return
+        now = self._control.database.of_policy(live.tenant, document.policy)
+        record = None if now is None else now.record
+        if record is not None:
+            spec = record.experiment
+            salt = document.live_salt(batch.batch)
+            served = spec is not None and (spec.name, spec.salt) == (document.id, salt)
+            if served or record.generation < batch.generation:
+                return
+        self._batches.drop(document.id, batch)

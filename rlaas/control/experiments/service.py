@@ -115,6 +115,7 @@ class ExperimentService:
                     document.live_spec(placement),
                     if_match=if_match,
                     judged=judged,
+                    trusted=True,
                 )
             except RlaasError:
                 self.store.discard(document.id)
@@ -262,10 +263,14 @@ class ExperimentService:
             before = stored.before
             if before is None:
                 alone = {**document.live_variants()[0], "weight": 1.0}
-                self._control.create_deployment(document.policy, [alone])
+                self._control.create_deployment(document.policy, [alone], trusted=True)
             else:
                 self._control.create_deployment(
-                    document.policy, before["variants"], before["experiment"], fallback=before["fallback"]
+                    document.policy,
+                    before["variants"],
+                    before["experiment"],
+                    fallback=before["fallback"],
+                    trusted=True,
                 )
         done = replace(stored, stopped_us=self._clock())
         self._events.info("experiment_stopped", experiment=document.id, **verdict)
