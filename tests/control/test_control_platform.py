@@ -131,7 +131,7 @@ def test_v2_gives_the_raw_outputs(platform: Platform) -> None:
         ("POST", "/v2/models/toy/versions/99/infer", {"inputs": []}, 404, "version"),
         ("GET", "/api/v1/policies/toy/decide", None, 405, "method"),
         ("GET", "/nowhere", None, 404, "path"),
-        ("GET", "/api/v1/models/nobody/versions", None, 404, "policy"),
+        ("GET", "/api/v1/models/nobody/versions", None, 404, "model"),
         ("GET", "/api/v1/models/..%2f..%2fetc/versions", None, 422, "model"),
         ("POST", "/api/v1/models/toy/promote", {"version": 99}, 404, "version"),
         ("POST", "/api/v1/models/toy/promote", {"version": "1"}, 422, "version"),
