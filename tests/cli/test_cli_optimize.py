@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rlaas.cli.main import app, run
 from rlaas.cli.optimize_screen import sparkline
 from rlaas.fronts import Front
 
@@ -120,17 +121,24 @@ def test_a_killed_search_goes_on_where_it_was(place: Path) -> None:
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(
-    place: Path, more: str, options: tuple[str, ...], complaint: str
+    place: Path,
+    more: str,
+    options: tuple[str, ...],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("RLAAS_HOME", str(place / "home"))
     text = CONFIG.format(scenario="recsys", generations=2, way="serial")
     if more.startswith("race"):
         text = text.replace("race: {seeds_per_round: 2, budget: 60}\n", "")
     config = place / "search.yaml"
     config.write_text(text + more)
-    done = _run(place, "--config", config, *options)
-    assert done.returncode == 2, done.stderr
-    assert complaint in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    status = run(app, ["optimize", "--config", str(config), *options])
+    said = capsys.readouterr().err
+    assert status == 2, said
+    assert complaint in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_the_curve_of_a_search() -> None:
