@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
-from rlaas.bundles import load_bundle
 from rlaas.control.gating.devices import DeviceGate
 from rlaas.control.gating.judgements import Judgements
-from rlaas.control.gating.override import Override
+from rlaas.control.gating.override import NO_OVERRIDE, Override
 from rlaas.control.gating.service import GateService
+from rlaas.control.live_records import LiveRecords
 from rlaas.control.records import champion, check_match, version_document, versions_of
 from rlaas.control.replicas import ReplicaBoard
-from rlaas.control.requests import called
 from rlaas.control.rollouts.plan import ReplicaBounds
 from rlaas.control.rollouts.service import RolloutService
 from rlaas.control.served_fronts import ServedFronts
@@ -31,15 +27,11 @@ from rlaas.files import folder_below
 from rlaas.lake import Lake
 from rlaas.names import check_name
 from rlaas.registry import CHAMPION, FrontStore, Registry
-from rlaas.serving.live import DeploymentRecord, LiveAnswer, validation_error
-from rlaas.serving.loading import check_record
+from rlaas.serving.live import DeploymentRecord, LiveAnswer
 from rlaas.serving.tally import VersionTally
 from rlaas.settings import Settings
 
 __all__ = ["ControlService"]
-
-_SAFETY = ("shield", "safe_action")
-_NO_OVERRIDE = Override()
 
 
 class ControlService:
@@ -70,6 +62,7 @@ class ControlService:
         lake = Lake(settings.lake_root, self._tenant)
         self.gates = GateService(self._database, self._tenant, lake, self._registry, self.rollouts)
         self.devices = DeviceGate(self.gates, self._registry)
+        self._records = LiveRecords(self._database, self._tenant, self._registry, self.gates)
         self._fronts = ServedFronts(FrontStore(self._registry), settings.home / "cache" / "fronts")
         self._paths: dict[tuple[str, int], str] = {}
         self._changing = threading.RLock()
@@ -106,7 +99,7 @@ class ControlService:
             found = next((v for v in self._registry.versions(name) if CHAMPION in v.aliases), None)
             if found is None or self._database.of_policy(self._tenant, name) is not None:
                 return None
-            return self._write(name, [champion(found.version)], None, None, judged=judged)
+            return self._records.write(name, [champion(found.version)], judged=judged)
 
     def live(
         self,
@@ -206,7 +199,7 @@ class ControlService:
         *,
         alias: str = CHAMPION,
         if_match: str | None = None,
-        override: Override = _NO_OVERRIDE,
+        override: Override = NO_OVERRIDE,
     ) -> tuple[dict[str, Any], DeploymentRecord | None]:
         """Point an alias at a version; as ``champion`` it is also the only one live from now on.
 
@@ -231,7 +224,7 @@ class ControlService:
                     self.rollouts.refuse_while_running(name)
                     self.gates.refuse_during_experiment(name)
                     only = [champion(found.version)]
-                    record = self._write(name, only, None, if_match, override=override, judged=judged)
+                    record = self._records.write(name, only, if_match=if_match, override=override, judged=judged)
                 mirrored = self._registry.set_alias(name, alias, found.version)
             self._events.info("version_promoted", policy=name, version=found.version, alias=alias)
             return version_document(mirrored), record
@@ -249,7 +242,7 @@ class ControlService:
         safety: Mapping[str, Any] | None = None,
         scaling: ReplicaBounds | None = None,
         if_match: str | None = None,
-        override: Override = _NO_OVERRIDE,
+        override: Override = NO_OVERRIDE,
         judged: Judgements | None = None,
         trusted: bool = False,
     ) -> tuple[DeploymentRecord, bool]:
@@ -281,21 +274,6 @@ class ControlService:
             ConflictError: ``if_match`` names another generation, a rollout of the policy is running, a strategy has
                 nothing to begin from or an experiment is running, or a version does not pass the gate.
         """
-        if judged is None:
-            again = partial(
-                self.create_deployment,
-                policy,
-                variants,
-                experiment,
-                strategy=strategy,
-                fallback=fallback,
-                safety=safety,
-                scaling=scaling,
-                if_match=if_match,
-                override=override,
-                trusted=trusted,
-            )
-            return self.gates.judged_first(lambda known: again(judged=known))
         check_name(policy, field="policy")
         if not trusted:
             check_variant_names([one.get("name") if isinstance(one, Mapping) else None for one in variants])
@@ -303,24 +281,37 @@ class ControlService:
             for name, value in (("experiment", experiment), ("fallback", fallback), *(safety or {}).items()):
                 if value is not None:
                     raise InvalidInputError(f"{name} cannot be given with a strategy; leave it out", field=name)
-        with self._changing:
-            self.rollouts.refuse_while_running(policy)
-            before = self._database.of_policy(self._tenant, policy)
-            if strategy is None:
-                record = self._write(policy, variants, experiment, if_match, fallback, safety, override, judged=judged)
-            else:
-                self.gates.refuse_during_experiment(policy)
-                live = before.record if before else None
-                check_match(live, if_match)
 
-                def check(record: DeploymentRecord) -> None:
-                    self._check_bundles(record)
-                    self.gates.ask(live, record, override, judged, warm=True)
+        def change(judged: Judgements) -> tuple[DeploymentRecord, bool]:
+            with self._changing:
+                self.rollouts.refuse_while_running(policy)
+                before = self._database.of_policy(self._tenant, policy)
+                if strategy is None:
+                    record = self._records.write(
+                        policy,
+                        variants,
+                        experiment,
+                        if_match=if_match,
+                        fallback=fallback,
+                        safety=safety,
+                        override=override,
+                        judged=judged,
+                    )
+                else:
+                    self.gates.refuse_during_experiment(policy)
+                    live = before.record if before else None
+                    check_match(live, if_match)
 
-                record = self.rollouts.start(live, variants, strategy, check=check)
-            if scaling is not None:
-                self.rollouts.set_scaling(policy, scaling)
-        return record, before is None or before.record is None
+                    def check(record: DeploymentRecord) -> None:
+                        self._records.check_bundles(record)
+                        self.gates.ask(live, record, override, judged, warm=True)
+
+                    record = self.rollouts.start(live, variants, strategy, check=check)
+                if scaling is not None:
+                    self.rollouts.set_scaling(policy, scaling)
+            return record, before is None or before.record is None
+
+        return self.gates.judged_first(change) if judged is None else change(judged)
 
     def deployments(self) -> list[DeploymentRecord]:
         """Every live deployment, by policy."""
@@ -377,73 +368,3 @@ class ControlService:
     def mirror_champion(self, policy: str, version: int) -> None:
         """Make the registry's champion what a rollout has made live."""
         self._registry.set_alias(policy, CHAMPION, version)
-
-    def _check_bundles(self, record: DeploymentRecord) -> None:
-        # Loaded here too, so that a damaged bundle is refused now and not by every Gateway later.
-        bundles = {}
-        for version in versions_of(record):
-            of_a_variant = any(variant.version == version for variant in record.variants)
-            with called(version="version" if of_a_variant else "fallback"):
-                folder = self._bundle(record.policy, version)
-            bundles[version] = load_bundle(folder)
-        check_record(record, bundles)
-
-    def _bundle(self, policy: str, version: int) -> Path:
-        return Path(self._registry.path(policy, self._registry.get(policy, version).version))
-
-    def _fallback(self, before: DeploymentRecord | None, record: DeploymentRecord) -> int | None:
-        """What served before ``record``, if it still can; None if there is no such version."""
-        if before is None:
-            return None
-        served = max(before.variants, key=lambda variant: variant.weight).version
-        mine = {variant.version for variant in record.variants}
-        found = next((version for version in (served, before.fallback) if version and version not in mine), None)
-        if found is not None:
-            try:
-                self._check_bundles(record.model_copy(update={"fallback": found}))
-            except RlaasError as problem:  # a change that breaks with the past is no reason to refuse it
-                self._events.warning("no_fallback", policy=record.policy, version=found, error=problem.message)
-                return None
-        return found
-
-    def _write(
-        self,
-        policy: str,
-        variants: Sequence[Any],
-        experiment: Any,
-        if_match: str | None,
-        fallback: int | None = None,
-        safety: Mapping[str, Any] | None = None,
-        override: Override = _NO_OVERRIDE,
-        *,
-        judged: Judgements,
-    ) -> DeploymentRecord:
-        stored = self._database.of_policy(self._tenant, policy)
-        before = stored.record if stored else None
-        check_match(before, if_match)
-        document = {
-            "id": stored.id if stored else f"dep-{uuid.uuid4().hex[:16]}",
-            "tenant": self._tenant,
-            "policy": policy,
-            "generation": stored.generation + 1 if stored else 1,
-            "variants": variants,
-            "experiment": experiment,
-            "fallback": fallback,
-            "updated_us": time.time_ns() // 1000,
-            **{name: getattr(before, name, None) for name in _SAFETY},  # a promotion must not take a shield away
-            **(safety or {}),
-        }
-        try:
-            record = DeploymentRecord.model_validate(document)
-        except ValidationError as problem:
-            raise validation_error(problem) from problem
-        self._check_bundles(record)
-        if fallback is None:
-            record = record.model_copy(update={"fallback": self._fallback(before, record)})
-        compared = ("variants", "experiment", "fallback", *_SAFETY)
-        if before is not None and all(getattr(before, name) == getattr(record, name) for name in compared):
-            return before
-        self.gates.ask(before, record, override, judged)
-        self._database.write(record)
-        self._events.info("deployment_written", deployment=record.id, policy=policy, generation=record.generation)
-        return record

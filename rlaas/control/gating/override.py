@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rlaas.errors import InvalidInputError, shown
 
-__all__ = ["LONGEST_REASON", "Override", "check_actor"]
+__all__ = ["LONGEST_REASON", "NO_OVERRIDE", "Override", "check_actor"]
 
 LONGEST_REASON = 500
 _LONGEST_ACTOR = 128
@@ -45,3 +45,7 @@ def check_actor(actor: str) -> None:
 def _check(value: object, field: str, expected: str, longest: int) -> None:
     if not isinstance(value, str) or not value.strip() or len(value) > longest:
         raise InvalidInputError(f"{field} must be {expected}, got {shown(value)}", field=field)
+
+
+NO_OVERRIDE = Override()
+"""Nobody says anything: the gate decides."""

@@ -388,7 +388,7 @@ def refusal_of(verdict: Verdict) -> str:
         )
     return (
         f"{verdict.subject} may not get live traffic: {verdict.reason}{found}; an operator lets it through with "
-        'override: "reason"'
+        'override: "reason" where the request takes one, or beforehand with rlaas policies gate override'
     )
 
 
