@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from ray.util.metrics import Gauge
+from support.lake_records import decisions
 
 from rlaas.control import committing
 from rlaas.control.committing import CommitterDeployment
 from rlaas.errors import OperatorError
 from rlaas.lake import WriteAheadLog
-from rlaas.lake.records import DecisionRecord, encode
 from rlaas.serving.config import ServingConfig
 from rlaas.settings import Settings, load_settings
 
@@ -58,26 +58,6 @@ def committer(gauges: dict[str, KeptGauge], settings: Settings) -> Iterator[Any]
     made._loop._stop.set()
 
 
-def decision(name: str) -> bytes:
-    return encode(
-        DecisionRecord(
-            receipt_id=name,
-            decision_id=name,
-            tenant="default",
-            time_us=1_700_000_000_000_000,
-            scenario="toy",
-            policy="toy",
-            version=1,
-            variant="champion",
-            variant_propensity=1.0,
-            observation=[0.5],
-            action=[1.0],
-            generation=1,
-            producer="gateway",
-        )
-    )
-
-
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -94,7 +74,7 @@ def test_a_committer_that_goes_well_says_so(committer: Any, gauges: dict[str, Ke
     assert set(gauges) == {"rlaas_committer_failing", "rlaas_committer_success_age_seconds"}
     assert all(gauge.said for gauge in gauges.values())
     with WriteAheadLog(settings.wal_root, "decisions", "gateway") as log:
-        log.append([decision("a"), decision("b")])
+        log.append(decisions("d", 2))
         log.seal()
         wait_until(lambda: status_of(committer)["committed"]["decisions"] == 2)
     committer.check_health()
@@ -117,12 +97,12 @@ def test_a_committer_that_goes_well_says_so(committer: Any, gauges: dict[str, Ke
 
 def test_one_that_fails_tells_since_when(committer: Any, gauges: dict[str, KeptGauge], settings: Settings) -> None:
     with WriteAheadLog(settings.wal_root, "decisions", "gateway") as log:
-        log.append([decision("a")])
+        log.append(decisions("a", 1))
         log.seal()
         wait_until(lambda: status_of(committer)["committed"]["decisions"] == 1)
         committer._loop._stop.set()  # no run between the two segments
         committer._loop._thread.join()
-        log.append([decision("b")])
+        log.append(decisions("b", 1))
         log.seal()
         (segment,) = log.folder.glob("*.seg")
         content = segment.read_bytes()

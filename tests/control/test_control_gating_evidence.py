@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.bundles import policy_bundle
-from support.gate_kit import HOUR_US, favours, log, preference_of
+from support.gate_kit import HOUR_US, favours, log, preference_of, reads_of
 
 from rlaas.bundles import MANIFEST, BundleManifest, BundlePolicy, ChoicesAction, load_bundle, write_manifest
 from rlaas.control.gating.declaration import GateDeclaration, estimators_of
@@ -247,15 +247,7 @@ def test_days_are_read_from_the_newest_on_until_there_are_enough_rows(
         log(lake, bundles[0], favours(bundles[1]), n=20, seed=days, age_us=(24 * days + 1) * HOUR_US)
     everything = rows_of(lake, bundles[1])
     assert (everything.read, len(everything.reward)) == (80, 80)
-    held: list[int] = []
-    read = lake.read_open
-
-    def counted(*args: Any, **options: Any) -> Any:
-        rows = read(*args, **options)
-        held.append(rows.num_rows)
-        return rows
-
-    monkeypatch.setattr(lake, "read_open", counted)
+    held = reads_of(lake, monkeypatch)
     monkeypatch.setattr("rlaas.control.gating.logged.MOST_ROWS", 30)
     rows = rows_of(lake, bundles[1])
     assert held == [80, 20, 20]  # the first for the time of the judgement

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 from session_logs import EPSILON, SECOND_US, greedy_task, log_sessions, task_bundles
 from support.bundles import policy_bundle
+from support.gate_kit import reads_of
 
 from rlaas.bundles import BundlePolicy, load_bundle
 from rlaas.control.gating import GateDeclaration, Override
@@ -241,15 +242,7 @@ def test_days_are_read_from_the_newest_on_until_there_are_enough_whole_sessions(
         log_sessions(lake, log, seed=day, start_us=begin + (day + 1) * day_us - 2 * SECOND_US)
     everything = sessions_of(lake, bundles[1])
     assert everything.n == 80
-    held: list[int] = []
-    read = lake.read_open
-
-    def counted(*args: Any, **options: Any) -> Any:
-        rows = read(*args, **options)
-        held.append(rows.num_rows)
-        return rows
-
-    monkeypatch.setattr(lake, "read_open", counted)
+    held = reads_of(lake, monkeypatch)
     monkeypatch.setattr("rlaas.control.gating.logged_sessions.MOST_ROWS", 30)
     some = sessions_of(lake, bundles[1])
     assert held.pop(0) == everything.rows.read  # for the time of the judgement

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lake_builders import decisions
+from support.lake_records import decisions
 
 
 def produce(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lake_builders import decisions, names
+from support.lake_records import decisions, names
 
 from rlaas.lake import Committer, Lake, WriteAheadLog, verify
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from lake_builders import decision, decisions, names, outcomes, segments_below
+from support.lake_records import decision, decisions, names, outcomes, segments_below
 
 from rlaas.errors import ConflictError, InvalidInputError, LakeError
 from rlaas.lake import CommitReport, Committer, Lake, WriteAheadLog, encode, verify

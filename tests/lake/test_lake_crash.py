@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lake_children
 import pytest
-from lake_builders import decisions, names, outcomes, segments_below
+from support.lake_records import decisions, names, outcomes, segments_below
 
 from rlaas.lake import Committer, Lake, WriteAheadLog, verify
 from rlaas.lake.segments import HEADER, LOCK_NAME, frame
@@ -30,7 +30,7 @@ def produce_and_kill(root: Path, batches: int) -> list[str]:
     child = subprocess.Popen(
         [sys.executable, str(CHILDREN), str(root)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(CHILDREN.parent)},
+        env={**os.environ, "PYTHONPATH": str(CHILDREN.parent.parent)},
     )
     assert child.stdout is not None
     lines = [child.stdout.readline() for _ in range(batches)]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from lake_builders import START_US, decision, decisions, outcomes
+from support.lake_records import START_US, decision, decisions, outcomes
 
 from rlaas.lake import Committer, Lake, WriteAheadLog, encode, update_transitions
 from rlaas.lake.records import decode_decision

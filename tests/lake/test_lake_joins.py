@@ -10,7 +10,7 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lake_builders import START_US, decision, outcome
+from support.lake_records import START_US, decision, outcome
 
 from rlaas.errors import LakeError
 from rlaas.lake import TABLES, DecisionRecord, Lake, OutcomeRecord, decode_outcome, join_outcomes, update_transitions

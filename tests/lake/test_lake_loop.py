@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lake_builders import decisions, names
 from structlog.testing import capture_logs
+from support.lake_records import decisions, names
 
 from rlaas.errors import LakeError
 from rlaas.lake import CommitReport, Committer, CommitterLoop, Lake, WriteAheadLog, verify

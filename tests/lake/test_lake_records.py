@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lake_builders import decision, outcome
+from support.lake_records import decision, outcome
 
 from rlaas.errors import InvalidInputError
 from rlaas.lake import decode_decision, decode_outcome, encode

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake.exceptions import CommitFailedError
-from lake_builders import START_US, decision, outcome
+from support.lake_records import START_US, decision, outcome
 
 from rlaas.errors import ConfigurationError, InvalidInputError, LakeError, NotFoundError
 from rlaas.lake import TABLES, Lake

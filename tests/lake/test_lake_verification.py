@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lake_builders import decision, outcome
+from support.lake_records import decision, outcome
 
 from rlaas.lake import Lake, verify
 from rlaas.lake.rows import decision_rows, outcome_rows

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lake_builders import segments_below
+from support.lake_records import segments_below
 
 from rlaas.errors import ConfigurationError, InvalidInputError, LakeError
 from rlaas.lake import WriteAheadLog, read_segment

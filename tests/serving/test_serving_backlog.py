@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from support.lake_records import decision
 
 from rlaas.lake import Committer, Lake, WriteAheadLog
-from rlaas.lake.records import DecisionRecord, encode
+from rlaas.lake.records import encode
 from rlaas.lake.segments import list_producers
 from rlaas.serving import backlog as backlog_module
 from rlaas.serving.backlog import Backlog, BacklogWatch, backlog_of
@@ -20,23 +21,7 @@ from rlaas.serving.exposition import render
 
 
 def record(name: str) -> bytes:
-    return encode(
-        DecisionRecord(
-            receipt_id=name,
-            decision_id=name,
-            tenant="default",
-            time_us=time.time_ns() // 1000,
-            scenario="network5g",
-            policy="network5g",
-            version=1,
-            variant="champion",
-            variant_propensity=1.0,
-            observation=[0.5],
-            action=[1.0],
-            generation=1,
-            producer="gateway",
-        )
-    )
+    return encode(decision(name, time_us=time.time_ns() // 1000))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from support.bundles import policy_bundle
 
 from rlaas.bundles import BundlePolicy, load_bundle
@@ -50,6 +51,20 @@ def gated_home(root: Path) -> Settings:
     registry.register("other", policy_bundle(root / "other", seed=4))
     log(Lake(settings.lake_root), bundles[0], favours(bundles[1], bundles[2]), n=LOGGED)
     return settings
+
+
+def reads_of(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the number of rows of each read of a table from now on."""
+    held: list[int] = []
+    read = lake.read_open
+
+    def counted(*args: Any, **options: Any) -> Any:
+        rows = read(*args, **options)
+        held.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(lake, "read_open", counted)
+    return held
 
 
 def preference_of(bundle: BundlePolicy) -> np.ndarray:
