@@ -260,8 +260,8 @@ class DecisionEngine:
         if live.shadows and not self._pressure.pressed:
             self.shadows.offer(live, rows, request.mode, request.preference, acted.actions)
         now_ns = self.used[live.record.policy] = time.perf_counter_ns()
-        for member in members:
-            self.tally.decided(live.record.policy, acted.variant.version, 1, now_ns - member.question.arrived_ns)
+        waited = [now_ns - member.question.arrived_ns for member in members]
+        self.tally.decided_each(live.record.policy, acted.variant.version, waited)
         return decisions
 
     def _decide(

@@ -98,6 +98,15 @@ class Tally:
             counts.latency[_bucket(nanoseconds // 1000)] += count
             counts.latency_sum_ns += nanoseconds * count
 
+    def decided_each(self, policy: str, version: int, nanoseconds: Sequence[int]) -> None:
+        """Decisions of as many requests were made together; each waited for so long."""
+        with self._lock:
+            counts = self._of(policy, version)
+            counts.decisions += len(nanoseconds)
+            counts.latency_sum_ns += sum(nanoseconds)
+            for waited in nanoseconds:
+                counts.latency[_bucket(waited // 1000)] += 1
+
     def failed(self, policy: str, version: int) -> None:
         """A request failed because of this version."""
         with self._lock:

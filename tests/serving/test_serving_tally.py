@@ -27,6 +27,15 @@ def test_a_quantile_is_bracketed_by_its_bucket(microseconds: list[int], q: float
     assert counts.latency_sum_us == pytest.approx(sum(microseconds))
 
 
+@given(st.lists(st.integers(0, 20_000_000), min_size=1, max_size=100))
+def test_requests_that_were_decided_together_count_as_each_by_itself(microseconds: list[int]) -> None:
+    apart, together = Tally(), Tally()
+    for value in microseconds:
+        apart.decided("p", 1, 1, value * 1000)
+    together.decided_each("p", 1, [value * 1000 for value in microseconds])
+    assert together.snapshot() == apart.snapshot()
+
+
 def test_versions_are_counted_apart() -> None:
     tally = Tally()
     tally.decided("p", 2, 3, 1_000)
