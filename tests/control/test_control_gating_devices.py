@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gate_kit import gated_control
 from support.serving_kit import PRINCIPAL, deployment
 
 from rlaas.control.deployment import Control
@@ -31,10 +32,7 @@ ADA = Override(actor="ada")
 
 @pytest.fixture
 def control(gated: Settings, tmp_path: Path) -> ControlService:
-    control = ControlService(gated.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"}))
-    control.promote("toy", 1)
-    control.gates.declare("toy", DECLARED)
-    return control
+    return gated_control(gated, tmp_path, DECLARED)
 
 
 def kinds(control: ControlService) -> list[tuple[str, int | None, bool, str]]:

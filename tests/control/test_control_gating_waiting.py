@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.control_kit import Routes
 from support.experiment_kit import document
+from support.gate_kit import gated_control
 
 from rlaas.control.experiments import ExperimentService, parse_document
 from rlaas.control.gating import GateDeclaration
@@ -64,10 +65,7 @@ class SlowJudge:
 
 @pytest.fixture
 def control(gated: Settings, tmp_path: Path) -> ControlService:
-    control = ControlService(gated.model_copy(update={"state_url": f"sqlite:///{tmp_path / 'state.db'}"}))
-    control.promote("toy", 1)
-    control.gates.declare("toy", DECLARED)
-    return control
+    return gated_control(gated, tmp_path, DECLARED)
 
 
 @pytest.fixture

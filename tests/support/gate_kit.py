@@ -12,6 +12,8 @@ import pytest
 from support.bundles import policy_bundle
 
 from rlaas.bundles import BundlePolicy, load_bundle
+from rlaas.control.gating import GateDeclaration
+from rlaas.control.service import ControlService
 from rlaas.lake import Lake
 from rlaas.lake.joins import update_transitions
 from rlaas.lake.records import DecisionRecord, OutcomeRecord
@@ -51,6 +53,14 @@ def gated_home(root: Path) -> Settings:
     registry.register("other", policy_bundle(root / "other", seed=4))
     log(Lake(settings.lake_root), bundles[0], favours(bundles[1], bundles[2]), n=LOGGED)
     return settings
+
+
+def gated_control(home: Settings, root: Path, declared: GateDeclaration) -> ControlService:
+    """Control over a home of :func:`gated_home` with a state of its own: version 1 of toy is live, a gate declared."""
+    control = ControlService(home.model_copy(update={"state_url": f"sqlite:///{root / 'state.db'}"}))
+    control.promote("toy", 1)
+    control.gates.declare("toy", declared)
+    return control
 
 
 def reads_of(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> list[int]:
