@@ -21,21 +21,8 @@ _ROWS = 64
 """Points associated at once: the matrix of their products with all lines stays in the second-level cache."""
 _ROUNDING = 1e-12
 """Far above what the order of summing changes in a product with a direction, as a share of a point's length."""
-
-
-@njit(cache=True, nogil=True)
-def _largest(values: Any) -> float:
-    """In eight lanes, which a compiler makes vectors of; a maximum has the same bits in any order."""
-    a = b = c = d = e = f = g = h = values[0]
-    k = 0
-    while k + 8 <= len(values):
-        a, b, c, d = max(a, values[k]), max(b, values[k + 1]), max(c, values[k + 2]), max(d, values[k + 3])
-        e, f, g, h = max(e, values[k + 4]), max(f, values[k + 5]), max(g, values[k + 6]), max(h, values[k + 7])
-        k += 8
-    largest = max(a, b, c, d, e, f, g, h)
-    for rest in range(k, len(values)):
-        largest = max(largest, values[rest])
-    return float(largest)
+_ONE = 1 << 32
+"""A line, counted in the upper half of a number whose lower half sums which lines."""
 
 
 @njit(cache=True, nogil=True)
@@ -47,26 +34,36 @@ def _along(point: Any, directions: Any, line: int) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _nearest(point: Any, estimates: Any, directions: Any) -> int:
+def _nearest(point: Any, estimates: Any, bits: Any, largest: Any, directions: Any) -> int:
     """The line that a point lies farthest along, the first of equals, from estimates [n_lines] of how far.
 
     A matrix product sums in an order of its own, which depends on the machine and on how many rows there are. So it
     only says which lines come into question; among several, the sum in one fixed order decides.
+
+    Args:
+        point: not negative [n_obj].
+        estimates: not negative [n_lines].
+        bits: the same as whole numbers, whose order is that of the estimates. A compiler makes vectors of the largest
+            whole number, which NaN and signed zeros forbid for real ones.
+        largest: place for one number, as itself and as its bits.
+        directions: of the lines [n_obj, n_lines].
     """
     squared = 0.0
     for m in range(len(point)):
         squared += point[m] * point[m]
-    least = _largest(estimates) - _ROUNDING * np.sqrt(squared)
-    count, sum_of_lines = 0, 0
-    for k in range(len(estimates)):  # sums instead of branches: what a compiler makes vectors of
-        inside = estimates[k] >= least
-        count += inside
-        sum_of_lines += k * inside
-    if count == 1:
-        return sum_of_lines
+    top = bits[0]
+    for k in range(1, len(bits)):
+        top = max(top, bits[k])
+    largest[1][0] = top
+    least = largest[0][0] - _ROUNDING * np.sqrt(squared)
+    tally = 0
+    for k in range(len(estimates)):  # how many, and the sum of which: no branch, again for the sake of vectors
+        tally += k + _ONE if estimates[k] >= least else 0
+    if tally < 2 * _ONE:
+        return tally - _ONE
     best, farthest = 0, -np.inf
     for k in range(len(estimates)):
-        if not estimates[k] < least:
+        if estimates[k] >= least:
             value = _along(point, directions, k)
             if value > farthest:
                 best, farthest = k, value
@@ -75,20 +72,23 @@ def _nearest(point: Any, estimates: Any, directions: Any) -> int:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def associate(F: Any, ideal: Any, nadir: Any, directions: Any) -> Any:
-    """The nearest reference line [n] of each point of F [n, n_obj], and the distance [n] to it.
+    """The nearest reference line [n] of each point of F [n, n_obj], how far along [n] it and beside [n] it that lies.
 
     The bits of a row do not depend on the other rows.
 
     Args:
-        F: objectives, smaller is better.
+        F: objectives, smaller is better, none below the ideal.
         ideal, nadir: of the box that they are normalised with [n_obj].
-        directions: of the lines, of length 1, one column each [n_obj, n_lines].
+        directions: of the lines, not negative and of length 1, one column each [n_obj, n_lines].
     """
     n, n_obj = F.shape
     nearest = np.empty(n, dtype=np.int64)
-    distance = np.empty(n)
+    along, beside = np.empty(n), np.empty(n)
     points = np.empty((min(n, _ROWS), n_obj))
     estimates = np.empty((min(n, _ROWS), directions.shape[1]))
+    bits = estimates.view(np.int64)
+    place = np.empty(1)
+    largest = (place, place.view(np.int64))
     for first in range(0, n, _ROWS):
         size = min(_ROWS, n - first)
         for i in range(size):
@@ -96,14 +96,13 @@ def associate(F: Any, ideal: Any, nadir: Any, directions: Any) -> Any:
                 points[i, m] = (F[first + i, m] - ideal[m]) / (nadir[m] - ideal[m])
         np.dot(points[:size], directions, estimates[:size])
         for i in range(size):
-            best = _nearest(points[i], estimates[i], directions)
-            along = _along(points[i], directions, best)
+            best = _nearest(points[i], estimates[i], bits[i], largest, directions)
+            reach = _along(points[i], directions, best)
             squared = 0.0
             for m in range(n_obj):
-                squared += (points[i, m] - along * directions[m, best]) ** 2
-            nearest[first + i] = best
-            distance[first + i] = np.sqrt(squared)
-    return nearest, distance
+                squared += (points[i, m] - reach * directions[m, best]) ** 2
+            nearest[first + i], along[first + i], beside[first + i] = best, reach, np.sqrt(squared)
+    return nearest, along, beside
 
 
 @njit(cache=True, nogil=True)
@@ -136,11 +135,11 @@ def preserve_niches(nearest: Any, distance: Any, taken: Any, wanted: int, lines:
     """Rows [wanted] of the last rank that fill the emptiest niches.
 
     Round by round the niches with the fewest members that still have a candidate take one each, in random order; an
-    empty niche takes its nearest candidate, any other a random one.
+    empty niche takes the candidate with the least distance, any other a random one.
 
     Args:
         nearest: line of each candidate of the last rank [n].
-        distance: to it [n].
+        distance: what a candidate is measured by within its niche, smaller is better [n].
         taken: members that each line has already [n_lines]; changed in place.
         wanted: how many to choose, at most n.
         lines: reference lines.
@@ -185,14 +184,17 @@ def preserve_niches(nearest: Any, distance: Any, taken: Any, wanted: int, lines:
 
 
 @njit(cache=True, nogil=True)
-def survivors(F: Any, rank: Any, wanted: int, ideal: Any, nadir: Any, directions: Any, seed: int) -> Any:
+def survivors(F: Any, rank: Any, wanted: int, ideal: Any, nadir: Any, directions: Any, inward: Any, seed: int) -> Any:
     """Rows [k] of F that survive, the niche [k] and the distance [k] of each: whole ranks, then the last by niches.
+
+    A candidate's distance is how far beside its line it lies, and a share of how far along.
 
     Args:
         F: objectives [n, n_obj], smaller is better.
         rank: 0 for the non-dominated, 1 for those that only these dominate, and so on [n].
         wanted: how many survive; all where there are no more.
         ideal, nadir, directions: see :func:`associate`.
+        inward: that share, for each line [n_lines].
         seed: see :func:`preserve_niches`.
     """
     n = len(F)
@@ -214,7 +216,9 @@ def survivors(F: Any, rank: Any, wanted: int, ideal: Any, nadir: Any, directions
         elif rank[i] == last:
             rows[behind] = i
             behind += 1
-    nearest, distance = associate(F[rows], ideal, nadir, directions)
+    nearest, along, distance = associate(F[rows], ideal, nadir, directions)
+    for i in range(reached):
+        distance[i] += inward[nearest[i]] * along[i]
     if reached <= wanted:
         return rows, nearest, distance
     taken = np.zeros(lines, dtype=np.int64)

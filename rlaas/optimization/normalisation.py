@@ -39,11 +39,14 @@ def renew_extremes(extremes: Any, F: Any, ideal: Any, scale: Any, tolerance: flo
     for i in range(-n_obj, len(F)):
         point = F[i] if i >= 0 else extremes[i + n_obj]
         far = 0
+        off_axes_loses = i >= 0 and _OTHER_AXIS * tolerance >= hardest
         for j in range(n_obj):
             distance[j] = (point[j] - ideal[j]) / scale[j]
             distance[j] = 0.0 if distance[j] < tolerance else distance[j]
             far += distance[j] >= tolerance
-        if i >= 0 and far > 1 and _OTHER_AXIS * tolerance >= hardest:  # most points: none along any axis
+            if far > 1 and off_axes_loses:
+                break
+        if far > 1 and off_axes_loses:  # most points
             continue
         # The largest distance to the ideal, and the largest along any other axis than that one.
         first, second, at = -1.0, -1.0, -1

@@ -1,7 +1,8 @@
 """NSGA-III and its unified variant on plain arrays.
 
 Sources: Deb & Jain 2014, parts I and II (constraints); Seada & Deb 2016 ("A unified evolutionary optimization procedure
-for single, multiple, and many objectives") for U-NSGA-III.
+for single, multiple, and many objectives") for U-NSGA-III; Yuan, Xu, Wang & Yao 2016 ("A new dominance relation-based
+evolutionary algorithm for many-objective optimization") for the distance within a niche.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from rlaas.errors import ConfigurationError
 from rlaas.optimization.evolution import Evolution, IntArray
 from rlaas.optimization.niching import survivors
 from rlaas.optimization.normalisation import renew_box, renew_extremes
@@ -26,6 +28,8 @@ FloatArray = NDArray[np.float64]
 
 _EXTREME_TOLERANCE = 1e-3
 """Share of an objective's spread that counts as none where extreme points are looked for."""
+_AXIS_TOLERANCE = 1e-9
+"""Some put a millionth in place of the zeros of an axis."""
 
 
 class NSGA3(Evolution):
@@ -40,8 +44,12 @@ class NSGA3(Evolution):
         unified: U-NSGA-III, whose parents win tournaments of rank and distance inside a niche. It presses harder where
             a niche holds several members: with more candidates than directions, or few objectives.
         eta_crossover, eta_mutation: distribution indices; the defaults are those of the paper.
+        penalty: within a niche candidates are compared by how far along their line they lie, plus this many times how
+            far beside it; infinity compares by how far beside alone, as NSGA-III was published. Lines along an axis
+            always do: what lies beside them would take the place of the front's extreme points.
 
     Raises:
+        ConfigurationError: a penalty that is not above 0.
         InvalidInputError: see :class:`~rlaas.optimization.evolution.Evolution`.
     """
 
@@ -56,12 +64,20 @@ class NSGA3(Evolution):
         unified: bool = False,
         eta_crossover: float = 30.0,
         eta_mutation: float = 20.0,
+        penalty: float = 5.0,
     ) -> None:
+        if not penalty > 0:
+            raise ConfigurationError(
+                f"penalty is {penalty}; allowed: a number above 0, or infinity for distances beside the line alone",
+                field="penalty",
+            )
         super().__init__(problem, size, seed, initial)
         self._unified = unified
         self._etas = (eta_crossover, eta_mutation)
         unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         self._lines = np.ascontiguousarray(unit.T)
+        along_an_axis = unit.max(axis=1) > 1.0 - _AXIS_TOLERANCE
+        self._inward = np.where(along_an_axis, 0.0, 1.0 / penalty)
         n_obj = problem.n_obj
         self._ideal = np.full(n_obj, np.inf)
         self._worst = np.full(n_obj, -np.inf)
@@ -142,7 +158,7 @@ class NSGA3(Evolution):
         rank = non_domination_ranks(F, self.size)
         renew_box(F, rank, self._ideal, self._worst, self._extremes, self._nadir, _EXTREME_TOLERANCE)
         seed = self._seed() if len(F) > self.size else 0
-        kept, niche, distance = survivors(F, rank, self.size, self._ideal, self._nadir, self._lines, seed)
+        kept, niche, distance = survivors(F, rank, self.size, self._ideal, self._nadir, self._lines, self._inward, seed)
         rows, rank = feasible[kept], rank[kept]
         extra = min(self.size - len(kept), len(everyone) - len(feasible))
         if extra:

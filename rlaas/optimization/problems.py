@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,8 +82,10 @@ def check_values(problem: Problem, X: FloatArray, values: ArrayLike) -> FloatArr
 
 def known_rows(values: FloatArray) -> BoolArray:
     """Mask [n] of the candidates whose values [n, m] are all finite."""
-    finite = np.isfinite(values)
-    return np.ones(len(values), dtype=bool) if finite.all() else np.asarray(finite.all(axis=1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        if math.isfinite(values.sum()):  # one that is not finite leaves no sum that is
+            return np.ones(len(values), dtype=bool)
+    return np.asarray(np.isfinite(values).all(axis=1))
 
 
 class FunctionProblem:

@@ -16,6 +16,7 @@ __all__ = ["non_domination_ranks"]
 
 _LARGEST = 4_096
 """Points above which sets of all of them fill the caches, and moocore is as fast."""
+_EVERYBODY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 def non_domination_ranks(F: NDArray[np.float64], wanted: int) -> NDArray[np.int64]:
@@ -80,35 +81,54 @@ def _dominators(columns: Any, order: Any) -> Any:
     """The set [n, words] of those that dominate each point, bit k % 64 of word k // 64 for point k."""
     n_obj, n = columns.shape
     words = (n + 63) // 64
-    above = np.empty((n, words), dtype=np.uint64)
-    no_worse = np.empty(words, dtype=np.uint64)
+    # A word at a time, and that of whoever is no worse in a register: sets in memory would be read back just written.
+    above = np.full((words, n), _EVERYBODY)
     ties = np.zeros(n, dtype=np.int64)
     for m in range(n_obj):
-        no_worse[:] = 0
-        first = 0
-        while first < n:
-            value = columns[m, order[m, first]]
-            last = first
-            while last < n and columns[m, order[m, last]] == value:
-                _add(no_worse, order[m, last])
-                last += 1
-            for t in range(first, last):
-                i = order[m, t]
-                if last - first > 1:
-                    ties[i] += 1
-                for w in range(words):
-                    above[i, w] = no_worse[w] if m == 0 else above[i, w] & no_worse[w]
-            first = last
+        column, row = columns[m], order[m]
+        distinct = True
+        for t in range(1, n):
+            distinct &= column[row[t]] != column[row[t - 1]]
+        if not distinct:
+            _count_ties(column, row, ties)
+        for w in range(words):
+            sets = above[w]
+            no_worse = np.uint64(0)
+            if distinct:
+                for t in range(n):
+                    i = row[t]
+                    no_worse |= _bit(i) if i >> 6 == w else np.uint64(0)
+                    sets[i] &= no_worse
+                continue
+            first = last = 0
+            while first < n:
+                while last < n and column[row[last]] == column[row[first]]:
+                    i = row[last]
+                    no_worse |= _bit(i) if i >> 6 == w else np.uint64(0)
+                    last += 1
+                for t in range(first, last):
+                    sets[row[t]] &= no_worse
+                first = last
+    dominators = np.ascontiguousarray(above.T)
     # Nobody dominates itself, nor one that is equal: each is no worse than the other then.
     for i in range(n):
-        _remove(above[i], i)
+        _remove(dominators[i], i)
         if ties[i] < n_obj:
             continue
         for k in range(i):
-            if ties[k] == n_obj and _has(above[i], k) and _has(above[k], i):
-                _remove(above[i], k)
-                _remove(above[k], i)
-    return above
+            if ties[k] == n_obj and _has(dominators[i], k) and _has(dominators[k], i):
+                _remove(dominators[i], k)
+                _remove(dominators[k], i)
+    return dominators
+
+
+@njit(cache=True, nogil=True)
+def _count_ties(column: Any, row: Any, ties: Any) -> None:
+    """Add 1 to the ``ties`` [n] of every point that shares its value; ``row`` [n] is the order of the column [n]."""
+    for t in range(len(row)):
+        value = column[row[t]]
+        if (t > 0 and column[row[t - 1]] == value) or (t + 1 < len(row) and column[row[t + 1]] == value):
+            ties[row[t]] += 1
 
 
 @njit(cache=True, nogil=True, inline="always")

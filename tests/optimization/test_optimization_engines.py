@@ -33,6 +33,7 @@ from rlaas.optimization import (
 from rlaas.optimization.checkpoint import load_state, save_state
 from rlaas.optimization.niching import associate
 from rlaas.optimization.normalisation import nadir_point, renew_extremes
+from rlaas.optimization.nsga3 import NSGA3
 from rlaas.optimization.variation import breed
 
 DIRECTIONS = reference_directions(3)
@@ -69,10 +70,44 @@ def test_normalisation_and_association_are_those_of_pymoo(seed: int) -> None:
     nadir = nadir_point(extremes, ideal, worst, front.max(axis=0), worst)
     np.testing.assert_allclose(nadir, get_nadir_point(extremes, ideal, worst, front.max(axis=0), worst))
     unit = DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1, keepdims=True)
-    nearest, distance = associate(F, ideal, nadir, np.ascontiguousarray(unit.T))
+    nearest, along, beside = associate(F, ideal, nadir, np.ascontiguousarray(unit.T))
     niche, their_distance, _ = associate_to_niches(F, DIRECTIONS, ideal, nadir)
     np.testing.assert_array_equal(nearest, niche)
-    np.testing.assert_allclose(distance, their_distance, atol=1e-12)
+    np.testing.assert_allclose(beside, their_distance, atol=1e-12)
+    points = (F - ideal) / (nadir - ideal)
+    np.testing.assert_allclose(along**2 + beside**2, (points**2).sum(axis=1))
+
+
+def test_an_empty_niche_takes_the_candidate_with_the_least_penalised_distance() -> None:
+    """By definition: along the line plus the penalty times beside it, but for lines along an axis."""
+    rng = np.random.default_rng(5)
+    unit = DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1, keepdims=True)
+    axes = {int(np.argmax(unit[:, axis])) for axis in range(3)}
+    F = np.abs(rng.normal(size=(3_000, 3)))
+    F /= np.linalg.norm(F, axis=1, keepdims=True) ** rng.uniform(0.9, 1.0, (3_000, 1))
+    problem = FunctionProblem(lambda X: X, np.zeros(3), np.full(3, 4.0), n_obj=3)
+    for penalty in (2.0, 5.0, np.inf):
+        engine = NSGA3(problem, DIRECTIONS, len(DIRECTIONS), 1, penalty=penalty)
+        engine.tell(F, F)
+        state = engine.state()
+        points = (F - state["ideal"]) / (state["nadir"] - state["ideal"])
+        along = points @ unit.T
+        niche = along.argmax(axis=1)
+        first = moocore.is_nondominated(F)
+        for line in np.unique(niche[first]):
+            rivals = np.flatnonzero(first & (niche == line))
+            reach = along[rivals, line]
+            beside = np.linalg.norm(points[rivals] - reach[:, None] * unit[line], axis=1)
+            measure = beside if line in axes or penalty == np.inf else reach + penalty * beside
+            kept = (state["X"][:, None] == F[rivals]).all(axis=2).any(axis=0)
+            assert kept[measure.argmin()]
+
+
+@pytest.mark.parametrize("penalty", [0.0, -1.0, np.nan])
+def test_a_penalty_that_is_not_above_0_is_refused(penalty: float) -> None:
+    problem = FunctionProblem(lambda X: X, np.zeros(3), np.ones(3), n_obj=3)
+    with pytest.raises(ConfigurationError, match="allowed: a number above 0"):
+        NSGA3(problem, DIRECTIONS, len(DIRECTIONS), 1, penalty=penalty)
 
 
 def test_a_degenerate_hyperplane_falls_back_to_the_worst_of_the_front() -> None:

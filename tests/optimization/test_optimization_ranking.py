@@ -39,11 +39,11 @@ def test_a_row_is_associated_the_same_alone_and_among_others() -> None:
         directions /= np.linalg.norm(directions, axis=0)
         F[:3] = directions[:, 7]
         ideal, nadir = np.zeros(n_obj), np.ones(n_obj)
-        nearest, distance = associate(F, ideal, nadir, directions)
+        nearest, along, beside = associate(F, ideal, nadir, directions)
         assert (nearest[:3] == 7).all()
         alone = [associate(F[i : i + 1], ideal, nadir, directions) for i in range(len(F))]
-        np.testing.assert_array_equal(nearest, np.concatenate([line for line, _ in alone]))
-        np.testing.assert_array_equal(distance, np.concatenate([away for _, away in alone]))
+        for together, one_by_one in zip((nearest, along, beside), zip(*alone, strict=True), strict=True):
+            np.testing.assert_array_equal(together, np.concatenate(one_by_one))
         farthest = F @ directions
         assert (farthest[np.arange(150), nearest] >= farthest.max(axis=1) - 1e-12).all()
 
