@@ -30,13 +30,29 @@ class Settings(BaseSettings):
     mlflow_url: str | None = Field(default=None, description="MLflow tracking URI; default SQLite in home")
     artifact_url: str | None = Field(default=None, description="MLflow artifact root; default home/artifacts")
     state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default SQLite in home")
+    features_url: str | None = Field(default=None, description="SQLAlchemy URL of the features; default SQLite in home")
     secret: SecretStr | None = Field(default=None, description="signs decision ids; default kept in the state database")
+    lake_plan: Path | None = Field(default=None, description="YAML of the lake's housekeeping; default: its defaults")
+    privacy: Path | None = Field(default=None, description="YAML of what is personal in the lake; default nothing")
+    privacy_url: str | None = Field(default=None, description="SQLAlchemy URL of the vault; default SQLite in home")
+    openlineage_url: str | None = Field(default=None, description="where lineage events go: http(s), or a file")
+    kafka_bootstrap: str | None = Field(default=None, description="Kafka brokers of rlaas lake stream, host:port")
     durability: Literal["process"] = Field(default="process", description="what an acknowledgement survives")
 
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("privacy", "lake_plan")
+    @classmethod
+    def _absolute_file(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("openlineage_url")
+    @classmethod
+    def _absolute_unless_a_url(cls, value: str | None) -> str | None:
+        return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
 
     @property
     def lake_root(self) -> str:
@@ -57,6 +73,16 @@ class Settings(BaseSettings):
     def state_database(self) -> str:
         """SQLAlchemy URL of the state database."""
         return self.state_url or f"sqlite:///{self.home / 'state.db'}"
+
+    @property
+    def privacy_database(self) -> str:
+        """SQLAlchemy URL of the vault: keys of subjects, and who was erased."""
+        return self.privacy_url or f"sqlite:///{self.home / 'privacy.db'}"
+
+    @property
+    def features_database(self) -> str:
+        """SQLAlchemy URL of the features: their definitions and the online values."""
+        return self.features_url or f"sqlite:///{self.home / 'features.db'}"
 
     @property
     def wal_root(self) -> Path:

@@ -11,6 +11,12 @@ from rlaas import scenarios
 from rlaas.configfiles import read_config
 from rlaas.decisions import DynamicWeights, WeightAdapter
 from rlaas.decisions.rules import RuleFile
+from rlaas.lake.features import load_features
+from rlaas.lake.ingestion import load_mapping, load_stream_config
+from rlaas.lake.lifecycle import LakePlan, load_lake_plan
+from rlaas.lake.privacy import PrivacyPolicy
+from rlaas.lake.validation import load_validation_config
+from rlaas.monitoring import load_drift_config
 from rlaas.optimization import load_optimization_config
 from rlaas.pipeline import load_pipeline_config
 from rlaas.serving import load_serving_config
@@ -20,6 +26,12 @@ from rlaas.tuning import load_tuning_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*") if p.is_file())
+LAKE: dict[str, Any] = {
+    "ingest-decisions": load_mapping,
+    "ingest-streams": load_stream_config,
+    "validation": load_validation_config,
+    "housekeeping": load_lake_plan,
+}
 LOADERS: dict[str, Any] = {
     "training": load_config,
     "optimization": load_optimization_config,
@@ -28,8 +40,12 @@ LOADERS: dict[str, Any] = {
     "serving": load_serving_config,
     "tuning": load_tuning_config,
     "federated": load_federation_config,
+    "drift": load_drift_config,
     "weights": lambda path: read_config(path, DynamicWeights),
     "rules": lambda path: read_config(path, RuleFile),
+    "features": load_features,
+    "lake": lambda path: LAKE[path.stem](path),
+    "privacy": lambda path: read_config(path, PrivacyPolicy),
 }
 
 
@@ -85,3 +101,7 @@ def test_the_weights_of_network5g_follow_load_night_and_violations() -> None:
     ):
         found = WeightAdapter(config, mode).weights(context, 0.0).to_dict()
         assert max(found, key=lambda name: found[name]) == raised
+
+
+def test_the_plan_of_the_lake_writes_out_the_defaults() -> None:
+    assert load_lake_plan(CONFIGS / "lake" / "housekeeping.yaml") == LakePlan()

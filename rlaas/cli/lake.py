@@ -6,38 +6,32 @@ import dataclasses
 
 import typer
 
-from rlaas.cli.output import JsonOption, print_json, print_table
+from rlaas.cli import lake_datasets, lake_erase, lake_ingest, lake_look, lake_upkeep, lake_validate
+from rlaas.cli.output import JsonOption, print_json
 
 __all__ = ["app"]
 
 app = typer.Typer(help="The lake: Delta tables and the write-ahead log.", no_args_is_help=True)
-
-
-@app.command("tables")
-def tables(as_json: JsonOption = False) -> None:
-    """List the tables with their rows and versions."""
-    from rlaas.lake import Lake
-    from rlaas.settings import load_settings
-
-    settings = load_settings()
-    lake = Lake(settings.lake_root, settings.tenant)
-    rows = [(name, lake.count(name), version) for name, version in sorted(lake.versions().items())]
-    if as_json:
-        print_json([{"table": name, "rows": count, "version": version} for name, count, version in rows])
-        return
-    print_table(f"lake at {settings.lake_root}", ("table", "rows", "version"), rows)
+lake_erase.register(app)
+lake_ingest.register(app)
+lake_validate.register(app)
+lake_look.register(app)
+lake_upkeep.register(app)
+lake_datasets.register(app)
 
 
 @app.command("commit")
 def commit(as_json: JsonOption = False) -> None:
     """Move what stopped producers left in the write-ahead log into the tables, and join decisions with outcomes."""
-    from rlaas.lake import Committer, Lake, update_transitions
+    from rlaas.lake import Committer, update_transitions
+    from rlaas.lake.privacy import protected_lake
     from rlaas.settings import load_settings
 
     settings = load_settings()
-    lake = Lake(settings.lake_root, settings.tenant)
+    lake = protected_lake(settings)
     report = Committer(lake, settings.wal_root, tenant=settings.tenant).run_once()
-    joined = update_transitions(lake)
+    with lake.gate.writing():  # an erasure waits until what was read is written
+        joined = update_transitions(lake)
     document = {**dataclasses.asdict(report), "transitions": joined}
     if as_json:
         print_json(document)

@@ -46,11 +46,14 @@ def _register() -> None:
         decide,
         demo,
         deployments,
+        drift,
         experiments,
+        features,
         federate,
         fit,
         fronts,
         lake,
+        lineage,
         optimize,
         pipeline,
         policies,
@@ -77,7 +80,10 @@ def _register() -> None:
     app.command("decide")(decide.decide)
     app.add_typer(deployments.app, name="deployments")
     app.add_typer(experiments.app, name="experiments")
+    app.add_typer(drift.app, name="drift")
     app.add_typer(lake.app, name="lake")
+    app.add_typer(lineage.app, name="lineage")
+    app.add_typer(features.app, name="features")
 
 
 _register()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlaas.client.deployment_calls import DeploymentCalls
+from rlaas.client.drift_calls import DriftCalls
 from rlaas.client.experiment_calls import ExperimentCalls
 from rlaas.client.front_calls import FrontCalls
 from rlaas.client.gate_calls import GateCalls
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["PlatformCalls"]
 
 
-class PlatformCalls(DeploymentCalls[Answer], FrontCalls[Answer], ExperimentCalls[Answer], GateCalls[Answer]):
+class PlatformCalls(
+    DeploymentCalls[Answer], FrontCalls[Answer], ExperimentCalls[Answer], GateCalls[Answer], DriftCalls[Answer]
+):
     """Every call of the platform; a subclass says how a call is sent, and with that what it returns.
 
     Each returns the platform's JSON document. Each raises the error of :mod:`rlaas.errors` that the platform

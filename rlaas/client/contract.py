@@ -17,7 +17,9 @@ from pydantic import TypeAdapter
 
 import rlaas.serving.openapi
 from rlaas import __version__
+from rlaas.client.contract_drift import drift_operations, drift_schemas
 from rlaas.client.contract_experiments import experiment_operations, experiment_schemas
+from rlaas.client.contract_features import feature_operations, feature_schemas
 from rlaas.client.contract_gate import gate_operations, gate_schemas
 from rlaas.client.contract_parts import (
     COUNT,
@@ -57,6 +59,8 @@ _CONTROL_TAGS = {
     "deployments": "Which versions are live, and how new ones take over.",
     "fronts": "Trade-offs that were found, and choices from them.",
     "experiments": "Comparisons of versions, and what they found.",
+    "features": "Quantities of entities, for observations.",
+    "drift": "Whether what policies see, do and bring about is still what it was.",
     "lake": "What has been recorded.",
 }
 
@@ -110,6 +114,8 @@ def control_schemas() -> dict[str, dict[str, Any]]:
     found |= answer_schemas(found.pop("DeploymentRecord"))
     found |= experiment_schemas()
     found |= gate_schemas()
+    found |= drift_schemas()
+    found |= feature_schemas()
     return found
 
 
@@ -122,6 +128,8 @@ def control_operations() -> list[Operation]:
         *_rollouts(),
         *_fronts(),
         *experiment_operations(),
+        *drift_operations(),
+        *feature_operations(),
         *_lake(),
     ]
 

@@ -9,8 +9,12 @@ import structlog
 from ray import serve
 from ray.util.metrics import Gauge
 
+from rlaas.control.lineage.joins import TellingJoinLoop
+from rlaas.control.lineage.openlineage import Emitter
+from rlaas.control.looping import Loop
 from rlaas.errors import OperatorError
-from rlaas.lake import Committer, CommitterLoop, Lake, update_transitions
+from rlaas.lake import Committer, CommitterLoop, keep_up, load_lake_plan
+from rlaas.lake.privacy import protected_lake
 from rlaas.serving.config import ServingConfig
 from rlaas.serving.events import configure_events
 from rlaas.serving.gateway import GATEWAY
@@ -24,7 +28,7 @@ COMMITTER = "Committer"
 
 @serve.deployment(name=COMMITTER)
 class CommitterDeployment:
-    """Commits on a timer, and joins on demand.
+    """Commits and joins, each on a timer and on demand, and looks after the tables' files on a timer.
 
     Args:
         config: configuration of the platform.
@@ -34,10 +38,17 @@ class CommitterDeployment:
     def __init__(self, config: ServingConfig, settings: Settings) -> None:
         configure_events()
         give_way()
-        self._lake = Lake(settings.lake_root, tenant=settings.tenant)
+        self._lake = protected_lake(settings)
         committer = Committer(self._lake, settings.wal_root, tenant=settings.tenant)
         self._loop = CommitterLoop(committer, interval_s=config.committer.interval_s)
         self._loop.start()
+        self._joins = TellingJoinLoop(self._lake, Emitter(settings), interval_s=config.committer.join_s)
+        self._joins.start()
+        plan = load_lake_plan(settings.lake_plan)
+        self._upkeep = Loop(
+            lambda: keep_up(self._lake, plan), name="rlaas-upkeep", interval_s=config.committer.upkeep_s
+        )
+        self._upkeep.start()
         self._failing = Gauge("rlaas_committer_failing", "1 while the latest run of the Committer ended with an error")
         self._since = Gauge(
             "rlaas_committer_success_age_seconds", "since the latest run of the Committer that went well"
@@ -60,26 +71,32 @@ class CommitterDeployment:
         """Called by Serve, every ten seconds; tells Ray's exporter how the runs go.
 
         Raises:
-            OperatorError: the thread has ended: replace the process.
+            OperatorError: a thread has ended: replace the process.
         """
         self._failing.set(float(self._loop.last_error is not None))
         self._since.set(self._loop.since_success_s)
         if not self._loop.running:
             raise OperatorError("the committer's thread has ended")
+        if not self._upkeep.running:
+            raise OperatorError("the thread of the tables' upkeep has ended")
+        if not self._joins.running:
+            raise OperatorError("the join's thread has ended")
 
     def __del__(self) -> None:
         try:
+            self._upkeep.stop()
+            self._joins.halt()
             self._loop.stop()
         except Exception as problem:  # what could not be committed now is adopted by the next committer
             structlog.get_logger().error("final_commit_failed", error=str(problem))
 
     def _flush(self) -> dict[str, Any]:
         self._loop.flush()
-        transitions = update_transitions(self._lake)
+        transitions = self._joins.flush()
         return {**self._status(), "transitions": transitions}
 
     def _status(self) -> dict[str, Any]:
-        total, error = self._loop.total, self._loop.last_error
+        total, error = self._loop.total, self._loop.last_error or self._joins.last_error
         return {
             "committed": {
                 "decisions": total.decisions,
@@ -91,4 +108,5 @@ class CommitterDeployment:
             "running": self._loop.running,
             "last_error": None if error is None else str(error),
             "since_success_s": round(self._loop.since_success_s, 3),
+            "joined_age_s": round(self._joins.since_success_s, 3),
         }

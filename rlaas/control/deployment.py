@@ -17,8 +17,14 @@ from ray.serve._private.exceptions import ExternalScalerDisabledError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
+from rlaas.control.drift.gauges import DriftGauges
+from rlaas.control.drift.jobs import JobTrigger
+from rlaas.control.drift.loop import DriftLoop
+from rlaas.control.drift.reconciler import DriftReconciler
+from rlaas.control.effect_gauges import EffectGauges
 from rlaas.control.experiments.loop import AnalysisLoop
 from rlaas.control.experiments.service import ExperimentService
+from rlaas.control.experiments.store import ExperimentStore
 from rlaas.control.fronts import FrontService, timed_fronts
 from rlaas.control.gating.override import Override
 from rlaas.control.looping import Loop
@@ -92,6 +98,15 @@ class Control:
         experiments.recover()
         self._analyses = AnalysisLoop(experiments, interval_s=config.control.experiments_s)
         self._analyses.start()
+        self._drift = DriftLoop(
+            DriftReconciler(self._service.database, settings.tenant, lake, trigger=JobTrigger(settings)),
+            interval_s=config.control.drift_s,
+            publish=(
+                DriftGauges(self._service.drift.store, settings.tenant).publish,
+                EffectGauges(ExperimentStore(self._service.database, settings.tenant), settings.tenant).publish,
+            ),
+        )
+        self._drift.start()
         self._routes = ControlRoutes(self._service, self._operations, self._fronts, experiments)
         structlog.get_logger().info(
             "control_started",
@@ -140,7 +155,7 @@ class Control:
         """Called by Serve.
 
         Raises:
-            OperatorError: a thread (of resolutions, rollouts or experiments) has ended: replace the process.
+            OperatorError: a thread (of resolutions, rollouts, experiments or drift) has ended: replace the process.
         """
         if not self._rollouts.running:
             raise OperatorError("the thread of the rollouts has ended")
@@ -148,11 +163,14 @@ class Control:
             raise OperatorError("the recorder's thread has ended")
         if not self._analyses.running:
             raise OperatorError("the thread of the experiments has ended")
+        if not self._drift.running:
+            raise OperatorError("the thread of the drift watch has ended")
 
     def __del__(self) -> None:
         if hasattr(self, "_routes"):  # otherwise it never came up
             self._rollouts.stop()
             self._analyses.stop()
+            self._drift.stop()
             self._loop.stop()
             self._fronts.close()
             self._recorder.close()

@@ -25,7 +25,7 @@ from rlaas.serving.loading import check_record
 
 __all__ = ["LiveRecords"]
 
-_SAFETY = ("shield", "safe_action")
+_SAFETY = ("shield", "safe_action", "features")
 
 
 class LiveRecords:

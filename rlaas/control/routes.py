@@ -11,8 +11,10 @@ import msgspec
 import structlog
 from pydantic import Field
 
+from rlaas.control.drift.routes import DriftRoutes
 from rlaas.control.experiments.routes import ExperimentRoutes
 from rlaas.control.experiments.service import ExperimentService
+from rlaas.control.features_routes import FeatureRoutes
 from rlaas.control.front_routes import FrontRoutes
 from rlaas.control.fronts import FrontService
 from rlaas.control.gating.override import Override
@@ -86,10 +88,16 @@ class _Create(_Decided):
     max_replicas: int | None = Field(default=None, ge=1, le=1000, strict=True)
     shield: Any = Field(default=None, description="bounds, rate limits and rules of every action; left out: as before")
     safe_action: Any = Field(default=None, description="answers when no version can; left out: as before")
+    features: dict[str, str] | None = Field(
+        default=None,
+        description="numbers of the observation that requests with entities leave out, by name: a feature, or "
+        "feature@version; left out: as before",
+    )
 
     def safety(self) -> dict[str, Any]:
-        """What is said of shield and safe action; null takes it away, what is left out stays."""
-        return {name: getattr(self, name) for name in ("shield", "safe_action") if name in self.model_fields_set}
+        """What is said of shield, safe action and features; null takes it away, what is left out stays."""
+        names = ("shield", "safe_action", "features")
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
     def scaling(self) -> ReplicaBounds | None:
         """Bounds of the pool, if they are given."""
@@ -139,6 +147,7 @@ class ControlRoutes:
                 ("DELETE", r"/api/v1/models/(?P<model>.+)/versions/(?P<version>[^/]+)", self._delete_version),
                 ("POST", r"/api/v1/models/(?P<model>.+)/promote", self._promote),
                 *GateRoutes(service.gates).table(),
+                *DriftRoutes(service.drift).table(),
                 ("GET", r"/api/v1/deployments", self._list_deployments),
                 ("POST", r"/api/v1/deployments/create", self._create),
                 ("GET", r"/api/v1/deployments/(?P<deployment>.+)/status", self._status),
@@ -147,6 +156,7 @@ class ControlRoutes:
                 ("DELETE", r"/api/v1/deployments/(?P<deployment>[^/]+)", self._delete_deployment),
                 ("GET", r"/api/v1/lake/status", self._lake_status),
                 ("POST", r"/api/v1/lake/flush", self._flush_lake),
+                *FeatureRoutes(service.features).table(),
                 *(FrontRoutes(fronts).table() if fronts is not None else ()),
                 *(ExperimentRoutes(experiments, self._once).table() if experiments is not None else ()),
             )
@@ -233,9 +243,11 @@ class ControlRoutes:
 
     def _create(self, request: ControlRequest, _: Mapping[str, str]) -> Answer:
         body = parse_body(request, _Create)
-        scaling = body.scaling()
+        scaling, safety = body.scaling(), body.safety()
 
         def create() -> Answer:
+            if body.features:
+                safety["features"] = self._service.features.pinned(body.features)
             record, new = self._service.create_deployment(
                 body.policy,
                 body.variants,
@@ -243,7 +255,7 @@ class ControlRoutes:
                 strategy=body.strategy,
                 fallback=body.fallback,
                 scaling=scaling,
-                safety=body.safety(),
+                safety=safety,
                 if_match=request.headers.get("if-match"),
                 override=body.word(),
             )

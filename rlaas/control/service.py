@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from rlaas.control.drift.service import DriftService
+from rlaas.control.features_routes import FeatureService
 from rlaas.control.gating.devices import DeviceGate
 from rlaas.control.gating.judgements import Judgements
 from rlaas.control.gating.override import NO_OVERRIDE, Override
@@ -48,6 +50,8 @@ class ControlService:
         rollouts: how new versions take over.
         gates: what new versions have to pass.
         devices: the same before a version goes to devices.
+        drift: how policies are watched.
+        features: of entities, that observations are filled from.
     """
 
     def __init__(self, settings: Settings, *, stale_s: float = 15.0) -> None:
@@ -62,6 +66,8 @@ class ControlService:
         lake = Lake(settings.lake_root, self._tenant)
         self.gates = GateService(self._database, self._tenant, lake, self._registry, self.rollouts)
         self.devices = DeviceGate(self.gates, self._registry)
+        self.drift = DriftService(self._database, self._tenant, self._registry.versions)
+        self.features = FeatureService(settings)
         self._records = LiveRecords(self._database, self._tenant, self._registry, self.gates)
         self._fronts = ServedFronts(FrontStore(self._registry), settings.home / "cache" / "fronts")
         self._paths: dict[tuple[str, int], str] = {}
@@ -255,7 +261,8 @@ class ControlService:
             strategy: document of a :data:`rlaas.control.rollouts.Strategy` by which the one variant comes in beside
                 what is live; None: at once.
             fallback: version that answers while another keeps failing; None: the one that served before.
-            safety: documents of ``shield`` and ``safe_action``, None for none; what is left out stays as it was.
+            safety: documents of ``shield``, ``safe_action`` and ``features``, None for none; what is left out stays as
+                it was.
             scaling: bounds of the pool; None: as before.
             if_match: entity tag of the generation to replace.
             override: lets versions through that do not pass the policy's gate.

@@ -23,8 +23,10 @@ import pyarrow as pa
 from deltalake.exceptions import CommitFailedError
 
 from rlaas.errors import ConflictError, InvalidInputError, LakeError
+from rlaas.lake.batches import DecisionBatch, decode_batch, is_batch
+from rlaas.lake.decoding import decode_all
 from rlaas.lake.records import DecisionRecord, OutcomeRecord, decode_decision, decode_outcome
-from rlaas.lake.rows import Refused, decision_rows, outcome_rows, refused_rows
+from rlaas.lake.rows import Refused, batch_rows, decision_rows, outcome_rows, refused_rows
 from rlaas.lake.segments import (
     STREAMS,
     Producer,
@@ -38,7 +40,7 @@ from rlaas.lake.segments import (
 )
 from rlaas.lake.tables import Lake
 
-__all__ = ["CommitReport", "Committer"]
+__all__ = ["CommitReport", "Committer", "application_id", "exclusive"]
 
 _ATTEMPTS = 5
 _POLL_S = 0.02
@@ -74,12 +76,19 @@ class CommitReport:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A segment in memory: its good records and its bad ones."""
+    """A segment in memory: its good records, one by one and made together, and its bad ones."""
 
     segment: Segment
     size: int
     good: Sequence[DecisionRecord] | Sequence[OutcomeRecord]
+    batches: Sequence[DecisionBatch]
     bad: Sequence[Refused]
+
+    def rows(self, stream: Stream) -> pa.Table:
+        """The good ones as rows of the stream's table."""
+        if stream == "outcomes":
+            return outcome_rows(self.good)  # type: ignore[arg-type]
+        return pa.concat_tables([decision_rows(self.good), batch_rows(self.batches)])  # type: ignore[arg-type]
 
 
 class Committer:
@@ -132,7 +141,7 @@ class Committer:
         """
         report = CommitReport()
         damage: list[LakeError] = []
-        with self._exclusive(), _uncollected():
+        with exclusive(self.wal_root, self.tenant, self._lock_timeout_s), _uncollected():
             for stream in STREAMS:
                 report += self._run_stream(stream, damage)
         if damage:
@@ -183,9 +192,10 @@ class Committer:
             stream,
             [(item.segment, partial(refused_rows, item.bad, self.tenant, now_us)) for item in batch if item.bad],
         )
-        to_rows: Callable[..., pa.Table] = decision_rows if stream == "decisions" else outcome_rows
         appended = self._append(
-            f"bronze.{stream}", stream, [(item.segment, partial(to_rows, item.good)) for item in batch if item.good]
+            f"bronze.{stream}",
+            stream,
+            [(item.segment, partial(item.rows, stream)) for item in batch if item.good or item.batches],
         )
         for item in batch:
             item.segment.path.unlink()
@@ -202,7 +212,7 @@ class Committer:
             return 0
         parts: dict[str, list[tuple[int, Callable[[], pa.Table]]]] = {}
         for segment, make in items:
-            app_id = f"rlaas/{self.tenant}/{stream}/{segment.producer}"
+            app_id = application_id(self.tenant, stream, segment.producer)
             parts.setdefault(app_id, []).append((segment.number, make))
         appended = self._append_retrying(table, parts)
         self._commits[table] += 1
@@ -220,24 +230,30 @@ class Committer:
                 time.sleep(_POLL_S * 2**attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        folder = self.wal_root / self.tenant
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder / "committer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            deadline = time.monotonic() + self._lock_timeout_s
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise ConflictError(f"another committer is at work on {folder}", field="wal_root") from None
-                    time.sleep(_POLL_S)
-            yield
-        finally:
-            os.close(fd)
+
+@contextmanager
+def exclusive(wal_root: Path, tenant: str, timeout_s: float) -> Iterator[None]:
+    """Keep every committer of a tenant's logs out for the block.
+
+    Raises:
+        ConflictError: another one is at work for longer than ``timeout_s``.
+    """
+    folder = wal_root / tenant
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder / "committer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise ConflictError(f"another committer is at work on {folder}", field="wal_root") from None
+                time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -252,6 +268,11 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def application_id(tenant: str, stream: Stream, producer: str) -> str:
+    """Under which a table remembers the number of a producer's last segment in it."""
+    return f"rlaas/{tenant}/{stream}/{producer}"
+
+
 def _adopt(producer: Producer) -> int:
     with take_over(producer) as dead:
         return seal_dead(producer) if dead else 0
@@ -259,20 +280,44 @@ def _adopt(producer: Producer) -> int:
 
 def _load(stream: Stream, tenant: str, segment: Segment) -> _Loaded:
     payloads = read_segment(segment.path)
+    size = sum(map(len, payloads))
+    batches: list[DecisionBatch] = []
+    bad: list[Refused] = []
+
+    def refuse(payload: bytes, reason: str, receipt_id: str | None) -> None:
+        bad.append(Refused(payload, reason, segment.producer, receipt_id))
+
+    if stream == "decisions":
+        together = [payload for payload in payloads if is_batch(payload)]
+        payloads = [payload for payload in payloads if not is_batch(payload)]
+        for payload in together:
+            try:
+                batch = decode_batch(payload)
+            except InvalidInputError as problem:
+                refuse(payload, problem.message, None)
+                continue
+            if batch.common.tenant == tenant:
+                batches.append(batch)
+            else:
+                refuse(payload, _stranger(batch.common.tenant, tenant), None)
+    records = decode_all(stream, payloads)
+    if records is not None and all(record.tenant == tenant for record in records):
+        return _Loaded(segment, size, records, batches, bad)
     decode: Callable[[bytes], DecisionRecord | OutcomeRecord]
     decode = decode_decision if stream == "decisions" else decode_outcome
     good: list[DecisionRecord | OutcomeRecord] = []
-    bad: list[Refused] = []
     for payload in payloads:
         try:
             record = decode(payload)
         except InvalidInputError as problem:
-            bad.append(Refused(payload, problem.message, segment.producer, None))
+            refuse(payload, problem.message, None)
             continue
         if record.tenant == tenant:
             good.append(record)
         else:
-            reason = f"tenant {record.tenant!r} in a log of tenant {tenant!r}"
-            bad.append(Refused(payload, reason, segment.producer, record.receipt_id))
-    size = sum(map(len, payloads))
-    return _Loaded(segment, size, good, bad)  # type: ignore[arg-type]
+            refuse(payload, _stranger(record.tenant, tenant), record.receipt_id)
+    return _Loaded(segment, size, good, batches, bad)  # type: ignore[arg-type]
+
+
+def _stranger(owner: str, tenant: str) -> str:
+    return f"tenant {owner!r} in a log of tenant {tenant!r}"

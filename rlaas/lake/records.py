@@ -10,19 +10,21 @@ import msgspec
 from rlaas.errors import InvalidInputError
 
 __all__ = [
+    "Count",
     "DecisionCommon",
-    "DecisionOwn",
     "DecisionRecord",
+    "Name",
     "OutcomeRecord",
+    "Propensity",
     "decode_decision",
     "decode_outcome",
     "encode",
-    "encode_decision",
 ]
 
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-_Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]  # 1970 to 9999: what a date partition can say
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]  # 1970 to 9999: what a date partition can say
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Propensity = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,71 +58,51 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         schema_version: version of this document.
     """
 
-    receipt_id: _Name
-    decision_id: _Name
-    tenant: _Name
-    time_us: _Time
-    scenario: _Name
-    policy: _Name
-    version: _Count
-    variant: _Name
-    variant_propensity: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+    receipt_id: Name
+    decision_id: Name
+    tenant: Name
+    time_us: Time
+    scenario: Name
+    policy: Name
+    version: Count
+    variant: Name
+    variant_propensity: Propensity
     observation: list[float]
     action: list[float]
-    generation: _Count
-    producer: _Name
-    experiment: _Name | None = None
+    generation: Count
+    producer: Name
+    experiment: Name | None = None
     action_propensity: float | None = None
     proposed_action: list[float] | None = None
-    session: _Name | None = None
-    step: _Count | None = None
-    unit: _Name | None = None
-    mode: _Name | None = None
+    session: Name | None = None
+    step: Count | None = None
+    unit: Name | None = None
+    mode: Name | None = None
     preference: dict[str, float] | None = None
     context: dict[str, Any] | None = None
-    candidate: _Name | None = None
+    candidate: Name | None = None
     schema_version: Literal[1] = 1
 
 
-class DecisionCommon(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionCommon(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fields of a :class:`DecisionRecord` that decisions made together share."""
 
-    tenant: str
-    time_us: int
-    scenario: str
-    policy: str
-    version: int
-    variant: str
-    generation: int
-    producer: str
-    experiment: str | None
-    mode: str | None
+    tenant: Name
+    time_us: Time
+    scenario: Name
+    policy: Name
+    version: Count
+    variant: Name
+    generation: Count
+    producer: Name
+    experiment: Name | None
+    mode: Name | None
     preference: dict[str, float] | None
     schema_version: Literal[1] = 1
 
     def encoded(self) -> bytes:
-        """For :func:`encode_decision`."""
+        """For :func:`~rlaas.lake.batches.encode_batch`."""
         return b"," + _encoder.encode(self)[1:]
-
-
-class DecisionOwn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The fields of a :class:`DecisionRecord` that are its own; what has its default is left out.
-
-    The observation may be JSON already, where it came as such and was checked.
-    """
-
-    receipt_id: str
-    decision_id: str
-    variant_propensity: float
-    observation: list[float] | msgspec.Raw
-    action: list[float]
-    action_propensity: float | None = None
-    session: str | None = None
-    step: int | None = None
-    unit: str | None = None
-    context: dict[str, Any] | None = None
-    proposed_action: list[float] | None = None
-    candidate: str | None = None
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,16 +124,16 @@ class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         schema_version: version of this document.
     """
 
-    receipt_id: _Name
-    outcome_id: _Name
-    decision_id: _Name
-    tenant: _Name
+    receipt_id: Name
+    outcome_id: Name
+    decision_id: Name
+    tenant: Name
     outcome: dict[str, float]
-    time_us: _Time
-    received_us: _Time
-    producer: _Name
-    revision: _Count = 0
-    policy: _Name | None = None
+    time_us: Time
+    received_us: Time
+    producer: Name
+    revision: Count = 0
+    policy: Name | None = None
     terminated: bool = False
     truncated: bool = False
     schema_version: Literal[1] = 1
@@ -188,20 +170,6 @@ def encode(record: DecisionRecord | OutcomeRecord, *, trusted: bool = False) -> 
             )
     else:
         decode_outcome(payload)
-    return payload
-
-
-def encode_decision(own: DecisionOwn, common: bytes) -> bytes:
-    """A decision whose values were checked already, in two parts: what many share is encoded once.
-
-    A context is the caller's, and is read back as :func:`encode` does.
-
-    Raises:
-        InvalidInputError: the context holds what the lake cannot.
-    """
-    payload = _encoder.encode(own)[:-1] + common
-    if own.context is not None:
-        decode_decision(payload)
     return payload
 
 

@@ -95,7 +95,12 @@ def frame(payloads: Sequence[bytes]) -> bytes:
 @lru_cache(maxsize=4096)
 def _length_of(length: int) -> bytes:
     """How a frame begins: a length and its own checksum."""
-    return _LENGTH.pack(length, zlib.crc32(length.to_bytes(4, "little")))
+    return _LENGTH.pack(length, _crc_of_length(length))
+
+
+@lru_cache(maxsize=4096)
+def _crc_of_length(length: int) -> int:
+    return zlib.crc32(length.to_bytes(4, "little"))
 
 
 def read_segment(path: Path) -> list[bytes]:
@@ -135,7 +140,7 @@ def _scan(path: Path, data: bytes, *, torn_end_allowed: bool) -> tuple[list[byte
                 break
             raise damaged(offset, "the last frame is incomplete")
         length, length_crc, payload_crc = _FRAME.unpack_from(data, offset)
-        if zlib.crc32(length.to_bytes(4, "little")) != length_crc:
+        if _crc_of_length(length) != length_crc:
             if torn(offset, _FRAME.size):
                 break
             raise damaged(offset, "the checksum of a length does not match")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from rlaas.lake.records import DecisionCommon, DecisionOwn, encode_decision
+from rlaas.lake.batches import DecisionColumns, decode_batch, encode_batch, rows_at_once
+from rlaas.lake.records import DecisionCommon
 from rlaas.serving.loaded import LivePolicy, LoadedVariant
 from rlaas.serving.principal import Principal
 from rlaas.serving.requests import DecideRequest
-from rlaas.serving.written import Written
 
 __all__ = ["Decision", "common_of", "encode_many", "encode_one", "records_of"]
 
@@ -94,50 +96,54 @@ def common_of(
 def records_of(
     decisions: Sequence[Decision],
     common: bytes,
-    requests: Iterable[DecideRequest],
-    observations: Sequence[Written],
-    units: Sequence[str | None],
+    observations: NDArray[np.float64],
+    actions: NDArray[Any],
+    *,
     sessions: Sequence[str | None],
+    units: Sequence[str | None],
+    steps: Sequence[int | None],
+    contexts: Sequence[dict[str, Any] | None],
     proposals: Sequence[list[float] | None] | None = None,
 ) -> list[bytes]:
-    """What the log keeps of decisions.
+    """What the log keeps of decisions of one variant under one preference: one record, or several where that is long.
 
     Args:
         decisions: as answered [n].
         common: of :func:`common_of`.
-        requests: what was asked, for each.
         observations: as they were sent [n, n_features]; the network sees their float32.
-        units, sessions: of each.
+        actions: as answered [n] or [n, n_actions].
+        sessions, units, steps, contexts: of each.
         proposals: what the policy chose, where the shield changed it; default nowhere.
 
     Raises:
-        InvalidInputError: the context holds what the lake cannot.
+        InvalidInputError: a context holds what the lake cannot.
     """
-    return [
-        encode_decision(
-            DecisionOwn(
-                decision.decision_id,
-                decision.decision_id,
-                decision.variant_propensity,
-                observation,
-                decision.action if isinstance(decision.action, list) else [float(decision.action)],
-                decision.action_propensity,
-                session,
-                request.step,
-                unit,
-                request.context,
-                proposed,
-                decision.candidate,
-            ),
-            common,
+    flat = actions.reshape(len(decisions), -1)
+    at_once = rows_at_once(observations.shape[1], flat.shape[1])
+    records = []
+    for first in range(0, len(decisions), at_once):
+        part = slice(first, first + at_once)
+        some = decisions[part]
+        columns = DecisionColumns(
+            decision_ids=[decision.decision_id for decision in some],
+            variant_propensities=[decision.variant_propensity for decision in some],
+            n_features=observations.shape[1],
+            n_actions=flat.shape[1],
+            action_propensities=_or_none([decision.action_propensity for decision in some]),
+            sessions=_or_none(sessions[part]),
+            steps=_or_none(steps[part]),
+            units=_or_none(units[part]),
+            contexts=_or_none(contexts[part]),
+            proposed_actions=None if proposals is None else _or_none(proposals[part]),
+            candidates=_or_none([decision.candidate for decision in some]),
         )
-        for decision, request, observation, unit, session, proposed in zip(
-            decisions,
-            requests,
-            observations,
-            units,
-            sessions,
-            repeat(None, len(decisions)) if proposals is None else proposals,
-            strict=True,
-        )
-    ]
+        record = encode_batch(columns, common, observations[part], flat[part])
+        if columns.contexts is not None:  # the caller's own, and acknowledged only if it can be read back
+            decode_batch(record)
+        records.append(record)
+    return records
+
+
+def _or_none(values: Sequence[Any]) -> list[Any] | None:
+    """The column, or None where all of it is null."""
+    return None if values.count(None) == len(values) else list(values)

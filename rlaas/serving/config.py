@@ -47,6 +47,9 @@ class GatewayConfig(_Document):
         default=256, ge=1, description="policies in memory of one replica; beyond it the least recently used one goes"
     )
     max_rows: int = Field(default=10_000, ge=1, description="observations in one request")
+    online_keep_s: float = Field(
+        default=1.0, ge=0, le=3600, description="seconds for which an online value that was read is used again"
+    )
     seal_s: float = Field(
         default=0.5, gt=0, le=60, description="seconds between hand-overs of the log to the committer"
     )
@@ -79,6 +82,12 @@ class CommitterConfig(_Document):
     """The one process that moves the write-ahead logs into the lake."""
 
     interval_s: float = Field(default=1.0, gt=0, le=3600, description="seconds between commits")
+    join_s: float = Field(
+        default=30.0, gt=0, le=3600, description="seconds between joins of new decisions and outcomes"
+    )
+    upkeep_s: float = Field(
+        default=300.0, gt=0, le=86_400, description="seconds between two looks at what the tables' files need"
+    )
 
 
 class ControlConfig(_Document):
@@ -91,6 +100,7 @@ class ControlConfig(_Document):
     experiments_s: float = Field(
         default=30.0, gt=0, le=3600, description="seconds between two analyses of the experiments"
     )
+    drift_s: float = Field(default=1.0, gt=0, le=3600, description="seconds between two looks at what has drifted")
 
 
 class SettingsOverrides(_Document):

@@ -21,6 +21,7 @@ from rlaas.serving.acting import Acted, Acting, SplitError
 from rlaas.serving.allocation import allocate
 from rlaas.serving.answers import Decision, common_of, encode_many, encode_one, records_of
 from rlaas.serving.decision_ids import DecisionIds, uuids_hex
+from rlaas.serving.entities import fill
 from rlaas.serving.guard import Guard
 from rlaas.serving.inference import infer, logging_of, read_input
 from rlaas.serving.loaded import LivePolicy, LiveState
@@ -33,7 +34,6 @@ from rlaas.serving.rows import check_one, check_supported, many_rows, one_each, 
 from rlaas.serving.shadows import Shadows
 from rlaas.serving.tally import Tally
 from rlaas.serving.tensors import Inference, encode_answer
-from rlaas.serving.written import Written, as_written, many_as_written
 
 __all__ = ["DecisionEngine", "Log"]
 
@@ -113,7 +113,7 @@ class DecisionEngine:
         return self.answer(self.read(principal, policy, body))
 
     def read(self, principal: Principal, policy: str, body: bytes) -> Question:
-        """The first half of :meth:`decide`: what needs no network.
+        """The first half of :meth:`decide`: what needs no network; reads the online store where entities are named.
 
         Raises:
             RequestError: see :meth:`decide`.
@@ -121,12 +121,14 @@ class DecisionEngine:
         arrived_ns = time.perf_counter_ns()
         live = self._state.policy(policy)
         request = decode_decide(body)
+        if request.entities is not None:
+            request = fill(live.features, request, self._max_rows)
         check_supported(request)
         if request.observation is not None:
             check_one(request.observation, live.primary.policy)
         if request.context is not None:
             storable(request.context, len(request.observations or ()) or 1)
-        return Question(principal, live, request, arrived_ns, body)
+        return Question(principal, live, request, arrived_ns)
 
     def answer(self, question: Question) -> bytes:
         """The second half of :meth:`decide`."""
@@ -137,12 +139,13 @@ class DecisionEngine:
                 raise answer
             return answer
         if request.observation is not None:
-            rows = live.primary.policy.check_observations([request.observation], field="observation")
-            return encode_one(self._decide(principal, live, request, rows, [request.observation])[0])
+            sent = stacked([request.observation], live.primary.policy.n_features)
+            rows = live.primary.policy.check_observations(sent, field="observation")
+            return encode_one(self._decide(principal, live, request, rows, sent)[0])
         assert request.observations is not None
-        rows = many_rows(request.observations, live.primary.policy, self._max_rows)
-        written = many_as_written(question.body, request.observations)
-        return encode_many(live.record.policy, self._decide(principal, live, request, rows, written))
+        sent = many_rows(request.observations, live.primary.policy, self._max_rows)
+        rows = live.primary.policy.check_observations(sent, field="observations")
+        return encode_many(live.record.policy, self._decide(principal, live, request, rows, sent))
 
     def answer_together(self, questions: Sequence[Question]) -> list[bytes | Exception]:
         """Answers to plain questions, each by itself: one that fails leaves the others alone.
@@ -215,7 +218,8 @@ class DecisionEngine:
         to_log = logging_of(request, version)
         if to_log is None:
             return infer(live, request, given, self.tally)
-        decisions = self._decide(principal, live, to_log, given.observations, given.observations.tolist())
+        sent = given.observations.astype(np.float64)
+        decisions = self._decide(principal, live, to_log, given.observations, sent)
         return encode_answer(
             request,
             {"model_name": live.record.policy},
@@ -230,12 +234,14 @@ class DecisionEngine:
         """Decisions of one variant under one preference, for one row of each member."""
         first = members[0].question
         live, request = first.live, first.request
-        observations = [member.question.request.observation or [] for member in members]
-        rows = stacked(observations)
+        requests = [member.question.request for member in members]
+        sent = stacked([asked.observation or () for asked in requests], live.primary.policy.n_features)
+        with np.errstate(over="ignore"):
+            rows = sent.astype(np.float32)
         if not np.isfinite(rows).all():
             if len(members) > 1:
                 raise SplitError
-            live.primary.policy.check_observations(observations, field="observation")  # says which feature it is
+            live.primary.policy.check_observations(sent, field="observation")  # says which feature it is
         time_us = time.time_ns() // 1000
         acted = self.acting.act(live, members[0].variant, rows, request, together=True)
         decisions = self._signed(
@@ -248,13 +254,12 @@ class DecisionEngine:
         payloads = records_of(
             decisions,
             self._common(first.principal, live, acted, request, decisions[0], time_us),
-            [member.question.request for member in members],
-            [
-                as_written(member.question.body, observation)
-                for member, observation in zip(members, observations, strict=True)
-            ],
-            [member.unit for member in members],
-            [member.session for member in members],
+            sent,
+            acted.actions,
+            sessions=[member.session for member in members],
+            units=[member.unit for member in members],
+            steps=[asked.step for asked in requests],
+            contexts=[asked.context for asked in requests],
         )
         self._append(payloads)
         if live.shadows and not self._pressure.pressed:
@@ -270,7 +275,7 @@ class DecisionEngine:
         live: LivePolicy,
         request: DecideRequest,
         rows: Float32,
-        logged: Sequence[Written],
+        sent: NDArray[np.float64],
     ) -> list[Decision]:
         started = self.used[live.record.policy] = time.perf_counter_ns()
         count = len(rows)
@@ -278,8 +283,9 @@ class DecisionEngine:
         uuids = uuids_hex(count, time_us // 1000)
         units = one_each(request.unit, count, "unit")
         sessions = one_each(request.session, count, "session")
+        steps, contexts = [request.step] * count, [request.context] * count
         answers: list[Decision | None] = [None] * count
-        payloads: list[bytes] = [b""] * count
+        payloads: list[bytes] = []
         answered: list[tuple[int, int]] = []
         served: list[tuple[Float32, Any]] = []
         shield = live.shield
@@ -299,17 +305,19 @@ class DecisionEngine:
             made = self._signed(
                 live, acted, [uuids[row] for row in allocation.rows], actions, allocation.propensity, proposals
             )
-            records = records_of(
+            payloads += records_of(
                 made,
                 self._common(principal, live, acted, request, made[0], time_us),
-                repeat(request, len(made)),
-                [logged[row] for row in allocation.rows],
-                [units[row] for row in allocation.rows],
-                [sessions[row] for row in allocation.rows],
-                proposals,
+                sent if whole else sent[allocation.rows],
+                actions,
+                sessions=[sessions[row] for row in allocation.rows],
+                units=[units[row] for row in allocation.rows],
+                steps=steps[: len(made)],
+                contexts=contexts[: len(made)],
+                proposals=proposals,
             )
-            for row, decision, record in zip(allocation.rows, made, records, strict=True):
-                answers[row], payloads[row] = decision, record
+            for row, decision in zip(allocation.rows, made, strict=True):
+                answers[row] = decision
         self._append(payloads)
         decided = [answer for answer in answers if answer is not None]
         if shield is not None:

@@ -24,6 +24,7 @@ from rlaas.serving.config import ServingConfig
 from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.edge import EdgeSync, Receipts
 from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.entities import FeatureCatalogue
 from rlaas.serving.events import configure_events
 from rlaas.serving.exposition import RayExporter
 from rlaas.serving.fast_lane import FastLane
@@ -82,7 +83,8 @@ class Gateway:
         self._engine: DecisionEngine | None = None
         self._edge: EdgeSync | None = None
         self._settings = settings
-        self._residents = Residents(config.gateway.max_loaded_policies)
+        catalogue = FeatureCatalogue(settings.features_database, self.tenant, config.gateway.online_keep_s)
+        self._residents = Residents(config.gateway.max_loaded_policies, catalogue)
         self._loading = asyncio.Lock()
         self._failures: dict[str, str] = {}
         self._control_lost = ""

@@ -41,12 +41,14 @@ class _Endpoint:
         work: principal, body and headers in, answer out.
         status: of an answer that succeeds.
         gathered: the same for requests that may be answered together with others, where there are such.
+        at_once: bytes of the longest body that is answered on the event loop; others are in a thread.
     """
 
     route: str
     work: Callable[[Principal, bytes, RequestHead], bytes | Inference]
     status: int
     gathered: Callable[[Principal, bytes], Awaitable[bytes]] | None = None
+    at_once: int = LARGE_BODY
 
 
 class HotPath:
@@ -73,7 +75,7 @@ class HotPath:
         endpoints = {"/api/v1/outcomes": _recording(engine)}
         gather = Gather(engine)
         for name, live in engine.state.policies.items():
-            endpoints[f"/api/v1/policies/{name}/decide"] = _deciding(engine, gather, name)
+            endpoints[f"/api/v1/policies/{name}/decide"] = _deciding(engine, gather, name, live.features is None)
             endpoints[f"/v2/models/{name}/infer"] = _inferring(engine, name, None)
             for variant in live.variants.values():
                 version = str(variant.version)
@@ -107,7 +109,7 @@ class HotPath:
                 body = await read_body(receive, head, self._limits)
                 head.check_deadline()
                 principal = resolve_principal(scope["headers"], tenant=self._tenant)
-                if len(body) > LARGE_BODY:
+                if len(body) > endpoint.at_once:
                     answer = await asyncio.to_thread(endpoint.work, principal, body, head)
                 elif endpoint.gathered is not None:
                     waiting = endpoint.gathered(principal, body)
@@ -144,7 +146,9 @@ def _recording(engine: DecisionEngine) -> _Endpoint:
     return _Endpoint("/api/v1/outcomes", lambda principal, body, _: engine.record_outcomes(principal, body), 202)
 
 
-def _deciding(engine: DecisionEngine, gather: Gather, policy: str) -> _Endpoint:
+def _deciding(engine: DecisionEngine, gather: Gather, policy: str, quick: bool) -> _Endpoint:
+    """Of a policy whose requests wait for no store (``quick``), or may."""
+
     async def gathered(principal: Principal, body: bytes) -> bytes:
         question = engine.read(principal, policy, body)
         return await gather.ask(question) if question.plain else engine.answer(question)
@@ -154,6 +158,7 @@ def _deciding(engine: DecisionEngine, gather: Gather, policy: str) -> _Endpoint:
         lambda principal, body, _: engine.decide(principal, policy, body),
         200,
         gathered,
+        LARGE_BODY if quick else -1,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,6 +17,9 @@ from rlaas.names import check_name
 from rlaas.serving.shield_spec import ActionValue, Shield
 
 __all__ = ["DeploymentRecord", "ExperimentSpec", "LiveAnswer", "Placement", "Variant", "validation_error"]
+
+
+FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}@[1-9][0-9]{0,8}$")]
 
 
 class _Document(BaseModel):
@@ -139,6 +142,11 @@ class DeploymentRecord(_Document):
     )
     shield: Shield | None = Field(default=None, description="what every answer keeps, whatever a version chose")
     safe_action: ActionValue | None = Field(default=None, description="answers when no version can")
+    features: dict[str, FeatureName] | None = Field(
+        default=None,
+        max_length=10_000,
+        description="numbers of the observation that requests with entities leave out, by name: the feature@version",
+    )
     updated_us: int = Field(description="UTC, microseconds since the epoch")
 
     @field_validator("variants")

@@ -19,6 +19,7 @@ from rlaas.names import check_name
 from rlaas.objectives import Preference
 from rlaas.serving.choosing import Chosen, FrontChooser
 from rlaas.serving.decision_ids import policy_tag
+from rlaas.serving.entities import ObservationFeatures
 from rlaas.serving.live import DeploymentRecord, Variant
 from rlaas.serving.shield import ActiveShield
 
@@ -242,6 +243,7 @@ class LivePolicy:
         shadows: variants that get copies of the decisions and never answer.
         safe_default: what answers when neither a version nor a reserve can; None: 503.
         shield: has the last word; None where there is none.
+        features: fills observations of requests that name entities; None where the deployment declares none.
         reserves: who answers instead of a version that keeps failing, first the deployment's ``fallback``.
         tag: of the policy in decision ids.
         outcome_fields: what outcomes may carry.
@@ -259,6 +261,7 @@ class LivePolicy:
     shadows: tuple[LoadedVariant, ...]
     safe_default: SafeDefault | None
     shield: ActiveShield | None
+    features: ObservationFeatures | None
     tag: str
     outcome_fields: frozenset[str]
 

@@ -18,6 +18,7 @@ from rlaas.experiments.layers import placer
 from rlaas.experiments.targeting import matcher
 from rlaas.serving.choosing import FrontChooser
 from rlaas.serving.decision_ids import policy_tag
+from rlaas.serving.entities import FeatureCatalogue, ObservationFeatures, check_places
 from rlaas.serving.live import DeploymentRecord, ExperimentSpec, Variant
 from rlaas.serving.loaded import (
     FALLBACK,
@@ -58,10 +59,12 @@ def check_record(record: DeploymentRecord, policies: Mapping[int, BundlePolicy])
     """Check that a deployment can be served from the versions that it names.
 
     Raises:
-        InvalidInputError: they do not fit together, or its shield or safe action does not fit them.
+        InvalidInputError: they do not fit together, or its shield, safe action or features do not fit them.
     """
     check_compatible(policies)
-    _safety(record, next(iter(policies.values())))
+    policy = next(iter(policies.values()))
+    _safety(record, policy)
+    check_places(policy.manifest.observation.names, record.features or {})
 
 
 def _safety(record: DeploymentRecord, policy: BundlePolicy) -> tuple[ActiveShield | None, NDArray[Any] | None]:
@@ -87,6 +90,7 @@ def load_state(
     paths: Mapping[tuple[str, int], Path],
     *,
     keep: Container[str] | None = None,
+    catalogue: FeatureCatalogue | None = None,
 ) -> tuple[LiveState, dict[str, str]]:
     """Load what is new, keep what is loaded already.
 
@@ -97,6 +101,7 @@ def load_state(
         records: what should be served.
         paths: folder of the bundle of each (policy, version).
         keep: names to have in memory; the others stay cold. None keeps all.
+        catalogue: where the features are that deployments declare; None: there are none.
 
     Returns:
         The next state, and the reason by deployment id where a record could not be loaded.
@@ -112,7 +117,7 @@ def load_state(
             policies[record.policy] = before
             continue
         try:
-            policies[record.policy] = _load(record, before, paths)
+            policies[record.policy] = _load(record, before, paths, catalogue)
         except RlaasError as problem:
             failures[record.id] = problem.message
             if before is not None:
@@ -121,7 +126,12 @@ def load_state(
     return LiveState(MappingProxyType(policies), cold, MappingProxyType(by_tag)), failures
 
 
-def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tuple[str, int], Path]) -> LivePolicy:
+def _load(
+    record: DeploymentRecord,
+    before: LivePolicy | None,
+    paths: Mapping[tuple[str, int], Path],
+    catalogue: FeatureCatalogue | None,
+) -> LivePolicy:
     loaded: dict[int, BundlePolicy] = {}
     if before is not None and before.record.id == record.id:
         loaded = {variant.version: variant.policy for variant in (*before.variants.values(), *before.reserves)}
@@ -157,9 +167,20 @@ def _load(record: DeploymentRecord, before: LivePolicy | None, paths: Mapping[tu
         ),
         safe_default=None if safe_action is None else _safe_default(primary, safe_action),
         shield=shield,
+        features=_features(record, primary.policy, catalogue),
         tag=policy_tag(record.policy),
         outcome_fields=frozenset(name for policy in bundles.values() for name in policy.outcome_fields),
     )
+
+
+def _features(
+    record: DeploymentRecord, policy: BundlePolicy, catalogue: FeatureCatalogue | None
+) -> ObservationFeatures | None:
+    if not record.features:
+        return None
+    if catalogue is None:
+        raise InvalidInputError("features: this process has no store of features", field="features")
+    return catalogue.filler(policy.manifest.observation.names, record.features)
 
 
 def _audience(

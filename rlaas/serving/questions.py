@@ -21,14 +21,12 @@ class Question(NamedTuple):
         live: the deployment as it stood when it was read.
         request: what is asked.
         arrived_ns: when, monotonic nanoseconds.
-        body: as it came.
     """
 
     principal: Principal
     live: LivePolicy
     request: DecideRequest
     arrived_ns: int
-    body: bytes
 
     @property
     def plain(self) -> bool:

@@ -57,7 +57,8 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         context: JSON object, stored with the decision.
         constraints: bounds on objectives that the version's front has to keep, see
             :meth:`rlaas.serving.choosing.FrontChooser.choose`.
-        entities: part of the protocol, not supported yet.
+        entities: ids by kind, one object for all rows or one each: the deployment's features of them are filled in, and
+            the observation holds the other numbers only.
     """
 
     observation: list[float] | None = None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlaas.errors import BundleError
+from rlaas.serving.entities import FeatureCatalogue
 from rlaas.serving.live import DeploymentRecord
 from rlaas.serving.loaded import LiveState
 from rlaas.serving.loading import load_state
@@ -23,14 +24,16 @@ class Residents:
 
     Args:
         most: policies in memory at a time.
+        catalogue: where the features are that deployments declare; None: there are none.
 
     Attributes:
         state: what is served now.
         failures: why a deployment could not be loaded, by its id.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, catalogue: FeatureCatalogue | None = None) -> None:
         self._most = most
+        self._catalogue = catalogue
         self._records: dict[str, DeploymentRecord] = {}
         self._paths: Mapping[tuple[str, int], Path] = {}
         self._lock = threading.Lock()
@@ -85,5 +88,7 @@ class Residents:
 
     def _load(self, order: Sequence[str]) -> LiveState:
         keep = frozenset(order[: self._most])
-        self.state, self.failures = load_state(self.state, tuple(self._records.values()), self._paths, keep=keep)
+        self.state, self.failures = load_state(
+            self.state, tuple(self._records.values()), self._paths, keep=keep, catalogue=self._catalogue
+        )
         return self.state

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from rlaas.bundles import BundlePolicy, Float32
+from rlaas.bundles import BundlePolicy
 from rlaas.errors import InvalidInputError
 from rlaas.serving.requests import DecideRequest
 
@@ -32,19 +33,17 @@ def check_one(observation: Sequence[float], policy: BundlePolicy) -> None:
         )
 
 
-def stacked(observations: Sequence[Sequence[float]]) -> Float32:
-    """Observations of equal length as float32 [n, n_features]; what lies beyond float32 is infinite."""
-    n, width = len(observations), len(observations[0])
-    flat = np.fromiter(chain.from_iterable(observations), np.float64, count=n * width)
-    with np.errstate(over="ignore"):
-        return flat.astype(np.float32).reshape(n, width)
+def stacked(observations: Sequence[Sequence[float]], width: int) -> NDArray[np.float64]:
+    """Observations of ``width`` numbers each as they were sent [n, width]."""
+    n = len(observations)
+    return np.fromiter(chain.from_iterable(observations), np.float64, count=n * width).reshape(n, width)
 
 
-def many_rows(observations: Sequence[Sequence[float]], policy: BundlePolicy, max_rows: int) -> Float32:
-    """Observations of one request as float32 [n, n_features].
+def many_rows(observations: Sequence[Sequence[float]], policy: BundlePolicy, max_rows: int) -> NDArray[np.float64]:
+    """Observations of one request as they were sent [n, n_features].
 
     Raises:
-        InvalidInputError: too many, of another length, or a number beyond float32; names the row.
+        InvalidInputError: too many, or of another length; names the row.
     """
     if len(observations) > max_rows:
         raise InvalidInputError(
@@ -57,18 +56,15 @@ def many_rows(observations: Sequence[Sequence[float]], policy: BundlePolicy, max
             f"observations[{wrong}] has {len(observations[wrong])} numbers; expected {n}",
             field=f"observations[{wrong}]",
         )
-    flat = np.fromiter(chain.from_iterable(observations), np.float64, count=n * len(observations))
-    return policy.check_observations(flat.reshape(-1, n), field="observations")
+    return stacked(observations, n)
 
 
 def check_supported(request: DecideRequest) -> None:
-    """Raise where the request asks for what this installation cannot do, or for both or neither kind of observation.
+    """Raise where the request has both or neither kind of observation.
 
     Raises:
         InvalidInputError: naming the field.
     """
-    if request.entities is not None:
-        raise InvalidInputError("entities is not supported by this installation; leave it out", field="entities")
     if (request.observation is None) == (request.observations is None):
         raise InvalidInputError("send exactly one of observation and observations", field="observation")
 

@@ -33,7 +33,7 @@ from rlaas.serving.transport import LARGE_BODY, ClientGoneError, Limits, Request
 
 __all__ = ["ControlReply", "ControlRequest", "Lane", "create_app"]
 
-_FORWARDED = ("models", "deployments", "lake", "fronts", "resolve", "experiments")
+_FORWARDED = ("models", "deployments", "lake", "fronts", "resolve", "experiments", "alerts", "features")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
 _INFER = "/infer"
 _PASSED_ON = ("if-match", "if-none-match", "idempotency-key")

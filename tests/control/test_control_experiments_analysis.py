@@ -123,7 +123,7 @@ def test_a_run_reads_only_what_is_new(tmp_path: Path) -> None:
     world, traffic, result = analysed(tmp_path, 1, units=600)
     seen = world.store.analysis("exp")
     assert seen is not None
-    assert seen.state["versions"] == {"bronze.decisions": 1, "bronze.outcomes": 1}
+    assert seen.state["versions"] == {"bronze.decisions": 2, "bronze.outcomes": 2}
     # What was read is not read again: its files may go.
     for file in Path(world.lake.root).rglob("*.parquet"):
         file.unlink()

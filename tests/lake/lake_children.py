@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ def commit(root: Path) -> None:
     from rlaas.lake.tables import Lake
 
     Committer(Lake(root / "lake"), root / "wal").run_once()
+
+
+def append(root: Path, first: int, writers: int, appends: int) -> None:
+    """So many producers at once, each with a log of its own, each appending one record so many times."""
+    from rlaas.lake.wal import WriteAheadLog
+
+    def write(number: int) -> None:
+        with WriteAheadLog(root, "decisions", f"w{number}", max_segment_bytes=4000) as log:
+            for index in range(appends):
+                log.append(decisions(f"w{number}-{index}-", 1))
+
+    threads = [threading.Thread(target=write, args=(first + number,)) for number in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from support.lake_records import decision, outcome
 
 from rlaas.errors import InvalidInputError
 from rlaas.lake import decode_decision, decode_outcome, encode
-from rlaas.lake.records import DecisionCommon, DecisionOwn, DecisionRecord, encode_decision
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -51,16 +50,6 @@ def test_a_decision_that_json_cannot_say_is_refused_before_it_is_acknowledged(fi
     wrapped = {"observation": [0.0, value], "action": [value], "preference": {"latency": value}}.get(field, value)
     with pytest.raises(InvalidInputError, match=field):
         encode(decision("d", **{field: wrapped}))
-
-
-def test_a_decision_in_two_parts_is_the_decision() -> None:
-    assert {*DecisionCommon.__struct_fields__, *DecisionOwn.__struct_fields__} == {*DecisionRecord.__struct_fields__}
-    assert not {*DecisionCommon.__struct_fields__} & {*DecisionOwn.__struct_fields__}
-    for fields in ({}, {"context": {"tags": [1, None]}, "step": 3, "unit": "u", "candidate": "c", "session": "s"}):
-        record = decision("d", **fields)
-        common = DecisionCommon(**{name: getattr(record, name) for name in DecisionCommon.__struct_fields__})
-        own = DecisionOwn(**{name: getattr(record, name) for name in DecisionOwn.__struct_fields__})
-        assert decode_decision(encode_decision(own, common.encoded())) == record
 
 
 def test_an_outcome_that_json_cannot_say_is_refused() -> None:

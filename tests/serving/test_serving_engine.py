@@ -203,8 +203,9 @@ def test_a_user_split_is_sticky_and_its_propensities_are_exact(bench: Bench) -> 
     assert all(d["variant_propensity"] == shares[d["variant"]] and d["experiment"] == "ab" for d in first)
     assert 50 < sum(d["variant"] == "champion" for d in first) < 95
     logged = bench.logged_decisions()
-    assert [r.decision_id for r in logged[:100]] == [d["decision_id"] for d in first]
-    assert [r.unit for r in logged[:100]] == units
+    assert {r.decision_id: r.unit for r in logged[:100]} == {
+        d["decision_id"]: unit for d, unit in zip(first, units, strict=True)
+    }
     assert {r.generation for r in logged} == {2}
 
 
@@ -219,7 +220,13 @@ def test_rows_of_a_mixed_batch_keep_their_order(bench: Bench, paths: dict[tuple[
         mine = [i for i, d in enumerate(decisions) if d["version"] == version]
         assert mine
         assert [decisions[i]["action"] for i in mine] == actions[mine].tolist()
-    assert [r.observation for r in bench.logged_decisions()] == rows
+    logged = {r.decision_id: r.observation for r in bench.logged_decisions()}
+    assert [logged[d["decision_id"]] for d in decisions] == rows
+
+
+def test_the_last_of_repeated_fields_counts_in_the_log_too(bench: Bench) -> None:
+    bench.engine.decide(PRINCIPAL, "toy", b'{"observation": [1, 1, 1], "\\u006fbservation": [2, 3e0, -4]}')
+    assert [record.observation for record in bench.logged_decisions()] == [[2.0, 3.0, -4.0]]
 
 
 def test_a_switchback_moves_everybody_by_blocks_of_steps(bench: Bench) -> None:

@@ -220,17 +220,21 @@ def test_an_example_runs_and_is_answered_as_documented(
     api: Api, method: str, path: str, operation: dict[str, Any], body: Any
 ) -> None:
     parts = PREPARED.get(operation["operationId"], lambda _: {})(api)
+    options: dict[str, Any] = {}
     for reference in operation.get("parameters", []):
         parameter = DOCUMENT["components"]["parameters"][reference["$ref"].rsplit("/", 1)[1]]
         if parameter["in"] == "path":
             path = path.replace("{" + parameter["name"] + "}", parts.get(parameter["name"], parameter["example"]))
+        elif parameter["in"] == "query" and parameter.get("required"):
+            options["params"] = {**options.get("params", {}), parameter["name"]: parameter["example"]}
     if operation["operationId"] == "outcomes":
         decided = api("POST", "/api/v1/policies/toy/decide", json={"observation": [0, 0, 0]}).json()["decision_id"]
         items = body if isinstance(body, list) else [body]
         body = [{**item, "decision_id": decided} for item in items]
     if operation["operationId"] == "create_experiment":  # whoever asked before may have taken the name
         body = {**body, "id": f"exp-{uuid.uuid4().hex[:8]}"}
-    options: dict[str, Any] = {} if body is None else {"content": json.dumps(body).encode()}
+    if body is not None:
+        options["content"] = json.dumps(body).encode()
     if operation["operationId"] == "edge_sync":
         key = bytes.fromhex(device_key(SECRET, body["device"], tenant="default"))
         signature = hmac.digest(key, b"toy\0" + options["content"], "sha256").hex()

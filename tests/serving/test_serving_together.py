@@ -13,6 +13,7 @@ from support.bundles import policy_bundle
 from support.serving_kit import PRINCIPAL, Bench, deployment, make_bench
 
 from rlaas.errors import InvalidInputError, LakeError, RetryableError
+from rlaas.lake.batches import decisions_in
 from rlaas.serving.gather import Gather
 from rlaas.serving.questions import Question
 
@@ -136,11 +137,11 @@ def test_without_a_log_nobody_is_answered(bench: Bench, monkeypatch: pytest.Monk
 def test_what_arrives_in_one_turn_shares_a_write_and_one_who_left_disturbs_nobody(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writes: list[int] = []
+    writes: list[list[int]] = []
     append = bench.decisions.append
 
     def counting(payloads: list[bytes]) -> None:
-        writes.append(len(payloads))
+        writes.append([len(decisions_in(payload)) for payload in payloads])
         append(payloads)
 
     monkeypatch.setattr(bench.decisions, "append", counting)
@@ -161,7 +162,7 @@ def test_what_arrives_in_one_turn_shares_a_write_and_one_who_left_disturbs_nobod
     answers = asyncio.run(run())
     assert isinstance(answers[3], asyncio.CancelledError)
     assert len({json.loads(answer)["decision_id"] for answer in answers if isinstance(answer, bytes)}) == 19
-    assert writes == [20, 1]
+    assert writes == [[20], [1]]
 
 
 class _Counting:

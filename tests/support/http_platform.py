@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from support.bundles import policy_bundle
+from support.feature_kit import definition
 from support.front_kit import write_front_file
 from support.front_routes_kit import scenario_front
 from support.serving_kit import SECRET
@@ -28,6 +29,7 @@ from rlaas.serving.decision_ids import DecisionIds
 from rlaas.serving.edge import EdgeSync
 from rlaas.serving.edge.receipts import Receipts
 from rlaas.serving.engine import DecisionEngine
+from rlaas.serving.entities import FeatureCatalogue
 from rlaas.serving.fast_lane import FastLane
 from rlaas.serving.hot_path import HotPath
 from rlaas.serving.live import LiveAnswer
@@ -61,7 +63,7 @@ class _Operations:
 class HttpPlatform:
     """Serves ``toy`` (discrete, versions 1 and 2, preference-conditioned) and ``box`` (two continuous actions).
 
-    A front of ``network5g`` lies in its home, and a bundle at ``bundles/toy``.
+    A front of ``network5g`` lies in its home, and a bundle at ``bundles/toy``; a feature ``cell_load`` is registered.
 
     Args:
         root: folder for everything.
@@ -86,7 +88,8 @@ class HttpPlatform:
         self._fronts = FrontService(store, home)
         experiments = ExperimentService(self.control, self.tenant, Lake(root / "lake"))
         self.routes = ControlRoutes(self.control, self.operations, self._fronts, experiments)
-        self._residents = Residents(256)
+        self.control.features.store.apply([definition("cell_load")])
+        self._residents = Residents(256, FeatureCatalogue(settings.features_database, self.tenant, 0.0))
         self._logs = [WriteAheadLog(root / "wal", kind, "test") for kind in ("decisions", "outcomes")]
         self._engine = DecisionEngine(
             ids=DecisionIds(SECRET, "test", tenant=self.tenant),

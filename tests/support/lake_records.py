@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,10 @@ def outcomes(prefix: str, of: Sequence[str]) -> list[bytes]:
 
 def segments_below(root: Path) -> list[str]:
     return sorted(path.name for path in root.rglob("*") if path.suffix in {".open", ".seg"})
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass within 60 s"
+        time.sleep(0.01)

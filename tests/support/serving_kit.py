@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaas.lake.records import DecisionRecord, OutcomeRecord, decode_decision, decode_outcome
+from rlaas.lake.batches import decisions_in
+from rlaas.lake.records import DecisionRecord, OutcomeRecord, decode_outcome
 from rlaas.lake.segments import read_segment
 from rlaas.lake.wal import WriteAheadLog
 from rlaas.serving.decision_ids import DecisionIds
@@ -58,7 +59,7 @@ class Bench:
         return json.loads(self.engine.record_outcomes(PRINCIPAL, json.dumps(body).encode()))["accepted"]
 
     def logged_decisions(self) -> list[DecisionRecord]:
-        return [decode_decision(payload) for payload in _payloads(self.decisions)]
+        return [record for payload in _payloads(self.decisions) for record in decisions_in(payload)]
 
     def logged_outcomes(self) -> list[OutcomeRecord]:
         return [decode_outcome(payload) for payload in _payloads(self.outcomes)]

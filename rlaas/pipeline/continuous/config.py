@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rlaas.configfiles import read_config
 from rlaas.errors import ConfigurationError, check_choice
 from rlaas.lake import TABLES
+from rlaas.lake.validation import ContractConfig
 from rlaas.optimization import OptimizationConfig
 from rlaas.registry import CHAMPION, check_alias
 from rlaas.scenarios import Scenario
@@ -51,6 +52,7 @@ class DataConfig(_Document):
 
     tables: tuple[str, ...] = Field(default=(), description=f"for example {TRANSITIONS}, {DECISIONS}")
     versions: dict[str, int] = Field(default_factory=dict, description="Delta version by table; default the newest")
+    datasets: dict[str, str] = Field(default_factory=dict, description="or a named dataset of a table, by table")
     last_days: int | None = Field(default=None, ge=1, description="only the newest days of what there is")
 
     @field_validator("tables")
@@ -66,19 +68,11 @@ class DataConfig(_Document):
     def _pinned(self) -> DataConfig:
         for table in self.versions:
             _check_among(table, self.tables, "table in versions")
+        for table, name in self.datasets.items():
+            _check_among(table, self.tables, "table in datasets")
+            if table in self.versions:
+                raise ValueError(f"{table} is pinned twice: by version {self.versions[table]} and by dataset {name}")
         return self
-
-
-class ContractConfig(_Document):
-    """What the transitions of a scenario must be like for a policy to be promoted. Shares are of all its rows."""
-
-    min_rows: int = Field(default=1, ge=0, description="transitions of the scenario")
-    max_out_of_range: float = Field(default=0.0, ge=0, le=1, description="observations or actions outside their space")
-    min_complete: float = Field(default=0.9, ge=0, le=1, description="rows whose successor is known or that ended")
-    min_outcome_coverage: float = Field(
-        default=0.5, ge=0, le=1, description=f"decisions with an outcome; asks for {DECISIONS} among the tables"
-    )
-    max_duplicates: float = Field(default=0.0, ge=0, le=1, description="decisions that occur more than once")
 
 
 class FrontRaceConfig(_Document):

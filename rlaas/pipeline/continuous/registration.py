@@ -9,6 +9,7 @@ from typing import Any
 from rlaas.errors import ConflictError, NotFoundError
 from rlaas.pipeline.continuous.artefacts import Artefact, write_json
 from rlaas.pipeline.continuous.champion import CANDIDATE_TAG, PARENT_TAG, opponent_of, registered_as
+from rlaas.pipeline.continuous.data import DOCUMENT as DATA
 from rlaas.pipeline.continuous.data import pinned_versions
 from rlaas.pipeline.continuous.evaluation import DOCUMENT as EVALUATION
 from rlaas.pipeline.continuous.evaluation import FRONT, candidates_of
@@ -134,6 +135,7 @@ class RegisterStage(Stage):
             tags={
                 "git_commit": git_commit(Path(__file__).parent),
                 "lake_versions": pinned_versions(context.artefacts["data"]),
+                "datasets": _datasets(context.artefacts["data"]),
                 "reference_hash": context.scenario.reference_hash,
                 "seed": trained.seed,
                 CANDIDATE_TAG: evaluation["candidate"],
@@ -146,3 +148,8 @@ class RegisterStage(Stage):
             curve=training["curve"],
             alias=alias,
         )
+
+
+def _datasets(data: Artefact) -> list[str] | None:
+    """Names of the datasets that stood in for tables."""
+    return sorted(entry["dataset"]["name"] for entry in data.read(DATA)["tables"] if entry.get("dataset")) or None

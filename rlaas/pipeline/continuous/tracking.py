@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlaas.control.lineage.openlineage import Emitter, Job, Read, Run, Written
 from rlaas.pipeline.continuous.artefacts import Artefact
 from rlaas.pipeline.continuous.locks import try_exclusive
 from rlaas.pipeline.continuous.report import StageReport
@@ -31,6 +32,7 @@ class Tracker:
 
     def __init__(self, settings: Settings, scenario: str, root: Path) -> None:
         self._runs, self._scenario, self._folder = NestedRuns(settings), scenario, root / "runs"
+        self._events, self._job = Emitter(settings), Job(f"pipeline.{scenario}", "PIPELINE")
         self.run_id = ""
 
     @contextmanager
@@ -52,7 +54,8 @@ class Tracker:
             fcntl.flock(file, fcntl.LOCK_EX)
             fresh.rename(marker)
             try:
-                yield self.run_id
+                with self._events.run(self._job, run_id=self.run_id):
+                    yield self.run_id
             except Exception:
                 self._runs.end_family(self.run_id, "FAILED")
                 raise
@@ -66,7 +69,9 @@ class Tracker:
 
     def open_stage(self, stage: str) -> str:
         """The nested run of a stage; returns its id."""
-        return self._runs.start(stage, parent=self.run_id, tags={"kind": "stage", "scenario": self._scenario})
+        run_id = self._runs.start(stage, parent=self.run_id, tags={"kind": "stage", "scenario": self._scenario})
+        self._events.emit("START", self._event_run(run_id, stage))
+        return run_id
 
     def close_stage(
         self,
@@ -93,10 +98,24 @@ class Tracker:
             documents=documents,
         )
         self._runs.end(run_id, "FAILED" if report.status == "failed" else "FINISHED")
+        run = self._event_run(run_id, report.name)
+        earlier: Mapping[str, str] = inputs.get("stages") or {}
+        tables: Mapping[str, int] = inputs.get("lake") or {}
+        run.inputs = [Read(table, str(version)) for table, version in tables.items()]
+        run.inputs += [Read(f"{self._job.name}/{stage}", digest) for stage, digest in earlier.items()]
+        if artefact is not None:
+            run.outputs = [Written(f"{self._job.name}/{report.name}", artefact.digest)]
+            if lineage.get("policy") is not None:
+                run.outputs.append(Written(f"policy/{self._scenario}", str(lineage["policy"]).rpartition("/")[2]))
+        failed = report.status == "failed"
+        self._events.emit("FAIL" if failed else "COMPLETE", run, error=report.reason if failed else None)
 
     def close(self, document: Mapping[str, Any], tags: Mapping[str, object]) -> None:
         """Log the report of the whole pipeline."""
         self._runs.log(self.run_id, tags=tags, documents={"report.json": dict(document)})
+
+    def _event_run(self, run_id: str, stage: str) -> Run:
+        return Run(Job(f"{self._job.name}.{stage}", "STAGE"), run_id, (self.run_id, self._job))
 
     def _close_orphans(self) -> None:
         """Close the runs of pipelines whose process is gone."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rlaas.lake.batches import is_batch
 from rlaas.lake.segments import Stream, list_producers, read_segment
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Receipts:
         logged = {
             msgspec.json.decode(payload, type=_Receipt).receipt_id
             for payload in self._payloads(stream)
-            if marker in payload
+            if marker in payload and not is_batch(payload)  # what a device sent was written one by one
         }
         found = wanted & logged
         return found | self._in_lake(stream, wanted - found, dates)

@@ -122,6 +122,19 @@ PARAMETERS: Mapping[str, Document] = {
     ),
     "page_size": _query("page_size", "Items on a page.", {"type": "integer", "minimum": 1, "maximum": 1000}),
     "page_token": _query("page_token", "`next_page_token` of the page before.", {"type": "string"}),
+    "feature": _path("feature", "Name of a feature, or name@version.", "cell_load", {"type": "string"}),
+    "entity": {
+        **_query("entity", "Ids by kind of entity, separated by commas.", {"type": "string"}),
+        "required": True,
+        "example": "cell:c-17",
+    },
+    "features": _query(
+        "features", "Names, or name@version, separated by commas; default: the newest that apply.", {"type": "string"}
+    ),
+    "alert_model": _query("model", "Only alerts of this policy.", _NAME),
+    "alert_state": _query(
+        "state", "Only alerts that last, or that are over.", {"type": "string", "enum": ["active", "closed"]}
+    ),
     "label": _query(
         "label", "Which front: `champion`, `candidate` or that of a search.", {"type": "string", "maxLength": 128}
     ),
