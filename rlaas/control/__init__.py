@@ -5,8 +5,7 @@ The state database alone says what is live; the registry's aliases mirror it.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from rlaas.lazy import lazy_names
 
 _HOMES = {
     "ControlService": "service",
@@ -28,9 +27,5 @@ __all__ = [
     "stop_platform",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Lazy, so that the database can be read without loading Ray.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"rlaas.control.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'rlaas.control' has no attribute {name!r}")
+# Lazy, so that the database can be read without loading Ray.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import secrets as random
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from rlaas.control.tables import tenant_table
-from rlaas.errors import ConfigurationError, ConflictError, OperatorError
+from rlaas.databases import create_tables, open_database
+from rlaas.errors import ConflictError, OperatorError
 from rlaas.serving.live import DeploymentRecord
 
 __all__ = ["Remembered", "StateDatabase", "StoredDeployment", "write_over"]
@@ -47,8 +47,6 @@ _replies = tenant_table(
 )
 
 _SECRET = "decision-ids"
-_BUSY_MS = 15_000
-_CREATE_TRIES = 20
 _KEEP_REPLIES_US = 24 * 3600 * 1_000_000
 
 
@@ -85,20 +83,7 @@ class StateDatabase:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-        except ArgumentError as problem:
-            raise ConfigurationError("state_url is not an SQLAlchemy URL", field="state_url") from problem
-        backend = parsed.get_backend_name()
-        if backend not in ("sqlite", "postgresql"):
-            raise ConfigurationError(
-                f"state_url: unknown backend {backend!r}; allowed: postgresql, sqlite", field="state_url"
-            )
-        if backend == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = sa.create_engine(parsed)
-        if backend == "sqlite":
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        self._engine = open_database(url, field="state_url")
         self.create_tables(_metadata)
 
     @property
@@ -112,17 +97,7 @@ class StateDatabase:
         Raises:
             OperatorError: the database cannot be opened or written.
         """
-        for _ in range(_CREATE_TRIES):
-            try:
-                metadata.create_all(self._engine)
-                return
-            except sa.exc.DBAPIError as problem:
-                if "already exists" not in str(problem):
-                    raise OperatorError(
-                        f"cannot open the state database: {problem.orig}", field="state_url"
-                    ) from problem
-                # Another process made a table between look and leap: look again, as others may be missing still.
-        raise OperatorError("cannot make the tables of the state database", field="state_url")
+        create_tables(self._engine, metadata, what="the state database", field="state_url")
 
     def close(self) -> None:
         """Close every connection."""
@@ -259,11 +234,3 @@ def _overtaken(policy: str) -> ConflictError:
 def _stored(row: Any) -> StoredDeployment:
     record = None if row.record is None else DeploymentRecord.model_validate_json(row.record)
     return StoredDeployment(row.id, row.policy, row.generation, record)
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    # Readers beside one writer, and writers that wait for each other instead of failing.
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()

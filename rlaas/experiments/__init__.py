@@ -5,8 +5,9 @@ Names are loaded on first use: a Gateway, which only assigns, never loads scipy 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.experiments.allocation import (
@@ -308,12 +309,4 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'rlaas.experiments' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rlaas.experiments.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

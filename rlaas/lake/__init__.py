@@ -9,8 +9,9 @@ Names are loaded on first use: a Gateway that needs only the log and the records
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.lake.archives import read_across
@@ -107,12 +108,4 @@ _HOME = {
     "verify_log": "verification",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'rlaas.lake' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rlaas.lake.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -8,8 +8,9 @@ Names are loaded on first use: whoever needs only :class:`DriftConfig` loads nei
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.monitoring.aggregates import Seconds, decision_streams, outcome_streams, stream_kind
@@ -62,12 +63,4 @@ _HOME = {
     "stream_kind": "aggregates",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'rlaas.monitoring' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rlaas.monitoring.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

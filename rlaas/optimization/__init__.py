@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rlaas.lazy import lazy_names
 from rlaas.optimization.archive import (
     Archive,
     Comparison,
@@ -113,8 +113,4 @@ _LATER = {
 }
 """Names whose module is loaded when they are first asked for: Ray and Numba take a second or two each."""
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(f"rlaas.optimization.{_LATER[name]}"), name)
-    raise AttributeError(f"module 'rlaas.optimization' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _LATER)

@@ -6,8 +6,7 @@ same answers. Nothing here imports mlflow, torch or RLlib.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from rlaas.lazy import lazy_names
 
 _HOMES = {
     "DecisionEngine": "engine",
@@ -37,9 +36,5 @@ __all__ = [
     "load_state",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Lazy, so that reading a configuration loads neither onnxruntime nor the lake.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"rlaas.serving.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'rlaas.serving' has no attribute {name!r}")
+# Lazy, so that reading a configuration loads neither onnxruntime nor the lake.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

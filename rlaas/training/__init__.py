@@ -5,9 +5,9 @@ Names are loaded on first use: a process that only reads a configuration loads n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rlaas.lazy import lazy_names
 from rlaas.training.config import PPOSettings, SACSettings, TrainingConfig, load_config
 from rlaas.training.offline.config import FitSettings, OfflineConfig, RewardSettings, load_offline_config
 
@@ -87,8 +87,4 @@ _HOMES = {
     "train": "runs",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"rlaas.training.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'rlaas.training' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

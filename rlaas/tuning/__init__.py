@@ -5,9 +5,9 @@ Names are loaded on first use: a process that only reads a configuration loads n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rlaas.lazy import lazy_names
 from rlaas.tuning.config import Asha, Confirmation, Pbt, TuningConfig, TuningObjective, load_tuning_config
 
 if TYPE_CHECKING:
@@ -43,8 +43,4 @@ _HOMES = {
     "tune": "search",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"rlaas.tuning.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'rlaas.tuning' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

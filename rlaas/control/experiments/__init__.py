@@ -6,8 +6,9 @@ goes on where the last transaction left off.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.control.experiments.allocations import (
@@ -68,9 +69,5 @@ _HOMES = {
     "parse_document": "documents",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Lazy, so that a document can be read without the database, the lake and the registry.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"rlaas.control.experiments.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'rlaas.control.experiments' has no attribute {name!r}")
+# Lazy, so that a document can be read without the database, the lake and the registry.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

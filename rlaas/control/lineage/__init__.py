@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.control.lineage.openlineage import Emitter
@@ -17,9 +18,5 @@ _HOME = {"Emitter": "openlineage", "Trace": "tracing", "models_of_tables": "trac
 
 __all__ = ["Emitter", "Trace", "models_of_tables", "trace"]
 
-
-def __getattr__(name: str) -> Any:
-    # Lazy: whoever emits events needs neither the registry nor Delta.
-    if name not in _HOME:
-        raise AttributeError(f"module 'rlaas.control.lineage' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rlaas.control.lineage.{_HOME[name]}"), name)
+# Lazy: whoever emits events needs neither the registry nor Delta.
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

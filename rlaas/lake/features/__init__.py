@@ -9,8 +9,9 @@ Names are loaded on first use: a Gateway that only reads values compiles nothing
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.lake.features.definitions import FeatureDefinition, FeatureFile, load_features
@@ -63,12 +64,4 @@ _HOME = {
     "write_training_set": "training_sets",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'rlaas.lake.features' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rlaas.lake.features.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import Connection
 
+from rlaas.databases import create_tables, open_database
 from rlaas.errors import (
-    ConfigurationError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
-    OperatorError,
     RetryableError,
 )
 from rlaas.lake.features.definitions import FeatureDefinition, named
@@ -27,7 +24,6 @@ from rlaas.names import check_name
 __all__ = ["FeatureStore", "FeatureVersion", "Progress", "StoredValue"]
 
 _metadata = sa.MetaData()
-_BUSY_MS = 15_000
 _MOST_ASKED = 400
 """Entities in one query: SQLite takes a thousand parameters, other databases more."""
 
@@ -134,32 +130,13 @@ class FeatureStore:
 
     def __init__(self, url: str, tenant: str = "default") -> None:
         self.tenant = check_name(tenant, field="tenant")
-        try:
-            parsed = make_url(url)
-        except ArgumentError as problem:
-            raise ConfigurationError("features_url is not an SQLAlchemy URL", field="features_url") from problem
-        self._backend = parsed.get_backend_name()
-        if self._backend not in ("sqlite", "postgresql"):
-            raise ConfigurationError(
-                f"features_url: unknown backend {self._backend!r}; allowed: postgresql, sqlite", field="features_url"
-            )
-        if self._backend == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._engine = sa.create_engine(parsed)
-        except ImportError as problem:
-            raise ConfigurationError(
-                f"features_url: the driver of {parsed.drivername} is not installed ({problem.name})",
-                field="features_url",
-            ) from problem
-        if self._backend == "sqlite":
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
-        try:
-            _metadata.create_all(self._engine)
-        except sa.exc.DBAPIError as problem:
-            if "already exists" not in str(problem):
-                raise OperatorError(f"cannot open the features' database: {problem.orig}") from problem
-            _metadata.create_all(self._engine)  # another process made one between look and leap
+        self._engine = open_database(
+            # What is forgotten is overwritten.
+            url,
+            field="features_url",
+            pragmas={"synchronous": "NORMAL", "secure_delete": "ON"},
+        )
+        create_tables(self._engine, _metadata, what="the features' database", field="features_url")
         marker = "?" if self._engine.dialect.paramstyle == "qmark" else "%s"
         self._failure: Any = self._engine.dialect.loaded_dbapi.Error
         self._markers = (marker + ",") * _MOST_ASKED
@@ -295,7 +272,7 @@ class FeatureStore:
                 for table in (_states, _values):
                     found = connection.execute(table.delete().where(*self._mine(table), table.c.entity.in_(part)))
                     gone += found.rowcount if table is _values else 0
-        if self._backend == "sqlite":
+        if self._engine.dialect.name == "sqlite":
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
@@ -358,7 +335,7 @@ class FeatureStore:
         connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=new), rows)
 
     def _insert(self, table: sa.Table) -> Any:
-        return sqlite.insert(table) if self._backend == "sqlite" else postgresql.insert(table)
+        return sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
 
     def _newest(self, connection: Connection, name: str, version: int | None = None) -> FeatureVersion | None:
         query = sa.select(_definitions).where(*self._mine(_definitions, name=name))
@@ -381,13 +358,3 @@ def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _version_of(row: Any) -> FeatureVersion:
     return FeatureVersion(FeatureDefinition.model_validate_json(row.document), row.version, row.created_us)
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    # Readers beside one writer, and writers that wait for each other instead of failing.
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA secure_delete=ON")  # what is forgotten is overwritten
-    cursor.close()

@@ -7,8 +7,9 @@ that a stream keeps in ``silver.windows``.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.lake.ingestion.consumer import StreamConsumer, StreamReport
@@ -59,12 +60,4 @@ _HOME = {
     "read_windows": "window_tables",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'rlaas.lake.ingestion' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rlaas.lake.ingestion.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.lake.privacy.aggregates import Query, aggregate
@@ -49,8 +50,4 @@ __all__ = [
     "verify_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'rlaas.lake.privacy' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rlaas.lake.privacy.{_HOME[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -21,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from rlaas.databases import create_tables, open_database
 from rlaas.errors import ConflictError, InvalidInputError, NotFoundError
 from rlaas.names import check_name
 
@@ -28,7 +29,6 @@ __all__ = ["Account", "Budget", "BudgetError", "Entry", "check_loss"]
 
 _EPSILON, _DELTA = Decimal("1e-9"), Decimal("1e-18")
 _MOST_EPSILON = 1_000.0
-_BUSY_MS = 15_000
 
 _metadata = sa.MetaData()
 _accounts = sa.Table(
@@ -94,14 +94,8 @@ class Budget:
     """
 
     def __init__(self, url: str, tenant: str) -> None:
-        self._engine, self._tenant = sa.create_engine(url), tenant
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _prepare)
-        for _ in range(20):  # several processes may make them at once
-            with suppress(sa.exc.OperationalError, sa.exc.ProgrammingError):
-                _metadata.create_all(self._engine)
-                return
-        _metadata.create_all(self._engine)
+        self._engine, self._tenant = open_database(url, field="state_url"), tenant
+        create_tables(self._engine, _metadata, what="the state database", field="state_url")
 
     def grant(self, analyst: str, *, epsilon: float, delta: float = 0.0) -> Account:
         """Set what an analyst may spend in all; what was spent stays spent.
@@ -265,10 +259,3 @@ def _amount(value: float, unit: Decimal, *, field: str, most: float, up: bool, z
         raise InvalidInputError(f"{field} is {value:g}; allowed: {least}, at most {most:g}", field=field)
     # Through its text: 0.1 is a tenth here, and ten of them are one.
     return int((Decimal(str(value)) / unit).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
-
-
-def _prepare(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()

@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
-from rlaas.errors import ConfigurationError, OperatorError
+from rlaas.databases import create_tables, database_file, open_database
+from rlaas.errors import OperatorError
 
 __all__ = ["Erasure", "Vault"]
 
@@ -61,10 +61,9 @@ _decisions = sa.Table(
     sa.Column("decision", sa.String(64), primary_key=True),
 )
 
-_BUSY_MS = 15_000
 _CHUNK = 500
 """Values in one statement."""
-_CREATE_TRIES = 20
+_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +102,10 @@ class Vault:
     """
 
     def __init__(self, url: str, tenant: str) -> None:
-        try:
-            parsed = make_url(url)
-        except ArgumentError as problem:
-            raise ConfigurationError("privacy_url is not an SQLAlchemy URL", field="privacy_url") from problem
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise ConfigurationError("privacy_url: allowed backends: postgresql, sqlite", field="privacy_url")
         self.tenant = tenant
-        self.file: Path | None = None
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            self.file = Path(parsed.database)
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.touch(mode=0o600)
-        self.engine = sa.create_engine(parsed)
-        if self.file is not None:
-            sa.event.listen(self.engine, "connect", _prepare)
+        self.file = database_file(url, field="privacy_url")
+        # What is deleted is overwritten with zeros, where a mere deletion leaves it in the file.
+        self.engine = open_database(url, field="privacy_url", private=True, pragmas={"secure_delete": "ON"})
         self.create_tables(_metadata)
         self._filing = self.master("filing")
 
@@ -127,15 +115,7 @@ class Vault:
         Raises:
             OperatorError: the database cannot be opened or written.
         """
-        for _ in range(_CREATE_TRIES):
-            try:
-                metadata.create_all(self.engine)
-                return
-            except sa.exc.DBAPIError as problem:
-                if "already exists" not in str(problem):
-                    raise OperatorError(f"cannot open the vault: {problem.orig}", field="privacy_url") from problem
-                # Another process made a table between look and leap: look again.
-        raise OperatorError("cannot make the tables of the vault", field="privacy_url")
+        create_tables(self.engine, metadata, what="the vault", field="privacy_url")
 
     def close(self) -> None:
         """Close every connection."""
@@ -242,7 +222,7 @@ class Vault:
         With its beginning the key leaves the subject: what the subject does from now on is another's as far as anybody
         can tell.
         """
-        for _ in range(_CREATE_TRIES):
+        for _ in range(_TRIES):
             found = self.erasures(subject)
             if found and found[-1].finished_us is None:
                 return found[-1]
@@ -328,12 +308,3 @@ class Vault:
 
 def _chunks(values: Sequence[str]) -> Iterable[Sequence[str]]:
     return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
-
-
-def _prepare(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    # What is deleted is overwritten with zeros, where a mere deletion leaves it in the file.
-    cursor.execute("PRAGMA secure_delete=ON")
-    cursor.close()

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rlaas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlaas.optimization.spread.planner import WAYS, Overheads, Plan, busy_share, plan
@@ -46,8 +47,4 @@ _LATER = {
 }
 """Names whose module is loaded when they are first asked for."""
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(f"rlaas.optimization.spread.{_LATER[name]}"), name)
-    raise AttributeError(f"module 'rlaas.optimization.spread' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _LATER)

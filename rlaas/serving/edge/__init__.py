@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from rlaas.lazy import lazy_names
 
 _HOMES = {
     "EdgeAnswer": "sync",
@@ -30,9 +29,5 @@ __all__ = [
     "measure_edge",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Lazy, so that a Gateway without devices loads neither onnx nor the lake.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"rlaas.serving.edge.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'rlaas.serving.edge' has no attribute {name!r}")
+# Lazy, so that a Gateway without devices loads neither onnx nor the lake.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
