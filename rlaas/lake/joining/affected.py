@@ -99,17 +99,19 @@ def collect(index: KeyIndex, decisions: Rows, outcomes: Rows, *, waiting: Found,
     outcomes.fetch(waiting)
     outcomes.fetch(index.revisions(_revisions(outcomes.table)))
     affected = _ids(outcomes.table)
-    decisions.fetch(index.decisions(_ids(decisions.table)))
+    decisions.fetch(index.repeated(_ids(decisions.table)))
     decisions.fetch(index.steps(_places(decisions.table, -1)))
-    affected |= _ids(decisions.table)
+    # Of a decision that no outcome names there is no transition, whatever else is new about it.
+    affected |= index.answered(_ids(decisions.table))
 
     decisions.fetch(index.decisions(affected))
     decisions.fetch(index.steps(_places(_of(decisions.table, affected), +1)))
-    decisions.fetch(index.decisions(_ids(decisions.table)))  # another row of a next decision may be the one that counts
+    decisions.fetch(index.repeated(_ids(decisions.table)))  # another row of a next decision may be the one that counts
     outcomes.fetch(index.outcomes(affected))
     outcomes.fetch(index.revisions(_revisions(_of(outcomes.table, affected))))
 
-    joined = join_outcomes(decisions.table, outcomes.table, orphan_before_us=orphan_before_us)
+    concerned = _of(decisions.table, affected | _at(decisions.table, set(_places(_of(decisions.table, affected), +1))))
+    joined = join_outcomes(concerned, outcomes.table, orphan_before_us=orphan_before_us)
     judged = _of(outcomes.table, affected)
     receipts = frozenset(judged.column("receipt_id").to_pylist())
     mine = pc.is_in(joined.refused.column("receipt_id"), value_set=pa.array(sorted(receipts), type=pa.string()))
@@ -129,6 +131,14 @@ def _ids(rows: pa.Table) -> set[str]:
 def _of(rows: pa.Table, decisions: Set[str]) -> pa.Table:
     wanted = pa.array(sorted(decisions), type=pa.string())
     return rows.filter(pc.is_in(rows.column("decision_id"), value_set=wanted))
+
+
+def _at(rows: pa.Table, places: Set[tuple[str, str, int]]) -> set[str]:
+    """Decisions at one of the places."""
+    if not places:
+        return set()
+    columns = (rows.column(name).to_pylist() for name in ("decision_id", "policy", "session", "step"))
+    return {name for name, *place in zip(*columns, strict=True) if tuple(place) in places}
 
 
 def _revisions(rows: pa.Table) -> Iterator[tuple[str, int]]:
