@@ -160,6 +160,7 @@ ARGUMENTS: dict[str, Any] = {
     "experiment": "autumn",
     "document": {},
     "declaration": {},
+    "config": {},
     "decision": "keep",
     "reason": "why",
     "inputs": {"observation": np.ones((1, 2))},

@@ -86,11 +86,15 @@ class Site:
         if self.bench is None:
             self.bench = make_bench(self.folder, self.paths, self.live)
         self.bench.switch(self.live)
+        asked: list[str] = []
         for first in range(0, len(units), 100):
             part = list(units[first : first + 100])
             seen = [list(_ROW)] * len(part) if rows is None else [list(row) for row in rows[first : first + 100]]
-            self.bench.decide("toy", observations=seen, unit=part, **body)
-        logged = self.bench.logged_decisions()[self.taken :]
+            answer = self.bench.decide("toy", observations=seen, unit=part, **body)
+            asked += [decision["decision_id"] for decision in answer["decisions"]]
+        # The log keeps those of one variant together; they are as old as they were asked.
+        found = {one.decision_id: one for one in self.bench.logged_decisions()[self.taken :]}
+        logged = [found[decision_id] for decision_id in asked]
         self.taken += len(logged)
         decisions = [replace(one, time_us=self.clock.now_us + i * SECOND) for i, one in enumerate(logged)]
         outcomes = [reported(one.decision_id, one.time_us, one.time_us + SECOND, value(one)) for one in decisions]
