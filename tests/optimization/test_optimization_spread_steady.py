@@ -50,10 +50,13 @@ def test_no_more_than_two_calls_for_each_worker_are_open_and_every_candidate_cou
 
 def test_the_flow_finds_what_generations_find() -> None:
     problem = sphere_problem()
-    search = _search(problem, 40)
-    search.run(VirtualWorkers(problem, 8))
-    alone = minimize(problem, generations=40, population=20, seed=4, reference=REFERENCE)
-    assert search.ledger.history[-1].hypervolume == pytest.approx(alone.history[-1].hypervolume, rel=0.02)
+    ratios = []
+    for seed in range(9):  # of one run in ten either may be some percent behind
+        search = _search(problem, 40, recipe=Recipe(population=20, seed=seed))
+        search.run(VirtualWorkers(problem, 8))
+        alone = minimize(problem, generations=40, population=20, seed=seed, reference=REFERENCE)
+        ratios.append(search.ledger.history[-1].hypervolume / alone.history[-1].hypervolume)
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize("algorithm", ["nsga3", "unsga3", "moead-pbi", "moead-tchebycheff"])
