@@ -25,7 +25,7 @@ from rlaas.settings import Settings
 
 __all__ = ["Emitter", "Job", "Read", "Run", "Written"]
 
-_PRODUCER = f"https://pypi.org/project/rlaas/{__version__}"
+_PRODUCER = f"urn:rlaas:{__version__}"
 _SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS = "https://openlineage.io/spec/facets"
 _SCHEMAS = {
